@@ -1,0 +1,57 @@
+"""Data to train on: samples are rows, class labels are one-hot, scalar targets have one column.
+
+`load` knows data sets by name, one module each; `load_npz` reads a user's own file; `validate` judges it.
+
+    >>> X, Y, labels = load("digits")
+    >>> X.shape, Y.shape, labels[:5].tolist()
+    ((1797, 64), (1797, 10), [0, 1, 2, 3, 4])
+    >>> describe("digits").source
+    "scikit-learn's own copy"
+"""
+
+import os
+import pathlib
+
+from globopt_jax.datasets import digits
+from globopt_jax.datasets.arrays import Dataset, load_npz, one_hot, validate
+from globopt_jax.datasets.description import Description
+
+__all__ = ["Dataset", "Description", "describe", "load", "load_npz", "names", "one_hot", "validate"]
+
+_MODULES = {"digits": digits}  # a data set is a module with DESCRIPTION and load(root)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `load` knows."""
+    return tuple(_MODULES)
+
+
+def describe(name: str) -> Description:
+    """Say what a data set is, where it comes from and how it may be used, without loading it.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the known ones.
+    """
+    return _module(name).DESCRIPTION
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: one of `names()`.
+        root: the folder that holds the official files; data that come with a package ignore it.
+
+    Returns:
+        X: (m, dx), Y: (m, dy) and labels: (m,), NumPy arrays.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the known ones.
+    """
+    return _module(name).load(None if root is None else pathlib.Path(root))
+
+
+def _module(name: str):
+    if name not in _MODULES:
+        raise ValueError(f"Expected a data set among {', '.join(_MODULES)}. Received {name!r}.")
+    return _MODULES[name]

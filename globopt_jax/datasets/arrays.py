@@ -1,0 +1,141 @@
+"""X and Y as every function of this package takes them, and the errors for whatever is not."""
+
+import os
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+
+class Dataset(NamedTuple):
+    """Arrays only, so that a data set is a pytree."""
+
+    X: np.ndarray
+    """Inputs (m, dx)."""
+    Y: np.ndarray
+    """Targets (m, dy)."""
+    labels: np.ndarray | None
+    """Class labels (m,), 0 to dy - 1; None where Y is not one-hot."""
+
+
+def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, "m classes"]:
+    """Turn class labels into targets: `Y[i, j] = 1` if `labels[i] = j`, else 0, in float64.
+
+    Args:
+        labels: (m,) integers from 0 to classes - 1.
+        classes: dy; None: one more than the largest label.
+
+    Raises:
+        ValueError: if the labels are not a vector of integers, or not in that range.
+
+    Example:
+        >>> one_hot([2, 0, 1])
+        array([[0., 0., 1.],
+               [1., 0., 0.],
+               [0., 1., 0.]])
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise ValueError(f"Expected a vector of integer labels. Received {_describe(labels)}.")
+    if classes is None:
+        classes = int(labels.max()) + 1
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Expected labels from 0 to {classes - 1}. Received labels from {labels.min()} to {labels.max()}."
+        )
+    return (labels[:, None] == np.arange(classes)).astype(np.float64)
+
+
+def validate(X: ArrayLike, Y: ArrayLike) -> tuple[Float[np.ndarray, "m dx"], Float[np.ndarray, "m dy"]]:
+    """Check inputs and targets, and return them as floating-point arrays.
+
+    float32 and float64 stay what they are; integers, booleans and other floats become float64.
+
+    Args:
+        X: (m, dx), samples in rows, finite.
+        Y: (m, dy), one-hot for classes, one column for a scalar target, finite.
+
+    Raises:
+        ValueError: if one has the wrong number of dimensions (where labels should be one-hot, the message
+            says what to do), is empty, is not real, or holds NaN or infinities (the message says how many and
+            where the first is); or if the two differ in m.
+
+    Example:
+        >>> X, Y = validate([[0, 1], [2, 3]], [[1.0], [2.0]])
+        >>> X.dtype, X.shape, Y.shape
+        (dtype('float64'), (2, 2), (2, 1))
+    """
+    X, Y = _real("X", X), _real("Y", Y)
+    if X.ndim != 2:
+        raise ValueError(f"Expected X of shape (m, dx), samples in rows. Received {_describe(X)}.")
+    if Y.ndim == 1:
+        advice = "Class labels: datasets.one_hot(Y). Scalar targets: Y.reshape(-1, 1)."
+        raise ValueError(f"Expected Y of shape (m, dy). Received {_describe(Y)}. {advice}")
+    if Y.ndim != 2:
+        raise ValueError(f"Expected Y of shape (m, dy). Received {_describe(Y)}.")
+    for name, array in (("X", X), ("Y", Y)):
+        if array.size == 0:
+            raise ValueError(f"Expected a row and a column at least in {name}. Received shape {array.shape}.")
+    if len(X) != len(Y):
+        raise ValueError(f"Expected X and Y with the same number of rows m. Received {len(X)} and {len(Y)}.")
+    return _finite("X", X), _finite("Y", Y)
+
+
+def load_npz(path: str | os.PathLike[str]) -> Dataset:
+    """Read X (m, dx) and Y (m, dy) from a user's .npz, validated; labels are read off Y if it is one-hot.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no .npz, lacks X or Y (the message names the keys found), or `validate`
+            refuses them.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = list(archive.keys())
+            arrays = {name: archive[name] for name in ("X", "Y") if name in found}
+    except (zipfile.BadZipFile, EOFError, AttributeError, TypeError, ValueError) as error:
+        # A .npy has no keys, a text is taken for a pickle, a truncated archive for anything.
+        raise ValueError(
+            f"Expected an .npz of numbers at {path}. Received something else: {error}"
+        ) from error
+    missing = [name for name in ("X", "Y") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"Expected arrays X (m, dx) and Y (m, dy) in {path}. "
+            f"Received one without {' and '.join(missing)}, but with the keys: {', '.join(found) or 'none'}."
+        )
+    X, Y = validate(arrays["X"], arrays["Y"])
+    return Dataset(X, Y, _labels(Y))
+
+
+def _real(name: str, array: ArrayLike) -> np.ndarray:
+    """Return an array of float32 or float64, or raise."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":  # not real: complex, objects, text, times, records
+        raise ValueError(f"Expected real numbers in {name}. Received {_describe(array)}.")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _finite(name: str, array: np.ndarray) -> np.ndarray:
+    """Return the array, or raise if an entry is NaN or infinite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        count = finite.size - np.count_nonzero(finite)
+        raise ValueError(
+            f"Expected finite numbers in {name}. "
+            f"Received {count} that are NaN or infinite, the first, {array[first]}, at {first}."
+        )
+    return array
+
+
+def _labels(Y: np.ndarray) -> Int[np.ndarray, " m"] | None:
+    """Read the labels off one-hot targets of two or more classes; None for others."""
+    one_hot_rows = Y.shape[1] > 1 and bool(np.all((Y == 0) | (Y == 1)) and np.all(Y.sum(axis=1) == 1))
+    return Y.argmax(axis=1) if one_hot_rows else None
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"shape {array.shape} and dtype {array.dtype}"

@@ -1,0 +1,85 @@
+"""Local descent by any optax optimizer, compiled once per shape, keeping the best point it saw."""
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from globopt_jax.homogeneous.problem import Problem, objective
+from globopt_jax.shapes import Inputs, Params, Scalar, Targets
+
+__all__ = ["Descent", "default_optimizer", "descend"]
+
+
+class Descent(NamedTuple):
+    """The best point, its objective, the gradient's norm there, and the number of steps taken."""
+
+    params: Params
+    objective: Scalar
+    gradient_norm: Scalar
+    steps: Scalar
+
+
+@lru_cache
+def default_optimizer() -> optax.GradientTransformationExtraArgs:
+    """L-BFGS with a memory of 20 and optax's zoom line search: it ends sharply where the objective is smooth."""
+    return optax.lbfgs(memory_size=20)
+
+
+@partial(jax.jit, static_argnames=("optimizer", "steps"))
+def descend(
+    problem: Problem,
+    params: Params,
+    X: Inputs,
+    Y: Targets,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    tolerance: Scalar,
+) -> Descent:
+    """At most `steps` optimizer steps from params; never hands back a point with a larger objective.
+
+    Stops early when the gradient's norm is below ``tolerance * (objective at the start)``-scaled units, or when the
+    best objective has not moved for 30 steps, as happens at the kinks of ReLU problems.
+    """
+    update = optax.with_extra_args_support(optimizer).update
+
+    def f(p: Params) -> Scalar:
+        return objective(problem, p, X, Y)
+
+    value_and_grad = jax.value_and_grad(f)
+    first, g0 = value_and_grad(params)
+    eps = jnp.finfo(first.dtype).eps
+
+    def go_on(carry: Any) -> jax.Array:
+        _, _, _, _, _, gradient_norm, still, step = carry
+        return (step < steps) & (still < 30) & (gradient_norm > tolerance)
+
+    def advance(carry: Any) -> Any:
+        p, opt, best, best_value, best_norm, _, still, step = carry
+        value, g = value_and_grad(p)
+        size = optax.tree.norm(g)
+        with jax.numpy_dtype_promotion("standard"):  # optax's optimizers mix dtypes
+            moves, opt = update(g, opt, p, value=value, grad=g, value_fn=f)
+            moved = optax.apply_updates(p, moves)
+        # A line search that found no step leaves p where it is; a NaN never becomes the best point.
+        better = value < best_value
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), p, best)
+        still = jnp.where(value < best_value - 4 * eps * jnp.abs(best_value), 0, still + 1)
+        best_norm = jnp.where(better, size, best_norm)
+        best_value = jnp.where(better, value, best_value)
+        moved = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), moved, p)
+        return moved, opt, best, best_value, best_norm, size, still, step + 1
+
+    size0 = optax.tree.norm(g0)
+    with jax.numpy_dtype_promotion("standard"):
+        opt0 = optimizer.init(params)
+    start = (params, opt0, params, first, size0, size0, jnp.asarray(0), jnp.asarray(0))
+    p, _, best, best_value, best_norm, _, _, taken = jax.lax.while_loop(go_on, advance, start)
+    last, g = value_and_grad(p)
+    better = last < best_value
+    best = jax.tree.map(lambda a, b: jnp.where(better, a, b), p, best)
+    norm = jnp.where(better, optax.tree.norm(g), best_norm)
+    return Descent(best, jnp.where(better, last, best_value), norm, taken)

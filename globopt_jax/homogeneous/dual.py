@@ -1,0 +1,233 @@
+"""A better dual point: multipliers of the polar's bound and the dual point itself, ascended together.
+
+Any U in the conjugate's domain and any multipliers prove the lower bound
+
+    max over s of -loss*(s U),   0 <= s <= lam / bound(U),
+
+so they are free to be optimized: first the multipliers for the residual at hand (which also bounds its polar), then
+both together (in effect a convex relaxation of the training problem itself). Everything here is an estimate in the dtype
+of the data; `rigorous` evaluates what comes out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from globopt_jax.homogeneous.polar import relaxation
+from globopt_jax.losses import Loss
+from globopt_jax.shapes import Array, Inputs, Scalar, Targets
+
+__all__ = ["EFFORTS", "Ascent", "Effort", "ascend", "effort_named", "groups_of", "scaled"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a bound may cost.
+
+    Args:
+        fixed: Adam steps on the multipliers for a fixed residual.
+        joint: Adam steps on multipliers and dual point together; 0 keeps the scaled residual.
+        groups: groups of samples for the cut columns (4 dy columns each).
+        starts: starts of the multi-start ascent on the polar.
+        climbs: steps of each of them.
+    """
+
+    fixed: int
+    joint: int
+    groups: int
+    starts: int
+    climbs: int
+
+
+EFFORTS = {
+    "quick": Effort(fixed=150, joint=0, groups=1, starts=32, climbs=100),
+    "standard": Effort(fixed=600, joint=600, groups=1, starts=64, climbs=200),
+    "high": Effort(fixed=1500, joint=2500, groups=3, starts=256, climbs=300),
+}
+
+
+def effort_named(effort: str | Effort | None) -> Effort:
+    """The effort of a name: quick, standard (also for None) or high.
+
+    Raises:
+        ValueError: no such name.
+
+    >>> effort_named("quick").joint
+    0
+    """
+    if isinstance(effort, Effort):
+        return effort
+    name = "standard" if effort is None else effort
+    if name not in EFFORTS:
+        raise ValueError(
+            f"effort: Expected: one of {', '.join(EFFORTS)}, or an Effort. Received: {effort!r}."
+        )
+    return EFFORTS[name]
+
+
+class Ascent(NamedTuple):
+    """The state of an ascent: current and best coordinates, the optimizer's state, and the best value so far.
+
+    ``free`` are the loss's dual coordinates divided by ``scale``; ``value`` is the bound / lam while the multipliers
+    are fitted (to be small), and the lower bound afterwards (to be large).
+    """
+
+    free: Array
+    coordinates: relaxation.Coordinates
+    best_free: Array
+    best_coordinates: relaxation.Coordinates
+    value: Array
+    optimizer: Any
+    step: Array
+
+
+def groups_of(X: np.ndarray, count: int) -> np.ndarray:
+    """One-hot membership (m, count) of the samples in k-means clusters of the inputs."""
+    if count <= 1 or len(X) <= count:
+        return np.ones((len(X), 1))
+    from scipy.cluster.vq import kmeans2  # imported late: only a high effort asks for it
+
+    _, labels = kmeans2(np.asarray(X, np.float64), count, minit="++", seed=0, missing="warn")
+    return np.eye(count)[labels]
+
+
+@lru_cache
+def _optimizer(joint: bool, steps: int) -> optax.GradientTransformation:
+    """Adam with cosine decay: large steps for logarithms of multipliers, small ones for the dual point."""
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        return optax.adam(optax.cosine_decay_schedule(rate, steps), b2=0.95)
+
+    # Rates: the fastest of a grid on the digits; the dual point moves more slowly than the cuts that follow it.
+    rates = {"free": adam(0.01), "coordinates": adam(0.05)} if joint else {"coordinates": adam(0.2)}
+    labels = {"free": "free", "coordinates": "coordinates"} if joint else {"coordinates": "coordinates"}
+    return optax.multi_transform(rates, labels)
+
+
+def _point(loss: Loss, free: Array, scale: Scalar, Y: Targets) -> Array:
+    return loss.dual_point(free * scale, Y)
+
+
+def scaled(loss: Loss, U: Targets, Y: Targets, bound: Scalar, lam: Scalar) -> tuple[Scalar, Scalar]:
+    """The best s in ``[0, min(lam / bound, limit of the domain)]`` and the value ``-loss*(s U)`` there."""
+    ratio = jnp.where(bound > 0, lam / jnp.where(bound > 0, bound, 1), jnp.inf)
+    upper = jnp.minimum(ratio, loss.dual_limit(U, Y) * (1 - 4 * jnp.finfo(U.dtype).eps))
+    upper = jnp.where(jnp.isfinite(upper), upper, 1.0)
+    s = loss.best_scale(U, Y, upper)
+    return s, -loss.conjugate(s * U, Y)
+
+
+@partial(jax.jit, static_argnames=("loss", "slopes", "joint", "steps", "chunk"))
+def _chunk(
+    state: Ascent,
+    X: Inputs,
+    Y: Targets,
+    lam: Scalar,
+    scale: Scalar,
+    unit: Scalar,
+    *,
+    loss: Loss,
+    slopes: tuple[float, float],
+    joint: bool,
+    steps: int,
+    chunk: int,
+) -> Ascent:
+    """`chunk` Adam steps; the best point is kept, since Adam wanders."""
+    optimizer = _optimizer(joint, steps)
+
+    def cost(p: Any) -> Scalar:
+        U = _point(loss, p.get("free", state.free), scale, Y)
+        bound = relaxation.bound(U, X, slopes, p["coordinates"])
+        if not joint:
+            return jnp.log(bound / lam)
+        return -scaled(loss, U, Y, bound, lam)[1] / unit
+
+    def advance(carry: Any, _: None) -> tuple[Any, None]:
+        p, best, best_cost, opt = carry
+        now, g = jax.value_and_grad(cost)(p)
+        better = now < best_cost
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), p, best)
+        g = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0), g)
+        with jax.numpy_dtype_promotion("standard"):
+            moves, opt = optimizer.update(g, opt, p)
+            p = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), optax.apply_updates(p, moves), p)
+        return (p, best, jnp.minimum(best_cost, now), opt), None
+
+    p: dict[str, Any] = {"coordinates": state.coordinates}
+    best: dict[str, Any] = {"coordinates": state.best_coordinates}
+    if joint:
+        p["free"], best["free"] = state.free, state.best_free
+    (p, best, value, opt), _ = jax.lax.scan(advance, (p, best, state.value, state.optimizer), length=chunk)
+    return Ascent(
+        p.get("free", state.free),
+        p["coordinates"],
+        best.get("free", state.best_free),
+        best["coordinates"],
+        value,
+        opt,
+        state.step + chunk,
+    )
+
+
+class Fitted(NamedTuple):
+    """A dual point (not yet scaled) and the coordinates of its multipliers, with the work done so far."""
+
+    U: Array
+    coordinates: relaxation.Coordinates
+    steps: int
+    state: Ascent
+
+
+def ascend(
+    loss: Loss,
+    slopes: tuple[float, float],
+    lam: float,
+    U: Targets,
+    X: Inputs,
+    Y: Targets,
+    *,
+    start: relaxation.Coordinates,
+    joint: bool,
+    steps: int,
+    unit: float,
+    chunk: int = 100,
+    state: Ascent | None = None,
+) -> Iterator[Fitted]:
+    """Fit multipliers (and the dual point, if joint) from a start; yields after every chunk of steps.
+
+    Args:
+        loss, slopes, lam, X, Y: the problem.
+        U: the dual point to start from, in the conjugate's domain.
+        start: coordinates of the multipliers.
+        steps: Adam steps in all. unit: the size of the objective, for Adam's scale.
+        state: where an earlier call stopped.
+    """
+    free = loss.dual_coordinates(U, Y)
+    scale = jnp.sqrt(jnp.mean(free * free))
+    scale = jnp.where(scale > 0, scale, 1) if loss.name == "squared" else jnp.ones_like(scale)
+    free = free / scale
+    dtype = free.dtype
+    if state is None:
+        p: Any = {"coordinates": start, "free": free} if joint else {"coordinates": start}
+        with jax.numpy_dtype_promotion("standard"):
+            opt = _optimizer(joint, steps).init(p)
+        state = Ascent(free, start, free, start, jnp.asarray(jnp.inf, dtype), opt, jnp.asarray(0))
+    numbers = [jnp.asarray(a, dtype) for a in (lam, scale, unit)]
+    while int(state.step) < steps:
+        size = min(chunk, steps - int(state.step))
+        options: dict[str, Any] = {
+            "loss": loss,
+            "slopes": slopes,
+            "joint": joint,
+            "steps": steps,
+            "chunk": size,
+        }
+        state = _chunk(state, X, Y, *numbers, **options)
+        best = U if not joint else _point(loss, state.best_free, jnp.asarray(scale, dtype), Y)
+        yield Fitted(best, state.best_coordinates, int(state.step), state)

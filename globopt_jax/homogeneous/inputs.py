@@ -1,0 +1,93 @@
+"""What the host functions check before they compute anything."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
+from globopt_jax.homogeneous.problem import Problem, check_degrees, check_lam
+from globopt_jax.shapes import Params
+
+__all__ = ["check"]
+
+
+def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax.Array, jax.Array]:
+    """Check everything that can be wrong with a problem and its data; hand back arrays of one dtype.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, lam that is not > 0, targets that the loss does not know, degrees
+            that differ.
+        TypeError: arrays that are not real numbers.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    named = [("X", X), ("Y", Y), *((f"params[{k}]", w) for k, w in enumerate(leaves))]
+    host = {name: np.asarray(array) for name, array in named}
+    for name, array in host.items():
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
+        if not np.all(np.isfinite(array)):
+            bad = int(array.size - np.isfinite(array).sum())
+            first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+            raise ValueError(
+                f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}."
+            )
+    _check_shapes(problem, host, len(leaves))
+    check_lam(problem.lam)
+    problem.loss.check_targets(host["Y"])
+    dtype = _dtype([a for _, a in named])
+    arrays = [jnp.asarray(a, dtype) for _, a in named]
+    params = jax.tree.unflatten(tree, arrays[2:])
+    check_degrees(problem, params, arrays[0])
+    return params, arrays[0], arrays[1]
+
+
+def _dtype(arrays: list[Any]) -> Any:
+    """float64 if any array has it and x64 is on, else float32; a warning where float64 would be lost silently."""
+    wanted = any(np.asarray(a).dtype == np.float64 for a in arrays)
+    if wanted and not jax.config.jax_enable_x64:
+        warnings.warn(
+            "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return np.dtype(np.float32)
+    wide = wanted or not any(np.asarray(a).dtype.kind == "f" for a in arrays)
+    return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
+
+
+def _check_shapes(problem: Problem, host: dict[str, np.ndarray], layers: int) -> None:
+    X, Y = host["X"], host["Y"]
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
+        hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
+        raise ValueError(
+            f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}"
+        )
+    weights = [host[f"params[{k}]"] for k in range(layers)]
+    if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
+        raise ValueError(
+            "params: Expected: arrays with one leading axis r for all subnetworks. Received: shapes "
+            f"{[w.shape for w in weights]}."
+        )
+    if not len(weights[0]):
+        raise ValueError("params: Expected: r >= 1 subnetworks. Received: r = 0.")
+    dx, dy = X.shape[1], Y.shape[1]
+    shapes = [w.shape[1:] for w in weights]
+    if isinstance(problem.phi, Neuron):
+        expected = f"[(r, {dx}), (r, {dy})]"
+        fits = shapes == [(dx,), (dy,)]
+    elif isinstance(problem.phi, DeepSubnetwork):
+        expected = f"{problem.phi.layers} kernels (r, n_k-1, n_k) from {dx} to {dy}"
+        chain = all(len(s) == 2 for s in shapes) and all(
+            a[1] == b[0] for a, b in zip(shapes, shapes[1:], strict=False)
+        )
+        fits = chain and len(shapes) == problem.phi.layers and shapes[0][0] == dx and shapes[-1][1] == dy
+    else:
+        out = jax.eval_shape(problem.phi.total, *jax.tree.map(jnp.asarray, (weights, X)))
+        expected, fits = f"weights for which phi gives ({len(X)}, {dy})", out.shape == Y.shape
+        shapes = [*shapes, out.shape]
+    if not fits:
+        received = [("r", *s) for s in shapes]
+        raise ValueError(f"params: Expected: shapes {expected}. Received: {received}.")

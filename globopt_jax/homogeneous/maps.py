@@ -1,0 +1,217 @@
+"""Positively homogeneous elemental maps: one subnetwork of HV17's parallel networks.
+
+A map phi has degree p when ``phi(a w, X) = a^p phi(w, X)`` for every a >= 0. Each weight layer adds 1 to the
+degree; ReLU, leaky ReLU and the absolute value keep it. The network is the sum of r such subnetworks.
+
+Piecewise linear activations are pairs of slopes, ``act(a) = negative * a`` for a <= 0 and ``positive * a`` for
+a > 0; the derivative at a kink is taken as the negative side's slope (0 for ReLU).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from globopt_jax.shapes import Array, Inputs, Params, Weights
+
+__all__ = ["DeepSubnetwork", "Elemental", "Neuron", "deep_subnetwork", "elemental", "neuron", "rank_one"]
+__all__ += ["relu_neuron", "slopes_of"]
+
+#: name -> (negative slope, positive slope)
+ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
+
+Activation = str | tuple[float, float]
+
+
+def slopes_of(activation: Activation) -> tuple[float, float]:
+    """The (negative, positive) slopes of a homogeneous activation, from its name or from the pair itself.
+
+    Raises:
+        ValueError: not a positively homogeneous activation of degree 1.
+
+    >>> slopes_of("absolute")
+    (-1.0, 1.0)
+    """
+    if isinstance(activation, str):
+        if activation in ACTIVATIONS:
+            return ACTIVATIONS[activation]
+        raise ValueError(
+            f"activation: Expected: a positively homogeneous one, {', '.join(ACTIVATIONS)} or a pair of slopes "
+            f"(negative, positive). Received: {activation!r}, which is not positively homogeneous, so no degree "
+            "exists and zero subnetworks certify nothing."
+        )
+    negative, positive = activation
+    return float(negative), float(positive)
+
+
+def act(slopes: tuple[float, float], a: Array) -> jax.Array:
+    """The piecewise linear activation, entry by entry."""
+    negative, positive = slopes
+    return jnp.where(a > 0, positive * a, negative * a)
+
+
+def _dot(a: Array, b: Array) -> jax.Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """``phi(w1, w2) = act(X w1) w2^T``: one hidden unit, degree 2; a rank-one matrix where act is linear.
+
+    Weights are a pair (w1 (dx,), w2 (dy,)); r of them are a pair ((r, dx), (r, dy)).
+    """
+
+    slopes: tuple[float, float]
+
+    @property
+    def degree(self) -> int:
+        return 2
+
+    @property
+    def layers(self) -> int:
+        return 2
+
+    def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
+        w1, w2 = weights
+        return act(self.slopes, _dot(X, w1))[:, None] * w2[None, :]
+
+    def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        w1, w2 = params
+        return _dot(act(self.slopes, _dot(X, w1.T)), w2)
+
+    def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
+        """r random subnetworks, entries of standard deviation 1/sqrt(fan in); see `deep_subnetwork`."""
+        w1, w2 = _init(key, r, (dx, *_widths(widths, 2), dy))
+        return w1[:, :, 0], w2[:, 0, :]
+
+
+@dataclass(frozen=True)
+class DeepSubnetwork:
+    """``phi(W_1..W_K) = act(... act(X W_1) ...) W_K``: K weight layers, degree K, no biases."""
+
+    slopes: tuple[float, float]
+    layers: int
+
+    @property
+    def degree(self) -> int:
+        return self.layers
+
+    def hidden(self, weights: Weights, X: Inputs) -> Float[Array, "m n"]:
+        """The features before the last weight layer."""
+        for kernel in weights[:-1]:
+            X = act(self.slopes, _dot(X, kernel))
+        return X
+
+    def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
+        return _dot(self.hidden(weights, X), weights[-1])
+
+    def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        features = jax.vmap(self.hidden, (0, None))(params, X)
+        # Contracting units and subnetworks at once never holds the (r, m, dy) outputs.
+        return jnp.einsum("rmn,rnd->md", features, params[-1], precision="highest")
+
+    def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
+        """r random subnetworks ``[(r, n_{k-1}, n_k)]``; widths are the K - 1 hidden ones, () means all 1."""
+        return _init(key, r, (dx, *_widths(widths, self.layers), dy))
+
+
+@dataclass(frozen=True)
+class Elemental:
+    """A user's own map with the degree that they state; measured before anything is certified with it."""
+
+    fn: Callable[[Any, Any], Any]
+    degree: int | float
+
+    def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
+        return self.fn(weights, X)
+
+    def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        return jnp.sum(jax.vmap(self.fn, (0, None))(params, X), axis=0)
+
+
+def _widths(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
+    widths = tuple(widths) or (1,) * (layers - 1)
+    if len(widths) != layers - 1 or min(widths, default=1) < 1:
+        raise ValueError(
+            f"widths: Expected: {layers - 1} hidden widths >= 1 for {layers} weight layers. Received: {widths}."
+        )
+    return widths
+
+
+def _init(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
+    if r < 1:
+        raise ValueError(f"r: Expected: at least one subnetwork. Received: {r}.")
+    keys = jax.random.split(key, len(dims) - 1)
+    shapes = zip(dims[:-1], dims[1:], strict=True)
+    return [jax.random.normal(k, (r, a, b)) / a**0.5 for k, (a, b) in zip(keys, shapes, strict=True)]
+
+
+def neuron(activation: Activation) -> Neuron:
+    """One hidden unit with any homogeneous activation (a name, or a pair of slopes).
+
+    Raises:
+        ValueError: the activation is not positively homogeneous.
+    """
+    return Neuron(slopes_of(activation))
+
+
+def relu_neuron() -> Neuron:
+    """``phi(w1, w2) = relu(X w1) w2^T``, degree 2 (HV17 section 4; the two-layer ReLU network).
+
+    >>> import jax
+    >>> phi = relu_neuron()
+    >>> [w.shape for w in phi.init(jax.random.key(0), r=3, dx=5, dy=2)]
+    [(3, 5), (3, 2)]
+    """
+    return neuron("relu")
+
+
+def rank_one() -> Neuron:
+    """``phi(w1, w2) = (X w1) w2^T``, degree 2 (HV17 section 3); plain factorization is ``X = I``.
+
+    >>> rank_one().degree
+    2
+    """
+    return neuron("linear")
+
+
+def deep_subnetwork(activation: Activation = "relu", *, layers: int) -> DeepSubnetwork:
+    """A subnetwork with K = `layers` weight layers and no biases, degree K (HV17 section 4).
+
+    Args:
+        activation: relu, leaky_relu, absolute, linear, or a pair of slopes (negative, positive).
+        layers: the number K >= 1 of weight layers.
+
+    Raises:
+        ValueError: layers < 1, or an activation that is not positively homogeneous.
+
+    >>> import jax
+    >>> phi = deep_subnetwork("relu", layers=3)
+    >>> [w.shape for w in phi.init(jax.random.key(0), r=4, dx=5, dy=2, widths=(6, 7))]
+    [(4, 5, 6), (4, 6, 7), (4, 7, 2)]
+    """
+    if layers < 1:
+        raise ValueError(f"layers: Expected: at least 1 weight layer. Received: {layers}.")
+    return DeepSubnetwork(slopes_of(activation), layers)
+
+
+def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elemental:
+    """A map of your own, ``fn(weights, X) -> (m, dy)``, positively homogeneous of the stated degree.
+
+    The degree is measured at random weights before anything is certified. Define fn once, at module level:
+    equality of the map is identity of fn, and a new function means a new compilation.
+
+    Raises:
+        ValueError: degree is not a number > 0.
+
+    >>> import jax.numpy as jnp
+    >>> cp = elemental(lambda w, X: (X @ w[0])[:, None] * w[1] * w[2], degree=3)
+    >>> cp([jnp.ones(2), jnp.ones(1), jnp.ones(1)], jnp.ones((4, 2))).shape
+    (4, 1)
+    """
+    if not degree > 0:
+        raise ValueError(f"degree: Expected: a number > 0. Received: {degree!r}.")
+    return Elemental(fn, degree)

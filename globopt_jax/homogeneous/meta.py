@@ -1,0 +1,261 @@
+"""HV17's meta-algorithm (Theorem 2) as an iterator: descend, tidy, reduce, look for an escape, append, again.
+
+Every step is recorded with its reason; none increases the objective. The loop stops when no direction has a polar above
+lam (HV17 Corollary 1), when appending gains nothing more in floating point, or when its steps are used up.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from globopt_jax.homogeneous import descent, faces, steps
+from globopt_jax.homogeneous.dual import Effort, scaled
+from globopt_jax.homogeneous.polar import ascent, bound_kind, exact
+from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.shapes import Array, Inputs, Params, Targets
+
+__all__ = ["EVENTS", "Directions", "Progress", "Trace", "directions", "iterate"]
+
+#: What a row of the trace can say; the event code is the index.
+EVENTS = (
+    "start: the weights as they came",
+    "descent: local descent by the optimizer",
+    "tidy: layers balanced, subnetworks without effect zeroed",
+    "polish: Newton steps within the activation cells",
+    "reduce: subnetworks zeroed along a linear dependence of their outputs",
+    "escape: a direction with polar above lam was found",
+    "append: subnetworks added along the polar's best directions",
+    "stop: no direction has a polar above lam",
+    "stop: appending gains nothing that this precision can resolve",
+    "stop: the number of steps is used up",
+)
+START, DESCENT, TIDY, POLISH, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
+
+
+class Trace(NamedTuple):
+    """What happened, a row a step: event codes, outer steps, widths, objectives, polars over lam, gaps, seconds.
+
+    ``polar`` is the best value of <-G, phi> over theta found so far at the outer step, divided by lam: a search result (a lower bound), 0
+    before the first search. ``gap_estimate`` is relative and rests on that search; inf before the first one.
+    """
+
+    event: Array
+    outer: Array
+    width: Array
+    objective: Array
+    polar: Array
+    gap_estimate: Array
+    seconds: Array
+
+    @property
+    def events(self) -> list[str]:
+        """The event of every row in words."""
+        return [EVENTS[int(code)] for code in np.atleast_1d(np.asarray(self.event))]
+
+    @property
+    def reason(self) -> str:
+        """Why it ended where it did."""
+        return self.events[-1]
+
+
+class Directions(NamedTuple):
+    """``polar``: the largest <U, phi(w)> found with theta(w) = 1; ``candidates``: subnetworks above the floor."""
+
+    polar: float
+    candidates: Params | None
+
+
+class Progress(NamedTuple):
+    """Where the algorithm stands after a step: all that a restart needs, and whether it has ended."""
+
+    params: Params
+    trace: Trace
+    done: bool
+
+
+def directions(
+    problem: Problem,
+    params: Params,
+    U: Targets,
+    X: Inputs,
+    key: Array,
+    effort: Effort,
+    *,
+    floor: float,
+    most: int = 16,
+) -> Directions:
+    """The polar's best directions at U: exact ones where they are known, else a multi-start ascent."""
+    kind = bound_kind(problem, X.shape[1])
+    known = (
+        exact.directions(problem.phi, kind, np.asarray(U), np.asarray(X), params, 0.0)
+        if kind in ("linear", "arcs")
+        else None
+    )
+    count = effort.starts if known is None else 0
+    pools = [params]
+    if known is not None:
+        have = len(jax.tree.leaves(known)[0])
+        # Padding with zeros keeps the number of compiled shapes small; a zero subnetwork scores 0.
+        room = 1 << max(have - 1, 0).bit_length()
+        pools.append(
+            jax.tree.map(lambda w: np.concatenate([w, np.zeros((room - have, *w.shape[1:]))]), known)
+        )
+    if count:
+        pools.append(ascent.starts(problem.phi, params, X, key, count))
+    initial = jax.tree.map(lambda *ws: jnp.concatenate([jnp.asarray(w, U.dtype) for w in ws]), *pools)
+    found = _search(problem, U, X, initial, climbs=effort.climbs if count else 2)
+    values = np.asarray(found.values)
+    above = np.flatnonzero(values > floor)[: 4 * most if known is None else None]
+    if not len(above):
+        return Directions(float(found.value), None)
+    candidates = jax.tree.map(lambda w: np.asarray(w)[above], found.params)
+    chosen = (
+        _distinct(problem, candidates, X, most)
+        if known is None
+        else np.arange(len(above))[: max(most, len(values))]
+    )
+    return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates))
+
+
+@jax.jit
+def _outputs(problem: Problem, candidates: Params, X: Inputs) -> Array:
+    Phi = jax.vmap(problem.phi, (0, None))(candidates, X).reshape(len(jax.tree.leaves(candidates)[0]), -1)
+    Phi = Phi / jnp.linalg.norm(Phi, axis=1, keepdims=True)
+    return jnp.matmul(Phi, Phi.T, precision="highest")
+
+
+def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.ndarray:
+    """Indices of at most `most` candidates whose outputs are not nearly parallel, best first."""
+    count = len(jax.tree.leaves(candidates)[0])
+    room = 1 << max(count - 1, 0).bit_length()
+    padded = jax.tree.map(lambda w: np.concatenate([w, np.repeat(w[:1], room - count, axis=0)]), candidates)
+    cosine = np.asarray(_outputs(problem, padded, X))[:count, :count]
+    chosen: list[int] = []
+    for i in range(count):
+        if len(chosen) < most and (not chosen or cosine[i, chosen].max() < 0.95):
+            chosen.append(i)
+    return np.asarray(chosen)
+
+
+def _search(problem: Problem, U: Targets, X: Inputs, initial: Params, *, climbs: int) -> ascent.Search:
+    return _jitted_search(problem, U, X, initial, climbs)
+
+
+def _search_of(problem: Problem, U: Targets, X: Inputs, initial: Params, climbs: int) -> ascent.Search:
+    return ascent.search(problem.phi, problem.theta, U, X, initial, climbs)
+
+
+_jitted_search = jax.jit(_search_of, static_argnums=4)
+
+
+@jax.jit
+def _state(problem: Problem, params: Params, X: Inputs, Y: Targets) -> tuple[Array, Array]:
+    """The objective and the loss's gradient in the prediction."""
+    return objective(problem, params, X, Y), problem.loss.gradient(predict(problem, params, X), Y)
+
+
+@jax.jit
+def _gap(problem: Problem, G: Targets, Y: Targets, value: Array, polar: Array) -> Array:
+    """The relative gap if the polar at -G were `polar`."""
+    lam = jnp.asarray(problem.lam, G.dtype)
+    _, bound = scaled(problem.loss, G, Y, polar, lam)
+    bound = jnp.maximum(bound, -problem.loss.conjugate(jnp.zeros_like(Y), Y))
+    return (value - bound) / jnp.maximum(jnp.abs(value), jnp.finfo(G.dtype).tiny)
+
+
+def iterate(
+    problem: Problem,
+    params: Params,
+    X: Inputs,
+    Y: Targets,
+    *,
+    key: Array,
+    effort: Effort,
+    optimizer: optax.GradientTransformation | None = None,
+    outer: int = 30,
+    inner: int = 1000,
+    tolerance: float | None = None,
+    trace: Trace | None = None,
+) -> Iterator[Progress]:
+    """Run the meta-algorithm; yields after every recorded step, with weights whose objective never increased.
+
+    Args:
+        problem, params, X, Y: checked arrays.
+        optimizer: any optax transformation; None is L-BFGS.
+        outer: the most rounds of descent and append. inner: optimizer steps between two looks.
+        tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 in float64.
+        trace: of an earlier run that is continued with its weights.
+    """
+    optimizer = descent.default_optimizer() if optimizer is None else optimizer
+    eps = float(jnp.finfo(Y.dtype).eps)
+    tolerance = max(1e-7, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
+    lam = float(problem.lam)
+    rows: list[tuple[Any, ...]] = [] if trace is None else list(zip(*trace, strict=True))
+    began = time.monotonic() - (float(rows[-1][-1]) if rows else 0.0)
+    value, G = _state(problem, params, X, Y)
+    polar, gap = (float(rows[-1][4]), float(rows[-1][5])) if rows else (0.0, float("inf"))
+    first = int(rows[-1][1]) if rows else 0
+
+    def record(event: int, k: int) -> Progress:
+        rows.append(
+            (event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began)
+        )
+        columns = [np.asarray(c) for c in zip(*rows, strict=True)]
+        return Progress(params, Trace(*columns), event >= OPTIMAL)
+
+    def accept(new: Params) -> bool:
+        """Take a step's result unless it is worse."""
+        nonlocal params, value, G
+        new_value, new_G = _state(problem, new, X, Y)
+        if not float(new_value) <= float(value) + 4 * eps * abs(float(value)):
+            return False
+        params, value, G = new, new_value, new_G
+        return True
+
+    if not rows:
+        yield record(START, 0)
+    polishing = faces.applies(problem)
+    for k in range(first, outer):
+        for _ in range(4):
+            before = float(value)
+            scale = eps**0.75 * max(1.0, abs(before)) ** 0.5 * lam**0.5
+            arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
+            result = descent.descend(problem, params, X, Y, **arguments)
+            if accept(result.params):
+                yield record(DESCENT, k)
+            if before - float(value) <= 1e-6 * abs(before) or int(result.steps) < inner:
+                break
+        if accept(steps.tidy(problem, params, X, Y)):
+            yield record(TIDY, k)
+        if polishing and float(result.gradient_norm) > scale:
+            for snap in (1e-3, 1e-6):
+                before = float(value)
+                new, _ = faces.polish(problem, params, X, Y, snap=jnp.asarray(snap, Y.dtype), steps=60)
+                if accept(new) and float(value) < before:
+                    yield record(POLISH, k)
+        count = int(steps.alive(params).sum())
+        if accept(steps.reduce(problem, params, X)) and int(steps.alive(params).sum()) < count:
+            yield record(REDUCE, k)
+        params = steps.pad(params, len(steps.alive(params)))
+        look = directions(
+            problem, params, -G, X, jax.random.fold_in(key, k), effort, floor=lam * (1 + tolerance)
+        )
+        polar = look.polar / lam
+        gap = float(_gap(problem, G, Y, value, jnp.asarray(look.polar, Y.dtype)))
+        if look.candidates is None:
+            yield record(OPTIMAL, k)
+            return
+        yield record(ESCAPE, k)
+        before = float(value)
+        new, _ = steps.append(problem, params, look.candidates, X, Y)
+        accepted = accept(new)
+        if not accepted or before - float(value) <= 8 * eps * abs(before):
+            yield record(STALLED, k)
+            return
+        yield record(APPEND, k)
+    yield record(EXHAUSTED, outer)

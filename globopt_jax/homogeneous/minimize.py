@@ -1,0 +1,127 @@
+"""`minimize`: train a regularized parallel network and prove how far it is from the global minimum."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from globopt_jax.homogeneous import dual, meta, steps
+from globopt_jax.homogeneous.certificate import Certificate, certify
+from globopt_jax.homogeneous.dual import Effort
+from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.meta import Trace
+from globopt_jax.homogeneous.problem import Problem, check_lam
+from globopt_jax.shapes import Array, Params
+
+__all__ = ["Solution", "minimize", "path"]
+
+
+class Solution(NamedTuple):
+    """The trained subnetworks (zero ones removed, at least one kept), their certificate, and what was done."""
+
+    params: Params
+    certificate: Certificate
+    trace: Trace
+
+
+def minimize(
+    problem: Problem,
+    params: Params,
+    X: Any,
+    Y: Any,
+    *,
+    key: Array,
+    optimizer: optax.GradientTransformation | None = None,
+    effort: str | Effort | None = None,
+    outer: int = 30,
+    inner: int = 1000,
+    tolerance: float | None = None,
+) -> Solution:
+    """Train to a global minimum over all widths and certify it: HV17 Theorem 2 (host function, jitted inside).
+
+    Local descent, then: balance, zero what does nothing, Newton steps within the activation cells, reduce along linear
+    dependences, and append the polar's best directions with an exact line search, until no direction has a polar above lam
+    (Corollary 1). The objective never increases.
+
+    Args:
+        problem: map, regularizer, loss and lam, with equal degrees.
+        params: r >= 1 subnetworks to start from, any values, from ``problem.phi.init`` or elsewhere.
+        X: inputs (m, dx). Y: targets (m, dy).
+        key: for the searches.
+        optimizer: any optax transformation for the descent; None is L-BFGS.
+        effort: of searches and bound: quick, standard (None), high, or an `Effort`.
+        outer: the most rounds of descent and append. inner: optimizer steps in one round.
+        tolerance: relative excess of the polar over lam that counts as none; None is 1e-7 in float64.
+
+    Returns:
+        A `Solution` with ``.params``, ``.certificate`` and ``.trace``.
+
+    Raises:
+        ValueError: as `certify`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from globopt_jax import homogeneous, losses
+    >>> problem = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 1.0)
+    >>> start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=2)
+    >>> Y = jnp.diag(jnp.array([3.0, 2.0]))  # nuclear norm: the singular values shrink by lam
+    >>> found = homogeneous.minimize(problem, start, jnp.eye(2), Y, key=jax.random.key(1))
+    >>> print(f"{found.certificate.objective:.6f}")  # 1/2 (1 + 1) + 1 (2 + 1)
+    4.000000
+    """
+    params, X, Y = check(problem, params, X, Y)
+    work = dual.effort_named(effort)
+    options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
+    for progress in meta.iterate(problem, params, X, Y, key=key, effort=work, **options):
+        last = progress
+    params = steps.pad(last.params, 1)
+    # Certifying at the padded capacity would be the same; the zeros carry no information.
+    certificate = certify(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work)
+    return Solution(params, certificate, last.trace)
+
+
+def path(
+    problem: Problem,
+    params: Params,
+    X: Any,
+    Y: Any,
+    *,
+    key: Array,
+    capacity: int = 64,
+    **options: Any,
+) -> Iterator[Solution]:
+    """A path of solutions over the array ``problem.lam``, each started from the one before and graded at its lam.
+
+    Best ordered from large to small lam: then every start is a little too small and grows. All of it runs at one padded capacity, so
+    everything compiles once, unless the path needs more than `capacity` subnetworks; then the capacity doubles.
+
+    Args:
+        problem: with ``lam`` of shape (n,).
+        params: the start for the first lam.
+        capacity: how many subnetworks to make room for.
+        options: as for `minimize`.
+
+    Yields:
+        A `Solution` for each lam, its params padded to the capacity.
+
+    Raises:
+        ValueError: lam is not one-dimensional; otherwise as `minimize`.
+    """
+    lams = np.asarray(problem.lam, np.float64)
+    if lams.ndim != 1 or not lams.size:
+        raise ValueError(f"lam: Expected: an array of shape (n,), n >= 1. Received: shape {lams.shape}.")
+    check_lam(lams)
+    work = dual.effort_named(options.pop("effort", None))
+    one = Problem(problem.phi, problem.theta, problem.loss, float(lams[0]))
+    params, X, Y = check(one, params, X, Y)
+    params = steps.pad(params, capacity)
+    for k, lam in enumerate(lams):
+        one = Problem(problem.phi, problem.theta, problem.loss, jnp.asarray(lam, Y.dtype))
+        step_key = jax.random.fold_in(key, k)
+        for progress in meta.iterate(one, params, X, Y, key=step_key, effort=work, **options):
+            last = progress
+        params = last.params
+        certificate = certify(one, params, X, Y, key=step_key, effort=work)
+        yield Solution(params, certificate, last.trace)

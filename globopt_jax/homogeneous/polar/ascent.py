@@ -1,0 +1,105 @@
+"""Multi-start ascent for the polar ``sup <U, phi(w)>`` over ``theta(w) <= 1``: a lower bound, never an upper one.
+
+Every start moves along the layer-wise normalized gradient of ``<U, phi(w / theta(w)^{1/p})>`` with a geometrically
+decaying angle and keeps the best point that it saw. That needs no step size, no smoothness (it is a subgradient method at
+the kinks) and vmaps over the starts.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
+from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Scalar, Targets, Weights
+
+__all__ = ["Search", "normalize", "search", "starts"]
+
+
+class Search(NamedTuple):
+    """``value``: the best value found, <= polar. ``values``, ``params``: of all starts, best first, theta = 1."""
+
+    value: Scalar
+    values: Float[Array, " n"]
+    params: Params
+
+
+def normalize(theta: Regularizer, weights: Weights) -> Weights:
+    """The subnetwork scaled to ``theta = 1`` (its layers balanced where theta can), or unchanged if theta is 0."""
+    if hasattr(theta, "balance"):
+        weights = theta.balance(weights)  # pyright: ignore[reportAttributeAccessIssue]
+    size = theta(weights)
+    degree = theta.degree or 1
+    factor = jnp.where(size > 0, jnp.where(size > 0, size, 1) ** (-1 / degree), 1)
+    return jax.tree.map(lambda w: w * factor, weights)
+
+
+def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: int) -> Params:
+    """Random subnetworks shaped like `template`; every other one looks along samples in its first layer."""
+    leaves, tree = jax.tree.flatten(template)
+    keys = jax.random.split(key, len(leaves) + 2)
+    random = [
+        jax.random.normal(k, (count, *w.shape[1:]), w.dtype) for k, w in zip(keys[2:], leaves, strict=True)
+    ]
+    if isinstance(phi, Neuron | DeepSubnetwork):
+        first = random[0]
+        units = first.reshape(count, X.shape[1], -1).shape[2]
+        rows = X[jax.random.randint(keys[0], (count, units), 0, X.shape[0])]
+        signs = jax.random.rademacher(keys[1], (count, units, 1), X.dtype)
+        looking = (rows * signs).transpose(0, 2, 1).reshape(first.shape)
+        even = (jnp.arange(count) % 2 == 0).reshape(-1, *[1] * (first.ndim - 1))
+        # A sample of zeros would give a subnetwork without gradient: keep the random direction there.
+        dead = jnp.sum(jnp.abs(looking), axis=tuple(range(1, first.ndim)), keepdims=True) == 0
+        random[0] = jnp.where(even & ~dead, looking, first)
+    return jax.tree.unflatten(tree, random)
+
+
+def search(
+    phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial: Params, steps: int = 200
+) -> Search:
+    """Ascend from every initial subnetwork; a pure function of arrays that vmaps over U, X and the starts.
+
+    Args:
+        phi, theta: map and regularizer of the same degree.
+        U: the point at which the polar is wanted (m, dy); for a certificate minus the loss gradient.
+        initial: starting subnetworks on a leading axis.
+        steps: number of ascent steps; the step angle falls from 0.5 to 1e-4 over them.
+
+    Returns:
+        A `Search`; its value is attained by the first of its subnetworks, so it is a true lower bound of the polar (up
+        to the rounding of one evaluation).
+    """
+
+    def value(weights: Weights) -> Scalar:
+        return jnp.sum(U * phi(normalize(theta, weights), X))
+
+    def unit(w: Any) -> Any:
+        size = jnp.sqrt(jnp.sum(w * w))
+        return w / jnp.where(size > 0, size, 1)
+
+    def climb(weights: Weights) -> tuple[Scalar, Weights]:
+        weights = normalize(theta, weights)
+
+        def step(carry: Any, angle: Scalar) -> tuple[Any, None]:
+            w, best, best_value = carry
+            now, g = jax.value_and_grad(value)(w)
+            better = now > best_value
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), w, best)
+            best_value = jnp.where(better, now, best_value)
+            sizes = jax.tree.map(lambda a: jnp.sqrt(jnp.sum(a * a)), w)
+            moved = jax.tree.map(lambda a, s, d: a + angle * s * unit(d), w, sizes, g)
+            return (normalize(theta, moved), best, best_value), None
+
+        ratio = jnp.linspace(0, 1, steps, dtype=U.dtype)
+        angles = 0.5 * jnp.asarray(2e-4, U.dtype) ** ratio
+        (w, best, best_value), _ = jax.lax.scan(step, (weights, weights, value(weights)), angles)
+        last = value(w)
+        best = jax.tree.map(lambda a, b: jnp.where(last > best_value, a, b), w, best)
+        return jnp.maximum(last, best_value), best
+
+    values, params = jax.vmap(climb)(initial)
+    order = jnp.argsort(-values)
+    params = jax.tree.map(lambda w: w[order], params)
+    # phi = 0 is always allowed, so the supremum is at least 0.
+    return Search(jnp.maximum(values[order[0]], 0), values[order], params)

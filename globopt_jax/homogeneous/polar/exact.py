@@ -1,0 +1,68 @@
+"""The polar where it is known exactly, with the directions that attain it (NumPy, host functions).
+
+Linear subnetworks: the singular vectors of ``X^T U``. One neuron in dx <= 2: the best direction on every arc of
+constant activation pattern. `rigorous` computes the values with their rounding margins; here are the directions to
+append.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from globopt_jax.homogeneous import rigorous
+from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
+from globopt_jax.shapes import Params
+
+__all__ = ["directions"]
+
+
+def directions(
+    phi: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Params, floor: float
+) -> Params | None:
+    """Subnetworks of unit norms whose ``<U, phi(w)>`` exceeds `floor`, best first; None where none is known.
+
+    Args:
+        phi: a neuron or a deep subnetwork with l2 norms.
+        kind: the kind of bound (`rigorous.BOUNDS`): linear or arcs.
+        U: (m, dy). X: (m, dx).
+        template: stacked weights of the shape wanted.
+    """
+    U, X = np.asarray(U, np.float64), np.asarray(X, np.float64)
+    if kind == "linear" and phi.layers > 1:
+        left, sigma, right = np.linalg.svd(
+            X.T @ U * abs(phi.slopes[1]) ** (phi.layers - 1), full_matrices=False
+        )
+        keep = sigma > floor
+        first, last = left.T[keep], right[keep] * np.sign(phi.slopes[1]) ** (phi.layers - 1)
+    elif kind == "arcs":
+        values, angles, _ = rigorous.arcs(U, X, phi.slopes)
+        # An arc's maximum is a local maximum of the circle iff no neighbour is larger; ends are shared.
+        keep = (values > floor) & (values >= np.roll(values, 1)) & (values >= np.roll(values, -1))
+        order = np.argsort(-values[keep])[:64]
+        t = np.unique(np.round(np.mod(angles[keep][order], 2 * np.pi), 12), return_index=True)[1]
+        t = angles[keep][order][np.sort(t)]
+        first = np.stack([np.cos(t), np.sin(t)], axis=1)[:, : X.shape[1]]
+        a = X @ first.T
+        last = np.where(a > 0, phi.slopes[1] * a, phi.slopes[0] * a).T @ U
+        sizes = np.linalg.norm(last, axis=1, keepdims=True)
+        last = last / np.where(sizes > 0, sizes, 1)
+    else:
+        return None
+    if not len(first):
+        return None
+    return _embedded(phi, first, last, template)
+
+
+def _embedded(phi: Any, first: np.ndarray, last: np.ndarray, template: Params) -> Params:
+    """One-unit-wide subnetworks as weights of the template's shape."""
+    leaves, tree = jax.tree.flatten(template)
+    if isinstance(phi, Neuron):
+        return jax.tree.unflatten(tree, [first, last])
+    assert isinstance(phi, DeepSubnetwork)
+    kernels = [np.zeros((len(first), *w.shape[1:])) for w in leaves]
+    kernels[0][:, :, 0] = first
+    for kernel in kernels[1:-1]:
+        kernel[:, 0, 0] = 1
+    kernels[-1][:, 0, :] = last
+    return jax.tree.unflatten(tree, kernels)

@@ -1,0 +1,121 @@
+"""The upper bound of one neuron's polar in any dimension: a semidefinite relaxation in its dual, fitted with optax.
+
+``max ||U^T act(X w)||`` over ``||w||_2 <= 1`` is bounded by the value of a quadratic form with non-negative
+multipliers; the inequality and its proof stand in `rigorous.relaxation_bound`, which evaluates the final bound with
+its rounding margin. Here the same formula is differentiable, so that the multipliers, the cut columns and the
+dual point U itself are learned by Adam.
+
+The cut columns start from the positive and negative parts of U's columns, split into groups of samples: more groups
+give a tighter and dearer bound, O(m (c + dy + dx)^2) a step with c = 4 dy groups columns in all.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from globopt_jax.homogeneous import rigorous
+from globopt_jax.shapes import Array, Inputs, Scalar, Targets
+
+__all__ = ["Coordinates", "bound", "initial", "multipliers"]
+
+#: ``1 / lambda_max(Q G) - 1`` never falls below this; under 1e-14 the formula was seen to lie below the truth.
+SLACK = 1e-4
+
+
+class Coordinates(NamedTuple):
+    """Unconstrained coordinates of the multipliers: logarithms, and the logarithm of the slack."""
+
+    mu: Array
+    Vz: Array
+    Vn: Array
+    N: Array
+    slack: Array
+
+
+def initial(U: Targets, groups: Array) -> Coordinates:
+    """The start that was found to work: sign parts of U in each group of samples, with a floor.
+
+    Args:
+        U: the dual point (m, dy).
+        groups: one-hot membership of the samples (m, g).
+    """
+    parts = jnp.concatenate([jnp.maximum(U, 0), jnp.maximum(-U, 0)], axis=1)
+    columns = (groups[:, :, None] * parts[:, None, :]).reshape(U.shape[0], -1)
+    top = jnp.max(jnp.abs(U))
+    top = jnp.where(top > 0, top, 1)
+    # A column of zeros would never learn; the floor is small against the largest entry.
+    V = jnp.log(jnp.maximum(columns / top, 1e-3))
+    c = 2 * V.shape[1]
+    rows = jnp.linalg.norm(U, axis=1) / top
+    # `bound` works with U of size 1; small cuts against U's own products are a good start.
+    N = 0.005 * (top / jnp.maximum(jnp.linalg.norm(U), jnp.finfo(U.dtype).tiny)) ** 2
+    return Coordinates(
+        mu=jnp.log(jnp.maximum(rows, 1e-2)),
+        Vz=V,
+        Vn=V,
+        N=jnp.full((c, c), jnp.log(N)),
+        slack=jnp.asarray(-2.0, V.dtype),
+    )
+
+
+def _top(H: Float[Array, "n n"]) -> Scalar:
+    """lambda_max with the top eigenvector's gradient (never through the eigendecomposition itself)."""
+    v = jax.lax.stop_gradient(jnp.linalg.eigh(H)[1][:, -1])
+    return v @ _dot(H, v)
+
+
+def _dot(a: Array, b: Array) -> jax.Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[jax.Array, ...]:
+    """mu, Vz, Vn, N for U of size 1, with mu scaled so that ``lambda_max(Q G) = 1 / (1 + slack)``."""
+    kappa = slopes[1] - slopes[0]
+    Vz, Vn, E = jnp.exp(at.Vz), jnp.exp(at.Vn), jnp.exp(at.N)
+    N = (E + E.T) / 2
+    F = jnp.concatenate([U, Vz, Vn], axis=1)
+    dy = U.shape[1]
+    Q = jnp.zeros((F.shape[1],) * 2, F.dtype).at[:dy, :dy].set(kappa**2 * jnp.eye(dy, dtype=F.dtype))
+    Q = Q.at[dy:, dy:].set(N)
+    raw = jnp.exp(at.mu)
+    S = F / jnp.sqrt(raw)[:, None]
+    G = _dot(S.T, S)
+    jitter = 4 * sum(F.shape) * jnp.finfo(F.dtype).eps * jnp.trace(G)
+    L = jnp.linalg.cholesky(G + jitter * jnp.eye(len(G), dtype=G.dtype))
+    lam = _top(_dot(_dot(L.T, Q), L))
+    mu = raw * lam * (1 + SLACK + jnp.exp(at.slack))
+    return mu, Vz, Vn, N, F, Q, G * (raw / mu)[0]
+
+
+def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -> Scalar:
+    """The relaxation's value, differentiable in U and in the coordinates; an estimate until `rigorous` evaluates it."""
+    kappa = slopes[1] - slopes[0]
+    size = jnp.linalg.norm(U)
+    size = jnp.where(size > 0, size, 1)
+    U = U / size
+    mu, _, Vn, N, F, Q, G = _scaled(U, slopes, at)
+    n_forms = Vn.shape[1]
+    PsiT = jnp.zeros((len(N), X.shape[1]), X.dtype).at[len(N) - n_forms :].set(-_dot(Vn.T, X))
+    Lam = slopes[0] * _dot(U.T, X)
+    NPsiT = _dot(N, PsiT)
+    K = jnp.concatenate([2 * kappa * Lam, 2 * NPsiT])
+    # R^T M^-1 R = R^T D^-1 R + (F^T D^-1 R)^T W (F^T D^-1 R), W = Q (I - G Q)^-1 (Woodbury)
+    FX = _dot(F.T, X)
+    FDR = FX + _dot(G, K)
+    W = jnp.linalg.solve(jnp.eye(len(G), dtype=G.dtype) - _dot(Q, G), Q)
+    RDR = _dot(X.T, mu[:, None] * X) + _dot(FX.T, K) + _dot(K.T, FX) + _dot(K.T, _dot(G, K))
+    H = (RDR + _dot(FDR.T, _dot(W, FDR))) / 4 + _dot(Lam.T, Lam) + _dot(PsiT.T, NPsiT)
+    return size * jnp.sqrt(jnp.maximum(_top((H + H.T) / 2), 0))
+
+
+def multipliers(U: Targets, slopes: tuple[float, float], at: Coordinates) -> rigorous.Multipliers:
+    """The multipliers of U as `rigorous.relaxation_bound` takes them (float64, for U as it is, not of size 1)."""
+    size = jnp.linalg.norm(U)
+    size = jnp.where(size > 0, size, 1)
+    mu, Vz, Vn, N, *_ = _scaled(U / size, slopes, at)
+    arrays = [np.asarray(a, dtype=np.float64) for a in (mu, Vz, Vn, N)]
+    scale = float(size) ** 2
+    return rigorous.Multipliers(arrays[0] * scale, arrays[1], arrays[2], arrays[3] * scale)

@@ -1,0 +1,155 @@
+"""The regularized parallel network problem, its objective, and the check that its degrees match.
+
+f_r(W) = loss(sum_i phi(W_i), Y) + lam sum_i theta(W_i)        (HV17 (17), K18 (3.3))
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.losses import Loss
+from globopt_jax.shapes import ElementalMap, Inputs, Params, Regularizer, Scalar, Targets, Weights
+
+__all__ = ["Problem", "check_degrees", "measured_degree", "objective", "penalty", "predict", "width"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """A map, a regularizer, a loss (static, compared by value) and a strength lam (data: it vmaps).
+
+    Args:
+        phi: the elemental map, from `relu_neuron`, `rank_one`, `deep_subnetwork` or `elemental`.
+        theta: the regularizer; its free exponent is bound to phi here.
+        loss: one of `globopt_jax.losses`; sums over samples, not means.
+        lam: the strength, > 0, in the units of loss over theta.
+
+    Raises:
+        ValueError: lam is a number that is not finite and > 0.
+
+    >>> from globopt_jax import homogeneous, losses
+    >>> p = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 0.1)
+    >>> p.theta.degree
+    2
+    """
+
+    phi: ElementalMap = field(metadata={"static": True})
+    theta: Regularizer = field(metadata={"static": True})
+    loss: Loss = field(metadata={"static": True})
+    lam: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "theta", self.theta.bind(self.phi))
+        if isinstance(self.lam, (bool, int, float, np.ndarray, np.generic)):
+            check_lam(self.lam)
+
+
+def predict(problem: Problem, params: Params, X: Inputs) -> Targets:
+    """``Phi_r(W) = sum_i phi(W_i)``, shape (m, dy)."""
+    return problem.phi.total(params, X)
+
+
+def penalty(problem: Problem, params: Params) -> jax.Array:
+    """``theta(W_i)`` of every subnetwork, shape (r,)."""
+    return jax.vmap(problem.theta)(params)
+
+
+def objective(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Scalar:
+    """``f_r(W) = loss(Phi_r(W), Y) + lam sum_i theta(W_i)``, a pure function of arrays (HV17 (17)).
+
+    Args:
+        problem: map, regularizer, loss and lam.
+        params: r subnetworks on a leading axis.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    >>> import jax.numpy as jnp
+    >>> from globopt_jax import homogeneous, losses
+    >>> p = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 0.5)
+    >>> w = (jnp.array([[1.0, 0.0]]), jnp.array([[2.0]]))
+    >>> float(objective(p, w, jnp.eye(2), jnp.array([[2.0], [1.0]])))  # 1/2 * 1 + 0.5 * 1/2 (1 + 4)
+    1.75
+    """
+    fit = problem.loss(predict(problem, params, X), Y)
+    return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, params))
+
+
+def width(params: Params) -> int:
+    """The number r of stacked subnetworks."""
+    return jax.tree.leaves(params)[0].shape[0]
+
+
+def check_lam(lam: Any) -> None:
+    """Raise ValueError unless every entry of lam is finite and > 0."""
+    values = np.asarray(lam, dtype=np.float64)
+    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
+        raise ValueError(f"lam: Expected: finite and > 0. Received: {lam}.")
+
+
+def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, float]:
+    """The degree of positive homogeneity of fn at one random point, and the worst departure from it.
+
+    With ``f(a) = ||fn(a w, ...)||`` the degree is ``log2(f(2) / f(1))``; the departure is the largest relative
+    difference of ``fn(a w)`` from ``a^p fn(w)`` over a in {1/4, 1/2, 2, 4}. A certificate by sampling: a positive
+    answer shows nothing about other points, a departure far above rounding is a proof that fn has no degree there.
+    """
+
+    def value(scale: float) -> jax.Array:
+        return jnp.asarray(fn(jax.tree.map(lambda w: w * scale, weights), *arguments))
+
+    base = value(1.0)
+    size = float(jnp.linalg.norm(base))
+    if size == 0 or not np.isfinite(size):
+        return float("nan"), float("nan")
+    double = float(jnp.linalg.norm(value(2.0)))
+    degree = float(np.log2(double / size)) if double > 0 else float("-inf")
+    if not np.isfinite(degree):
+        return degree, float("inf")
+    departures = [
+        float(jnp.linalg.norm(value(a) - a**degree * base)) / (a**degree * size) for a in (0.25, 0.5, 4.0)
+    ]
+    return degree, max(departures)
+
+
+def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
+    """Raise ValueError unless phi and theta are homogeneous of one and the same degree.
+
+    The catalogue's degrees are known; those of a user's own functions are measured at the given weights and at
+    random ones.
+    """
+    for label, fn, arguments in (("phi", problem.phi, (X,)), ("theta", problem.theta, ())):
+        if hasattr(fn, "fn"):
+            _check_stated_degree(label, fn, params, arguments)
+    p, q = problem.phi.degree, problem.theta.degree
+    if p != q:
+        consequence = (
+            "the regularizer dominates near zero, so zero subnetworks are local minima for every lam and certify "
+            "nothing"
+            if q is not None and q < p
+            else "splitting one subnetwork into many small copies sends the penalty to 0, so it controls nothing"
+        )
+        raise ValueError(
+            f"The degrees of phi and theta differ: phi has degree {p}, theta has degree {q}. Expected: equal degrees. "
+            f"With these, {consequence} (HV17 supplement, Proposition 2). sum_of_powers() without a power matches."
+        )
+
+
+def _check_stated_degree(label: str, fn: Any, params: Params, arguments: tuple[Any, ...]) -> None:
+    one = jax.tree.map(lambda w: jnp.asarray(w[0]), params)
+    leaves, tree = jax.tree.flatten(one)
+    for trial in range(3):
+        keys = jax.random.split(jax.random.key(trial), len(leaves))
+        random = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, leaves, strict=True)]
+        degree, departure = measured_degree(fn, jax.tree.unflatten(tree, random), *arguments)
+        if np.isnan(degree):
+            continue  # the function vanishes there, which every degree allows
+        tolerance = 1e3 * float(jnp.finfo(leaves[0].dtype).eps)
+        if departure > tolerance or abs(degree - fn.degree) > tolerance:
+            raise ValueError(
+                f"{label} is not positively homogeneous of the stated degree. Expected: {label}(a w) = a^{fn.degree:g} "
+                f"{label}(w). Received: degree {degree:.4g} at random weights, with relative departures up to "
+                f"{departure:.2g} from any power law."
+            )

@@ -1,0 +1,179 @@
+"""Positively homogeneous regularizers theta of one subnetwork, and the two that HV17 and K18 study.
+
+    product_of_norms:  theta(w) = prod_k ||w_k||
+    sum_of_powers:     theta(w) = 1/p sum_k ||w_k||^p
+
+with l1, l2 (Frobenius) or l-inf norms of each layer's entries. Both have the degree of the map when the number of
+layers (and p) equals it; both then give the same function Omega and the same polar, because balancing the norms of
+the layers turns the sum into the product (arithmetic against geometric mean).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from globopt_jax.shapes import ElementalMap, Scalar, Weights
+
+__all__ = ["CustomRegularizer", "ProductOfNorms", "SumOfPowers", "norm", "norm_power", "product_of_norms"]
+__all__ += ["regularizer", "sum_of_powers"]
+
+NORMS = ("l1", "l2", "linf")
+
+
+def norm(kind: str, w: jax.Array) -> Scalar:
+    """The l1, l2 or l-inf norm of the entries of w; its derivative at w = 0 is taken as 0."""
+    if kind == "l1":
+        return jnp.sum(jnp.abs(w))
+    if kind == "linf":
+        return jnp.max(jnp.abs(w))
+    square = jnp.sum(w * w)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
+    """``norm(kind, w)^p`` without the square root where p = 2 makes it needless."""
+    return jnp.sum(w * w) if (kind, p) == ("l2", 2) else norm(kind, w) ** p
+
+
+def _check_norms(norms: str | tuple[str, ...]) -> None:
+    names = (norms,) if isinstance(norms, str) else norms
+    if not names or any(name not in NORMS for name in names):
+        raise ValueError(
+            f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}."
+        )
+
+
+@dataclass(frozen=True)
+class _Layered:
+    norms: str | tuple[str, ...] = "l2"
+    layers: int | None = None
+
+    def layer_norms(self, weights: Weights) -> tuple[str, ...]:
+        """The norm's name for each layer of `weights`."""
+        leaves = jax.tree.leaves(weights)
+        names = (self.norms,) * len(leaves) if isinstance(self.norms, str) else self.norms
+        if len(names) != len(leaves):
+            raise ValueError(
+                f"norms: Expected: one for each of the {len(leaves)} layers. Received: {self.norms}."
+            )
+        return names
+
+    def balance(self, weights: Weights) -> Weights:
+        """The same subnetwork with all layers' norms equal to their geometric mean; all zero if one of them is.
+
+        phi (of degree 1 in every layer) does not change; a sum of powers falls or stays, a product stays.
+        """
+        leaves, tree = jax.tree.flatten(weights)
+        sizes = jnp.stack([norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)])
+        alive = jnp.all(sizes > 0)
+        safe = jnp.where(alive, sizes, 1)
+        mean = jnp.exp(jnp.mean(jnp.log(safe)))
+        factors = jnp.where(alive, mean / safe, 0)
+        return jax.tree.unflatten(tree, [w * f for w, f in zip(leaves, factors, strict=True)])
+
+
+@dataclass(frozen=True)
+class ProductOfNorms(_Layered):
+    """``prod_k ||w_k||``, of the degree of the map; see `product_of_norms`."""
+
+    @property
+    def degree(self) -> int | None:
+        return self.layers
+
+    def bind(self, phi: ElementalMap) -> "ProductOfNorms":
+        return replace(self, layers=getattr(phi, "layers", None) or phi.degree)
+
+    def __call__(self, weights: Weights) -> Scalar:
+        leaves = jax.tree.leaves(weights)
+        sizes = [norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)]
+        return jnp.prod(jnp.stack(sizes))
+
+
+@dataclass(frozen=True)
+class SumOfPowers(_Layered):
+    """``1/p sum_k ||w_k||^p``; see `sum_of_powers`."""
+
+    power: int | float | None = None
+
+    @property
+    def degree(self) -> int | float | None:
+        return self.power
+
+    def bind(self, phi: ElementalMap) -> "SumOfPowers":
+        layers = getattr(phi, "layers", None) or phi.degree
+        return replace(self, layers=layers, power=layers if self.power is None else self.power)
+
+    def __call__(self, weights: Weights) -> Scalar:
+        leaves = jax.tree.leaves(weights)
+        p = len(leaves) if self.power is None else self.power
+        powers = [norm_power(n, w, p) for n, w in zip(self.layer_norms(weights), leaves, strict=True)]
+        return jnp.sum(jnp.stack(powers)) / p
+
+
+@dataclass(frozen=True)
+class CustomRegularizer:
+    """A user's own penalty with the degree that they state."""
+
+    fn: Callable[[Any], Any]
+    degree: int | float
+
+    def bind(self, phi: ElementalMap) -> "CustomRegularizer":
+        return self
+
+    def __call__(self, weights: Weights) -> Scalar:
+        return self.fn(weights)
+
+
+def product_of_norms(norms: str | tuple[str, ...] = "l2") -> ProductOfNorms:
+    """``theta(w) = prod_k ||w_k||``, degree K (HV17 section 4); bound to the map by `Problem`.
+
+    Raises:
+        ValueError: a norm other than l1, l2, linf.
+
+    >>> import jax.numpy as jnp
+    >>> float(product_of_norms()((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
+    10.0
+    """
+    _check_norms(norms)
+    return ProductOfNorms(norms)
+
+
+def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...] = "l2") -> SumOfPowers:
+    """``theta(w) = 1/p sum_k ||w_k||^p``, degree p (K18 chapter 3).
+
+    Args:
+        power: p; None takes the map's number of weight layers, which matches the degrees. ``power=2`` is weight
+            decay, ``1/2 sum_k ||w_k||^2``, which matches maps with two weight layers only.
+        norms: l1, l2 or linf, one for all layers or a tuple.
+
+    Raises:
+        ValueError: p is not > 0, or a norm other than l1, l2, linf.
+
+    >>> import jax.numpy as jnp
+    >>> float(sum_of_powers(2)((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
+    14.5
+    """
+    _check_norms(norms)
+    if power is not None and not power > 0:
+        raise ValueError(f"power: Expected: a number > 0. Received: {power!r}.")
+    return SumOfPowers(norms, power=power)
+
+
+def regularizer(fn: Callable[[Any], Any], *, degree: int | float) -> CustomRegularizer:
+    """A penalty of your own, ``fn(weights) -> scalar >= 0``, of the stated degree; measured before use.
+
+    Raises:
+        ValueError: degree is not a number > 0.
+
+    >>> import jax.numpy as jnp
+    >>> theta = regularizer(lambda w: jnp.sum(jnp.abs(w[0])) * jnp.max(jnp.abs(w[1])), degree=2)
+    >>> float(theta((jnp.array([1.0, -2.0]), jnp.array([3.0]))))
+    9.0
+    """
+    if not degree > 0:
+        raise ValueError(f"degree: Expected: a number > 0. Received: {degree!r}.")
+    return CustomRegularizer(fn, degree)

@@ -1,0 +1,157 @@
+"""The discrete steps of HV17's meta-algorithm (Theorem 2): tidy, reduce, append. None increases the objective.
+
+All are host functions: they decide how many subnetworks live on. Zero subnetworks pad a capacity that doubles, so that
+everything compiled sees O(log r) shapes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.homogeneous.polar.ascent import normalize
+from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
+
+__all__ = ["alive", "append", "pad", "reduce", "tidy"]
+
+
+def alive(params: Params) -> np.ndarray:
+    """Which of the stacked subnetworks have any non-zero weight, shape (r,)."""
+    return np.any(
+        [np.any(np.asarray(w).reshape(len(w), -1) != 0, axis=1) for w in jax.tree.leaves(params)], axis=0
+    )
+
+
+def pad(params: Params, capacity: int) -> Params:
+    """The living subnetworks first, then zeros up to the capacity (at least as many as live)."""
+    keep = np.flatnonzero(alive(params))
+    capacity = max(capacity, len(keep))
+
+    def padded(w: Any) -> jax.Array:
+        w = np.asarray(w)
+        return jnp.asarray(np.concatenate([w[keep], np.zeros((capacity - len(keep), *w.shape[1:]), w.dtype)]))
+
+    return jax.tree.map(padded, params)
+
+
+@jax.jit
+def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
+    """Balance the layers of every subnetwork and zero those that cost something and do nothing.
+
+    Balancing leaves phi as it is and a sum of powers not larger (arithmetic against geometric mean). A subnetwork with
+    ``phi = 0`` and ``theta > 0`` is the case ``beta = -e_i`` of HV17 Theorem 2, with a decrease of ``lam theta_i``.
+    """
+
+    def one(weights: Any) -> Any:
+        balance = getattr(problem.theta, "balance", None)
+        tidied = weights if balance is None else balance(weights)
+        idle = jnp.all(problem.phi(tidied, X) == 0)
+        return jax.tree.map(lambda w: jnp.where(idle, jnp.zeros_like(w), w), tidied)
+
+    # One subnetwork at a time: r outputs of shape (m, dy) are never held together.
+    tidied = jax.lax.map(one, params)
+    better = objective(problem, tidied, X, Y) <= objective(problem, params, X, Y)
+    return jax.tree.map(lambda a, b: jnp.where(better, a, b), tidied, params)
+
+
+def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
+    """Zero subnetworks along linear dependences of their outputs, until the outputs are independent.
+
+    With ``sum_i beta_i phi(W_i) = 0``, min beta = -1 and ``sum_i beta_i theta(W_i) <= 0``, the step
+    ``W_i <- (1 + beta_i)^{1/p} W_i`` leaves the prediction as it is, changes the objective by ``lam sum beta_i theta_i``,
+    which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away from local
+    minima too). The null vectors come from one QR factorization of the outputs, scaled by theta.
+    """
+    keep = np.flatnonzero(alive(params))
+    if len(keep) < 2:
+        return params
+    live = jax.tree.map(lambda w: w[keep], params)
+    outputs = np.asarray(jax.lax.map(lambda w: problem.phi(w, X), live), np.float64).reshape(len(keep), -1).T
+    theta = np.asarray(penalty(problem, live), np.float64)
+    eps = float(jnp.finfo(jax.tree.leaves(params)[0].dtype).eps)
+    # Columns phi_i / theta_i: a null vector g of them is g_i = beta_i theta_i, so sum g is what the penalty changes by.
+    R = np.linalg.qr(outputs / theta, mode="r")
+    cost = theta.copy()  # theta of each subnetwork as the reductions go on
+    left = np.arange(len(keep))
+    while len(left) > 1:
+        _, sigma, right = np.linalg.svd(R[:, left], full_matrices=True)
+        sigma = np.append(sigma, np.zeros(len(left) - len(sigma)))
+        if sigma[-1] > eps * max(outputs.shape) * sigma[0]:
+            break
+        g = right[-1]
+        g = -g if g.sum() > 0 else g
+        g = -g if (g / cost[left]).min() >= 0 else g
+        beta = g / cost[left]
+        beta = beta / -beta.min()
+        cost[left] *= 1 + beta
+        gone = int(np.argmin(beta))
+        cost[left[gone]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
+        left = np.delete(left, gone)
+    if len(left) == len(keep):
+        return params
+    factors = np.zeros(len(alive(params)))
+    factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
+
+    def scaled(w: Any) -> jax.Array:
+        return w * jnp.asarray(factors, w.dtype).reshape(-1, *[1] * (w.ndim - 1))
+
+    return jax.tree.map(scaled, params)
+
+
+@jax.jit
+def _added(problem: Problem, params: Params, slots: Array, candidates: Params, X: Inputs, Y: Targets) -> Any:
+    lam = jnp.asarray(problem.lam, Y.dtype)
+    p = problem.phi.degree
+    eps = jnp.finfo(Y.dtype).eps
+
+    def add(Z: Targets, weights: Any) -> tuple[Targets, tuple[Any, Scalar]]:
+        unit = normalize(problem.theta, weights)
+        Phi, cost = problem.phi(unit, X), lam * problem.theta(unit)
+
+        def slope(t: Scalar) -> Scalar:
+            return jnp.sum(problem.loss.gradient(Z + t * Phi, Y) * Phi) + cost
+
+        square = jnp.sum(Phi * Phi)
+        # All losses have curvature at most 1, so the minimum lies at or beyond this step (for squared loss, at it).
+        first = jnp.maximum(-slope(jnp.zeros((), Y.dtype)), 0) / jnp.where(square > 0, square, 1)
+        high, _ = jax.lax.while_loop(
+            lambda c: (slope(c[0]) < 0) & (c[1] < 60), lambda c: (2 * c[0], c[1] + 1), (first, 0)
+        )
+
+        def halve(_: int, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+            low, high = ends
+            middle = (low + high) / 2
+            falling = slope(middle) < 0
+            return jnp.where(falling, middle, low), jnp.where(falling, high, middle)
+
+        low, high = jax.lax.fori_loop(0, 50, halve, (jnp.where(high > first, high / 2, 0.0 * high), high))
+        t = jnp.where(slope(jnp.zeros((), Y.dtype)) < -4 * eps * cost, low, 0)
+        new = jax.tree.map(lambda w: w * t ** (1 / p), unit)
+        return Z + t * Phi, (new, t)
+
+    _, (added, t) = jax.lax.scan(add, predict(problem, params, X), candidates)
+    filled = jax.tree.map(lambda w, a: w.at[slots].set(a), params, added)
+    return filled, t
+
+
+def append(problem: Problem, params: Params, candidates: Params, X: Inputs, Y: Targets) -> tuple[Params, int]:
+    """Fill zero subnetworks with candidate directions, one after the other, each with an exact line search.
+
+    A candidate enters as ``t^{1/p} u`` with ``theta(u) = 1`` and t the minimizer of the convex
+    ``loss(Z + t phi(u)) + lam t``; where that is 0 it stays out. The capacity doubles when it has to.
+
+    Returns:
+        The new weights and the number of subnetworks that entered.
+    """
+    count, live = width(candidates), alive(params)
+    capacity, needed = len(live), int(live.sum()) + count
+    while capacity < needed:
+        capacity *= 2
+    params = pad(params, capacity)
+    slots = jnp.arange(count) + int(live.sum())
+    dtype = jax.tree.leaves(params)[0].dtype
+    candidates = jax.tree.map(lambda w: jnp.asarray(w, dtype), candidates)
+    params, t = _added(problem, params, slots, candidates, X, Y)
+    return params, int(np.count_nonzero(np.asarray(t)))

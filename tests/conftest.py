@@ -1,0 +1,66 @@
+"""One strict environment for every test and every doctest.
+
+float64, no silent promotion of dtypes or ranks, full matmul precision, and every annotation of the package
+checked while it runs. A test that takes the fixture `dtype` runs twice: with x64 on, and again with x64 off.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # plots are written, never shown; subprocesses inherit it
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+# The hook rewrites modules as they are imported: one imported before it would go unchecked, without a word.
+assert "globopt_jax" not in sys.modules, "globopt_jax was imported before its annotations could be checked"
+jaxtyping.install_import_hook("globopt_jax", "beartype.beartype")
+
+hypothesis.settings.register_profile(
+    "globopt_jax",
+    deadline=None,  # the first example compiles
+    derandomize=True,
+    max_examples=20,
+    # `dtype` is set up once a test, not once an example, and that is what is wanted of it.
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("globopt_jax")
+
+
+def _configuration() -> dict[str, object]:
+    """What a test could change for the tests after it."""
+    # pytest names the running test there, scikit-learn tunes OpenMP when it is first imported.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "KMP_"))}
+    return {
+        "jax.config": {name: getattr(jax.config, name, None) for name in jax.config.values},
+        "the environment variables": environment,
+        "the working directory": os.getcwd(),
+        "numpy's floating-point errors": np.geterr(),
+        "numpy's print options": np.get_printoptions(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_configuration_behind():
+    """Fail the test that changes a global setting, rather than a later one that meets it."""
+    before = _configuration()
+    yield
+    after = _configuration()
+    leaked = [name for name in before if before[name] != after[name]]
+    assert not leaked, f"Expected a test to restore {', '.join(leaked)}. Received a change that outlives it."
+
+
+@pytest.fixture(params=[jnp.float64, jnp.float32], ids=["x64", "x32"])
+def dtype(request: pytest.FixtureRequest):
+    """The dtype to compute in; float32 comes with x64 switched off, as most users have it."""
+    with jax.enable_x64(request.param == jnp.float64):
+        yield request.param

@@ -1,0 +1,136 @@
+"""The machinery of the claims, tried with made-up ones, and the rules that the papers' modules keep."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import claims
+
+
+def pythagoras(key: jax.Array) -> claims.Outcome:
+    """For the legs of a right angle, and then of another angle."""
+    a, b = jax.random.normal(key, (2,))
+    hypotenuse = jnp.hypot(a, b)
+    return claims.outcome(
+        residual=jnp.abs(a**2 + b**2 - hypotenuse**2),
+        tolerance=8 * jnp.finfo(a.dtype).eps * hypotenuse**2,
+        control=jnp.abs(a**2 + b**2 - (a + b) ** 2),
+    )
+
+
+def made_up(key: str, check=pythagoras) -> claims.Claim:
+    """A claim of a paper that does not exist."""
+    return claims.Claim(
+        key=key, statement="`a^2 + b^2 = c^2`.", paper="Pythagoras", equation="I.47", check=check
+    )
+
+
+CLAIMS = (made_up("P1 Thm 1"), made_up("P1 Thm 10"), made_up("P2 Lemma 1"))
+
+
+def test_a_true_claim_holds_and_its_control_fails(dtype):
+    (verdict,) = claims.verify(0, claims=CLAIMS[:1])
+    assert verdict.claim is CLAIMS[0]
+    assert verdict.outcome.holds
+    assert verdict.outcome.residual.dtype == dtype
+    assert verdict.outcome.control is not None
+    assert verdict.outcome.control > verdict.outcome.tolerance
+    assert verdict.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("residual", "control", "holds"),
+    [
+        (0.5, None, True),
+        (1.0, None, True),
+        (1.5, None, False),
+        (np.nan, None, False),
+        (0.5, 2.0, True),
+        (0.5, 1.0, False),
+        (0.5, np.nan, False),
+        (1.5, 2.0, False),
+    ],
+)
+def test_an_outcome_holds_if_the_instance_does_and_the_control_does_not(residual, control, holds):
+    assert bool(claims.outcome(residual, 1.0, control).holds) == holds
+
+
+def test_a_check_can_be_vmapped_over_keys():
+    found = jax.jit(jax.vmap(pythagoras))(jax.random.split(jax.random.key(0), 5))
+    assert found.holds.shape == (5,)
+    assert found.holds.all()
+
+
+def test_an_instance_depends_on_the_seed_and_the_key_alone():
+    def residuals(seed, select=None):
+        return {
+            v.claim.key: float(np.asarray(v.outcome.control)) for v in claims.verify(seed, select, CLAIMS)
+        }
+
+    everything = residuals(3)
+    assert len(set(everything.values())) == 3
+    assert residuals(3, "P2") == {"P2 Lemma 1": everything["P2 Lemma 1"]}
+    assert residuals(4) != everything
+
+
+@pytest.mark.parametrize(
+    ("select", "keys"),
+    [
+        (None, ["P1 Thm 1", "P1 Thm 10", "P2 Lemma 1"]),
+        ("p1", ["P1 Thm 1", "P1 Thm 10"]),
+        ("P1 Thm 1", ["P1 Thm 1"]),
+        (["P2", "P1  thm 10", "P2 Lemma 1"], ["P1 Thm 10", "P2 Lemma 1"]),
+    ],
+)
+def test_claims_are_selected_by_whole_words(select, keys):
+    assert [verdict.claim.key for verdict in claims.verify(0, select, CLAIMS)] == keys
+
+
+def test_a_selection_that_matches_nothing_is_refused_at_once():
+    with pytest.raises(ValueError, match="among: P1 Thm 1, P1 Thm 10, P2 Lemma 1. Received 'P'"):
+        claims.verify(0, ["P1", "P"], CLAIMS)
+
+
+def test_verdicts_come_one_at_a_time():
+    calls = []
+
+    def check(key):
+        calls.append(key)
+        return claims.outcome(0.0, 1.0)
+
+    verdicts = claims.verify(0, claims=[made_up("A 1", check), made_up("A 2", check)])
+    assert len(calls) == 0
+    assert next(verdicts).claim.key == "A 1"
+    assert len(calls) == 1
+
+
+def test_an_error_inside_a_check_names_the_claim():
+    def check(key):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as error:
+        list(claims.verify(7, claims=[made_up("A 1", check)]))
+    assert error.value.__notes__ == ["while checking A 1 with seed 7"]
+
+
+def test_every_claim_of_the_papers_is_complete():
+    for claim in claims.all_claims():
+        for field in dataclasses.fields(claims.Claim):
+            assert getattr(claim, field.name), f"{claim.key} has no {field.name}"
+        assert len(claim.key.split()) >= 2, claim.key
+        assert claim.statement.endswith("."), claim.key
+
+
+def test_a_key_is_given_once(monkeypatch):
+    from globopt_jax.claims import registry
+
+    class Paper:
+        CLAIMS = (made_up("A 1"), made_up("A 1"))
+
+    monkeypatch.setattr(registry.pkgutil, "iter_modules", lambda _: [(None, "a_paper", False)])
+    monkeypatch.setattr(registry.importlib, "import_module", lambda _: Paper)
+    with pytest.raises(ValueError, match="more than one A 1"):
+        claims.all_claims()

@@ -1,0 +1,175 @@
+"""Data sets: what `load` returns, and what a user's data must be."""
+
+import pathlib
+import sys
+
+import hypothesis
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from globopt_jax import datasets
+
+X, Y = np.ones((3, 2)), np.eye(3)
+
+
+def test_the_digits():
+    data = datasets.load("digits")
+    assert data.X.shape == (1797, 64)
+    assert data.Y.shape == (1797, 10)
+    assert data.X.dtype == data.Y.dtype == np.float64
+    assert (data.X.min(), data.X.max()) == (0, 1)
+    assert data.labels is not None
+    np.testing.assert_array_equal(data.Y.argmax(axis=1), data.labels)
+    np.testing.assert_array_equal(data.Y.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_a_description_is_true(name):
+    description = datasets.describe(name)
+    assert description.name == name
+    data = datasets.load(name)
+    assert (*data.X.shape, data.Y.shape[1]) == description.shape
+
+
+@pytest.mark.parametrize("function", [datasets.load, datasets.describe])
+def test_an_unknown_name_lists_the_known_ones(function):
+    with pytest.raises(ValueError, match="among .*digits.* Received 'digit'"):
+        function("digit")
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"globopt_jax\[app\]"):
+        datasets.load("digits")
+
+
+@hypothesis.given(st_np.arrays(np.int64, st.integers(1, 20), elements=st.integers(0, 6)), st.integers(7, 9))
+def test_one_hot_is_undone_by_argmax(labels, classes):
+    for encoded in (datasets.one_hot(labels), datasets.one_hot(labels, classes)):
+        np.testing.assert_array_equal(encoded.argmax(axis=1), labels)
+        np.testing.assert_array_equal(np.sort(encoded, axis=1)[:, -1], 1)
+        np.testing.assert_array_equal(encoded.sum(axis=1), 1)
+    assert datasets.one_hot(labels).shape == (len(labels), labels.max() + 1)
+    assert datasets.one_hot(labels, classes).shape == (len(labels), classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        ([0, 1, 5], 5, "from 0 to 4. Received labels from 0 to 5"),
+        ([-1, 1], None, "from 0 to 1. Received labels from -1 to 1"),
+        ([0.0, 1.0], None, "integer labels. Received shape (2,) and dtype float64"),
+        ([[0, 1]], None, "Received shape (1, 2)"),
+        (np.zeros(0, int), None, "Received shape (0,)"),
+    ],
+)
+def test_one_hot_refuses(labels, classes, message):
+    with pytest.raises(ValueError) as error:
+        datasets.one_hot(labels, classes)
+    assert message in str(error.value)
+
+
+def test_validate_keeps_what_can_be_computed_with(dtype):
+    good = datasets.validate(jnp.asarray(X, dtype), jnp.asarray(Y, dtype))
+    for array, original in zip(good, (X, Y), strict=True):
+        np.testing.assert_array_equal(array, original.astype(dtype), strict=True)
+
+
+@pytest.mark.parametrize("other", [np.int8, np.uint64, bool, np.float16])
+def test_validate_turns_other_real_numbers_into_float64(other):
+    for array in datasets.validate(X.astype(other), Y.astype(other)):
+        assert array.dtype == np.float64
+
+
+def with_entry(array, index, value):
+    """Return a copy with one entry, or a slice, changed."""
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("bad_X", "bad_Y", "message"),
+    [
+        (X[0], Y, "Expected X of shape (m, dx), samples in rows. Received shape (2,)"),
+        (X[None], Y, "Received shape (1, 3, 2)"),
+        (X, np.array([0, 1, 2]), "Class labels: datasets.one_hot(Y)"),
+        (X, np.array([0.5, 1.5, 2.5]), "Scalar targets: Y.reshape(-1, 1)"),
+        (X, Y[None], "Expected Y of shape (m, dy). Received shape (1, 3, 3)"),
+        (X, Y[:2], "same number of rows m. Received 3 and 2"),
+        (X[:0], Y[:0], "a row and a column at least in X. Received shape (0, 2)"),
+        (X, Y[:, :0], "in Y. Received shape (3, 0)"),
+        (
+            with_entry(X, (1, slice(None)), np.nan),
+            Y,
+            "in X. Received 2 that are NaN or infinite, the first, nan, at (1, 0)",
+        ),
+        (
+            X,
+            with_entry(Y, (2, 1), -np.inf),
+            "in Y. Received 1 that are NaN or infinite, the first, -inf, at (2, 1)",
+        ),
+        (X * 1j, Y, "Expected real numbers in X. Received shape (3, 2) and dtype complex128"),
+        (X.astype(object), Y, "dtype object"),
+        (X, Y.astype(str), "Expected real numbers in Y. Received shape (3, 3) and dtype <U"),
+        (jnp.asarray(X, jnp.bfloat16), Y, "dtype bfloat16"),
+    ],
+)
+def test_validate_says_what_is_wrong(bad_X, bad_Y, message):
+    with pytest.raises(ValueError) as error:
+        datasets.validate(bad_X, bad_Y)
+    assert message in str(error.value)
+
+
+def test_a_file_of_the_users_own(tmp_path):
+    np.savez(tmp_path / "mine.npz", X=X.astype(np.float32), Y=Y, extra=np.ones(1))
+    data = datasets.load_npz(tmp_path / "mine.npz")
+    np.testing.assert_array_equal(data.X, X.astype(np.float32), strict=True)
+    np.testing.assert_array_equal(data.Y, Y, strict=True)
+    assert data.labels is not None
+    np.testing.assert_array_equal(data.labels, [0, 1, 2])
+
+
+@pytest.mark.parametrize("targets", [2 * Y, Y + Y[::-1], Y - 1, Y[:, :1], np.ones((3, 1))])
+def test_targets_that_are_not_one_hot_have_no_labels(tmp_path, targets):
+    np.savez(tmp_path / "mine.npz", X=X, Y=targets)
+    assert datasets.load_npz(tmp_path / "mine.npz").labels is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X, "Y": Y}, "without X, but with the keys: x, Y"),
+        ({"W1": X}, "without X and Y, but with the keys: W1"),
+        ({}, "with the keys: none"),
+        ({"X": X, "Y": np.array([0, 1, 2])}, "one_hot"),
+        ({"X": X, "Y": np.array([{}])}, "Expected an .npz of numbers"),
+    ],
+)
+def test_a_file_that_lacks_what_is_needed(tmp_path, arrays, message):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(ValueError) as error:
+        datasets.load_npz(tmp_path / "mine.npz")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["text", "nothing", "npy", "half"])
+def test_a_file_that_is_no_npz(tmp_path, content):
+    path: pathlib.Path = tmp_path / "mine.npz"
+    if content == "npy":
+        with path.open("wb") as file:
+            np.save(file, X)
+    else:
+        np.savez(path, X=X, Y=Y)
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        path.write_bytes({"text": b"X,Y\n1,2\n", "nothing": b"", "half": half}[content])
+    with pytest.raises(ValueError, match="Expected an .npz of numbers"):
+        datasets.load_npz(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        datasets.load_npz(tmp_path / "mine.npz")

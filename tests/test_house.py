@@ -1,0 +1,134 @@
+"""The house rules: style, types, imports and documentation, read from the code itself."""
+
+import ast
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "globopt_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+every_module = pytest.mark.parametrize("path", MODULES, ids=NAMES)
+
+# Slow to load, or wanted only by one corner of the package: whoever needs one of these imports it there.
+HEAVY = {"flax", "equinox", "scipy.optimize", "sklearn", "matplotlib", "xarray", "pandas", "typer", "rich"}
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with some arguments in the root of the project."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        ("ruff", "check"),
+        ("ruff", "format", "--check"),
+        ("pyright", "--pythonpath", sys.executable),
+    ],
+    ids=["ruff check", "ruff format", "pyright"],
+)
+def test_the_code_is_clean(tool):
+    """Ruff and pyright have nothing to say."""
+    done = run("-m", *tool)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_import_loads_nothing_heavy():
+    """`import globopt_jax` leaves what only some users need to the moment they need it."""
+    done = run("-c", "import sys, globopt_jax; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "globopt_jax" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.slow
+def test_import_costs_little_over_jax():
+    """The median of ten interleaved imports is at most 0.3 s over `import jax`."""
+    measure = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+    seconds: dict[str, list[float]] = {"jax": [], "globopt_jax": []}
+    for _ in range(10):  # interleaved, so that a busy machine slows both alike
+        for name, times in seconds.items():
+            times.append(float(run("-c", measure.format(name)).stdout))
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    excess = medians["globopt_jax"] - medians["jax"]
+    print({name: round(median, 3) for name, median in medians.items()}, f"excess {excess:.3f} s")
+    assert excess <= 0.3
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [("-m", "globopt_jax"), ("-c", "from globopt_jax.__main__ import main; main()")],
+    ids=["python -m globopt_jax", "globopt"],
+)
+def test_the_command_without_its_extra_names_it_in_one_line(entry, tmp_path):
+    """A core installation has the command too: it says what to install, and exits with 2."""
+    # A finder that hides typer stands in for an environment without it.
+    _ = (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'typer' else find(name, package)\n"
+    )
+    done = run(*entry, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "globopt needs typer: pip install 'globopt_jax[app]'\n"
+
+
+@every_module
+def test_only_public_jax(path):
+    """Private JAX moves without notice: a package that leans on it stops importing one day."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), names=names):
+                found = [f"{module}.{alias.name}" for alias in names]
+            case ast.Attribute():
+                found = [ast.unparse(node)]
+            case _:
+                continue
+        private = [name for name in found if re.match(r"jax\.(_src|core|interpreters)\b", name)]
+        assert not private, f"{path.name}:{node.lineno} uses {private}"
+
+
+@every_module
+def test_no_path_of_one_machine(path):
+    """Nobody else has this home directory."""
+    assert not re.findall(r"""["'`\s](?:/(?:home|root|work|Users|tmp|mnt|opt)/|[A-Z]:\\)""", path.read_text())
+
+
+@every_module
+def test_configuration_is_changed_only_inside_a_with(path):
+    """The user's JAX configuration is theirs."""
+    assert "config.update" not in path.read_text()
+
+
+@every_module
+def test_every_module_says_what_it_is(path):
+    """A docstring opens every module, and every public function and class in it."""
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name} has no docstring"
+
+
+@every_module
+def test_a_module_is_one_topic(path):
+    """Past 400 lines a module has become two."""
+    assert len(path.read_text().splitlines()) <= 400
