@@ -64,7 +64,7 @@ class Loss(abc.ABC):
         """The s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by bisection on its slope."""
         slope = jax.grad(lambda s: -self.conjugate(s * U, Y))
 
-        def halve(_: int, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        def halve(_: Array, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
             low, high = ends
             middle = 0.5 * (low + high)
             rising = slope(middle) > 0
@@ -216,7 +216,8 @@ class Huber(Loss):
 
     @property
     def name(self) -> str:
-        return f"huber:{self.delta:g}"
+        # Every digit: a certificate knows the loss by its name alone.
+        return f"huber:{float(self.delta)!r}".removesuffix(".0")
 
     def __call__(self, Yhat: Targets, Y: Targets) -> Scalar:
         t = Yhat - Y

@@ -49,6 +49,10 @@ class ElementalMap(Protocol):
         """The sum over the leading axis of r subnetworks, shape (m, dy)."""
         ...
 
+    def inner(self, weights: Weights, U: Any, X: Any) -> Any:
+        """``<U, phi(weights, X)>`` for U (m, dy), a scalar."""
+        ...
+
 
 @runtime_checkable
 class Regularizer(Protocol):

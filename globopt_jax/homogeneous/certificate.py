@@ -131,11 +131,15 @@ def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
 
 
 class Refinement(NamedTuple):
-    """A certificate on its way, and what is needed to go on from it."""
+    """A certificate on its way, and what is needed to go on from it; `homogeneous.stored` turns it into arrays.
+
+    ``point``: the dual point that the stage started from; ``state``: where its ascent stands. None before there is one.
+    """
 
     certificate: Certificate
     stage: str
-    state: Any
+    point: Array | None
+    state: dual.Ascent | None
 
 
 def certify(
@@ -203,40 +207,42 @@ def refine(
     grader = _Grader(problem, params, X, Y, key, work)
     stage = resume.stage if resume else "start"
     best = resume.certificate if resume else grader.first()
+    state = resume.state if resume else None
+    U = grader.U if resume is None or resume.point is None else resume.point
+    # A stage that had ended yields nothing more: what it found is in its state.
+    coordinates = None if state is None else state.best_coordinates
     if resume is None:
-        yield Refinement(best, "start", None)
+        yield Refinement(best, "start", None, None)
     if grader.kind == "none":
         return
-    U, coordinates = grader.U, None
     if grader.kind == "relaxation" and stage in ("start", "fixed"):
-        state = resume.state if resume and stage == "fixed" else None
         for fitted in grader.fit(U, joint=False, state=state):
             coordinates = fitted.coordinates
             best = grader.better(best, U, coordinates, own=True)
-            yield Refinement(best, "fixed", fitted.state)
-    if work.joint and stage in ("start", "fixed", "descent") and not grader.stationary(best):
-        U = grader.descended()
-        coordinates = None
-        best = grader.better(best, U, None)
+            yield Refinement(best, "fixed", U, fitted.state)
+    away = stage == "descent" or (stage != "joint" and not grader.stationary(best))
+    if work.joint and away:
+        state = state if stage == "descent" else None
+        if stage != "descent":
+            U, coordinates = grader.descended(), None
+            best = grader.better(best, U, None)
+            yield Refinement(best, "descent", U, None)
         if grader.kind == "relaxation":
-            for fitted in grader.fit(U, joint=False):
+            for fitted in grader.fit(U, joint=False, state=state):
                 coordinates = fitted.coordinates
                 best = grader.better(best, U, coordinates)
-                yield Refinement(best, "descent", None)
-        yield Refinement(best, "descent", None)
+                yield Refinement(best, "descent", U, fitted.state)
     if grader.kind == "relaxation" and work.joint:
-        state = resume.state if resume and stage == "joint" else None
+        state = state if stage == "joint" else None
         for fitted in grader.fit(U, joint=True, start=coordinates, state=state):
             best = grader.better(best, fitted.U, fitted.coordinates)
-            yield Refinement(best, "joint", fitted.state)
+            yield Refinement(best, "joint", U, fitted.state)
 
 
 class _Grader:
     """One problem, one set of weights: the pieces that `refine` puts in order."""
 
-    def __init__(
-        self, problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort
-    ) -> None:
+    def __init__(self, problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort) -> None:
         self.problem, self.params, self.X, self.Y, self.key, self.effort = problem, params, X, Y, key, effort
         self.plain = describe(problem, params, X.shape[1])
         self.kind = self.plain["bound"]
@@ -320,9 +326,7 @@ class _Grader:
         bound, _ = rigorous.lower_bound(self.plain, V[0], multipliers, self.X64, self.Y64)
         if not bound > float(old.lower_bound):
             return old
-        bound = min(
-            bound, self.objective
-        )  # at a global minimum the two may cross by rounding of the objective
+        bound = min(bound, self.objective)  # at a global minimum the two may cross by rounding of the objective
         return old._replace(
             lower_bound=_number(bound),
             gap=_number(self.objective - bound),
@@ -364,9 +368,7 @@ class _Grader:
         """V with rows summing to zero in float64 where the loss asks for it (a float32 softmax's do not)."""
         if self.plain["loss"] != "softmax_cross_entropy":
             return V
-        q = np.maximum(
-            V + self.Y64, 0
-        )  # a probability of -1e-17 is one of 0; the point moved is the point certified
+        q = np.maximum(V + self.Y64, 0)  # a probability of -1e-17 is one of 0; the point moved is the point certified
         return q / q.sum(axis=1, keepdims=True) - self.Y64
 
     @property
@@ -432,7 +434,7 @@ def _gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
 def _first_order(problem: Problem, params: Params, X: Inputs, G: Targets) -> tuple[Array, Array]:
     """``<-G, phi_i> / lam - theta_i`` and ``theta_i`` of every subnetwork (K18 (A.10))."""
     theta = penalty(problem, params)
-    inner = jax.lax.map(lambda w: jnp.sum(-G * problem.phi(w, X)), params)
+    inner = jax.vmap(lambda w: problem.phi.inner(w, -G, X))(params)
     return inner / jnp.asarray(problem.lam, G.dtype) - theta, theta
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from globopt_jax.homogeneous.problem import Problem, objective
+from globopt_jax.homogeneous.problem import Problem, objective, penalty
 from globopt_jax.shapes import Inputs, Params, Scalar, Targets
 
 __all__ = ["Descent", "default_optimizer", "descend"]
@@ -38,8 +38,11 @@ def descend(
     optimizer: optax.GradientTransformation,
     steps: int,
     tolerance: Scalar,
+    width: Scalar | None = None,
 ) -> Descent:
     """At most `steps` optimizer steps from params; never hands back a point with a larger objective.
+
+    With a width, the objective is the one with kinks rounded over ``|a| <= width`` (of catalogue maps).
 
     Stops early when the gradient's norm is below ``tolerance * (objective at the start)``-scaled units, or when the
     best objective has not moved for 30 steps, as happens at the kinks of ReLU problems.
@@ -47,7 +50,10 @@ def descend(
     update = optax.with_extra_args_support(optimizer).update
 
     def f(p: Params) -> Scalar:
-        return objective(problem, p, X, Y)
+        if width is None:
+            return objective(problem, p, X, Y)
+        fit = problem.loss(problem.phi.smoothed(p, X, width), Y)  # pyright: ignore[reportAttributeAccessIssue]
+        return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, p))
 
     value_and_grad = jax.value_and_grad(f)
     first, g0 = value_and_grad(params)

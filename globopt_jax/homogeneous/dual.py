@@ -23,7 +23,7 @@ from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
-__all__ = ["EFFORTS", "Ascent", "Effort", "ascend", "effort_named", "groups_of", "scaled"]
+__all__ = ["EFFORTS", "Ascent", "Effort", "ascend", "begin", "effort_named", "groups_of", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def effort_named(effort: str | Effort | None) -> Effort:
         return effort
     name = "standard" if effort is None else effort
     if name not in EFFORTS:
-        raise ValueError(
-            f"effort: Expected: one of {', '.join(EFFORTS)}, or an Effort. Received: {effort!r}."
-        )
+        raise ValueError(f"effort: Expected: one of {', '.join(EFFORTS)}, or an Effort. Received: {effort!r}.")
     return EFFORTS[name]
 
 
@@ -184,6 +182,14 @@ class Fitted(NamedTuple):
     state: Ascent
 
 
+def begin(free: Array, start: relaxation.Coordinates, *, joint: bool, steps: int) -> Ascent:
+    """The state before the first step of `ascend`."""
+    p: Any = {"coordinates": start, "free": free} if joint else {"coordinates": start}
+    with jax.numpy_dtype_promotion("standard"):
+        opt = _optimizer(joint, steps).init(p)
+    return Ascent(free, start, free, start, jnp.asarray(jnp.inf, free.dtype), opt, jnp.asarray(0))
+
+
 def ascend(
     loss: Loss,
     slopes: tuple[float, float],
@@ -214,10 +220,7 @@ def ascend(
     free = free / scale
     dtype = free.dtype
     if state is None:
-        p: Any = {"coordinates": start, "free": free} if joint else {"coordinates": start}
-        with jax.numpy_dtype_promotion("standard"):
-            opt = _optimizer(joint, steps).init(p)
-        state = Ascent(free, start, free, start, jnp.asarray(jnp.inf, dtype), opt, jnp.asarray(0))
+        state = begin(free, start, joint=joint, steps=steps)
     numbers = [jnp.asarray(a, dtype) for a in (lam, scale, unit)]
     while int(state.step) < steps:
         size = min(chunk, steps - int(state.step))

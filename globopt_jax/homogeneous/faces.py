@@ -51,7 +51,7 @@ def _mm(a: Array, b: Array) -> jax.Array:
 @partial(jax.jit, static_argnames=("steps",))
 def polish(
     problem: Problem, params: Params, X: Inputs, Y: Targets, *, snap: Scalar, steps: int
-) -> tuple[Params, Scalar]:
+) -> tuple[Params, Array]:
     """At most `steps` Newton steps from params; the result's objective is never larger.
 
     Args:
@@ -101,8 +101,8 @@ def polish(
         Z = _mm(D.T * _mm(X, w1.T), w2)
         return problem.loss(Z, Y) + lam / 2 * (jnp.sum(w1 * w1) + jnp.sum(w2 * w2))
 
-    def newton_direction(S: Array, P: Array, w: Params) -> tuple[Params, Params]:
-        """The projected gradient and a descent direction: CG on the face's Hessian, cut at negative curvature."""
+    def newton_direction(S: Array, P: Array, w: Params) -> Params:
+        """A descent direction on the face: CG on its Hessian, cut at negative curvature."""
 
         def project(v: Params) -> Params:
             return apply(P, v[0]), jnp.where(living[:, None], v[1], 0)
@@ -140,27 +140,25 @@ def polish(
 
         zero = jax.tree.map(jnp.zeros_like, w)
         minus = jax.tree.map(jnp.negative, g)
-        x, *_ = jax.lax.while_loop(
-            go_on, iterate, (zero, minus, minus, size, jnp.asarray(0), jnp.asarray(False))
-        )
-        return g, x
+        x, *_ = jax.lax.while_loop(go_on, iterate, (zero, minus, minus, size, jnp.asarray(0), jnp.asarray(False)))
+        return x
 
     lengths = jnp.asarray(0.5, dtype) ** jnp.arange(14, dtype=dtype)
 
     def step(state: _State) -> _State:
         w1, w2, S = state.w1, state.w2, state.S
         P, inverse = on_face(S)
-        g, d = newton_direction(S, P, (w1, w2))
         # The multipliers at this point: dF/dw1 + sum_j lambda_j x_j = 0 with lambda_j between 0 and c_j.
-        c = pull(S, w1, w2) * row_norm
-        full = jax.grad(partial(face_value, S))((w1, w2))[0]
+        c = pull(S, w1, w2) * row_norm[None, :]
+        full, g2 = jax.grad(partial(face_value, S))((w1, w2))
         multiplier = -_mm(apply(inverse, full), unit_rows.T)
         held = S == 0
         size = jnp.abs(c) + eps
         above, below = (multiplier - jnp.maximum(c, 0)) / size, (jnp.minimum(c, 0) - multiplier) / size
         violation = jnp.where(held & living[:, None], jnp.maximum(above, below), -jnp.inf)
         worst = jnp.argmax(violation, axis=1)
-        g_size = jnp.sqrt(jnp.sum(g[0] ** 2) + jnp.sum(g[1] ** 2))
+        g2 = jnp.where(living[:, None], g2, 0)
+        g_size = jnp.sqrt(jnp.sum(apply(P, full) ** 2) + jnp.sum(g2 * g2))
         g_scale = lam * jnp.sqrt(jnp.sum(w1 * w1) + jnp.sum(w2 * w2)) + eps
         # Release only near a stationary point of the face, where the multipliers mean something.
         ready = g_size <= 1e-3 * g_scale
@@ -168,13 +166,11 @@ def polish(
         release = ready & (violation[rows, worst] > 1e-7)
         side = jnp.where(above[rows, worst] > below[rows, worst], 1, -1).astype(S.dtype)
         S = S.at[rows, worst].set(jnp.where(release, side, S[rows, worst]))
-        P2, _ = on_face(S)
-        g, d = newton_direction(S, P2, (w1, w2))
+        P, _ = on_face(S)
+        d = newton_direction(S, P, (w1, w2))
         # Where the step would cross kinks: the nearest ones are candidates for landing.
         a, da = _mm(X, w1.T).T, _mm(X, d[0].T).T
-        crossing = jnp.where(
-            (S != 0) & (a * da < 0) & living[:, None], -a / jnp.where(da == 0, 1, da), jnp.inf
-        )
+        crossing = jnp.where((S != 0) & (a * da < 0) & living[:, None], -a / jnp.where(da == 0, 1, da), jnp.inf)
         nearest, index = jax.lax.top_k(-crossing.ravel(), min(16, crossing.size))
         nearest = -nearest
         reachable = nearest <= 1
@@ -194,8 +190,9 @@ def polish(
         signs = jnp.where(jnp.abs(a) > edge, jnp.sign(a).astype(S.dtype), S)
         S = jnp.where(S == 0, S, signs)
         S = S.at[unit, sample].set(jnp.where(landing, 0, S[unit, sample]))
-        P3, _ = on_face(S)
-        w1 = jnp.where(landing, apply(P3, w1), w1)
+        # What rounding leaves of x_j . w1 goes, so that the activation there is exactly the kink's.
+        rest = jnp.where(landing, jnp.sum(unit_rows[sample] * w1[unit]), 0)
+        w1 = w1.at[unit].add(-rest * unit_rows[sample])
         value = true_value(w1, w2)
         gain = value < state.value - 4 * eps * jnp.abs(state.value)
         still = jnp.where(gain | jnp.any(release), 0, state.still + 1)
@@ -205,7 +202,7 @@ def polish(
     a = _mm(X, start_w1.T).T
     S = jnp.where(a > 0, 1, -1).astype(jnp.int8)
     reach = snap * row_norm[None, :] * jnp.linalg.norm(start_w1, axis=1, keepdims=True)
-    near = (jnp.abs(a) <= reach) & (pull(S, start_w1, start_w2) > 0) & (row_norm > 0) & living[:, None]
+    near = (jnp.abs(a) <= reach) & (pull(S, start_w1, start_w2) > 0) & (row_norm > 0)[None, :] & living[:, None]
     S = jnp.where(near, 0, S).astype(jnp.int8)
     P, _ = on_face(S)
     projected = apply(P, start_w1)

@@ -31,10 +31,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
         if not np.all(np.isfinite(array)):
             bad = int(array.size - np.isfinite(array).sum())
             first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-            raise ValueError(
-                f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}."
-            )
-    _check_shapes(problem, host, len(leaves))
+            raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
+    _check_shapes(problem, host, tree)
     check_lam(problem.lam)
     problem.loss.check_targets(host["Y"])
     dtype = _dtype([a for _, a in named])
@@ -58,14 +56,12 @@ def _dtype(arrays: list[Any]) -> Any:
     return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
 
 
-def _check_shapes(problem: Problem, host: dict[str, np.ndarray], layers: int) -> None:
+def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
     X, Y = host["X"], host["Y"]
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
         hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
-        raise ValueError(
-            f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}"
-        )
-    weights = [host[f"params[{k}]"] for k in range(layers)]
+        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+    weights = [host[f"params[{k}]"] for k in range(tree.num_leaves)]
     if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
         raise ValueError(
             "params: Expected: arrays with one leading axis r for all subnetworks. Received: shapes "
@@ -80,12 +76,12 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], layers: int) ->
         fits = shapes == [(dx,), (dy,)]
     elif isinstance(problem.phi, DeepSubnetwork):
         expected = f"{problem.phi.layers} kernels (r, n_k-1, n_k) from {dx} to {dy}"
-        chain = all(len(s) == 2 for s in shapes) and all(
-            a[1] == b[0] for a, b in zip(shapes, shapes[1:], strict=False)
-        )
+        chain = all(len(s) == 2 for s in shapes) and all(a[1] == b[0] for a, b in zip(shapes, shapes[1:], strict=False))
         fits = chain and len(shapes) == problem.phi.layers and shapes[0][0] == dx and shapes[-1][1] == dy
     else:
-        out = jax.eval_shape(problem.phi.total, *jax.tree.map(jnp.asarray, (weights, X)))
+        dtype = _dtype([X, *weights])
+        like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
+        out = jax.eval_shape(problem.phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
         expected, fits = f"weights for which phi gives ({len(X)}, {dy})", out.shape == Y.shape
         shapes = [*shapes, out.shape]
     if not fits:

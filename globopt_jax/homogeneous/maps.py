@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from globopt_jax.shapes import Array, Inputs, Params, Weights
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
 __all__ = ["DeepSubnetwork", "Elemental", "Neuron", "deep_subnetwork", "elemental", "neuron", "rank_one"]
 __all__ += ["relu_neuron", "slopes_of"]
@@ -53,6 +53,13 @@ def act(slopes: tuple[float, float], a: Array) -> jax.Array:
     return jnp.where(a > 0, positive * a, negative * a)
 
 
+def smooth_act(slopes: tuple[float, float], a: Array, width: Scalar) -> jax.Array:
+    """The activation with its kink replaced by a parabola over ``|a| <= width``, above it by width/4 at most."""
+    negative, positive = slopes
+    rounded = jnp.where(jnp.abs(a) < width, (a + width) ** 2 / (4 * width), jnp.maximum(a, 0))
+    return negative * a + (positive - negative) * rounded
+
+
 def _dot(a: Array, b: Array) -> jax.Array:
     return jnp.matmul(a, b, precision="highest")
 
@@ -81,6 +88,17 @@ class Neuron:
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
         w1, w2 = params
         return _dot(act(self.slopes, _dot(X, w1.T)), w2)
+
+    def smoothed(self, params: Params, X: Inputs, width: Scalar) -> Float[Array, "m dy"]:
+        """`total` with rounded kinks; subnetworks that are zero stay without effect."""
+        w1, w2 = params
+        living = jnp.any(w2 != 0, axis=1, keepdims=True)
+        return _dot(smooth_act(self.slopes, _dot(X, w1.T), width), jnp.where(living, w2, 0))
+
+    def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:
+        """``<U, phi(weights, X)>`` without forming the (m, dy) output."""
+        w1, w2 = weights
+        return jnp.sum(_dot(act(self.slopes, _dot(X, w1)), U) * w2)
 
     def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
         """r random subnetworks, entries of standard deviation 1/sqrt(fan in); see `deep_subnetwork`."""
@@ -113,6 +131,23 @@ class DeepSubnetwork:
         # Contracting units and subnetworks at once never holds the (r, m, dy) outputs.
         return jnp.einsum("rmn,rnd->md", features, params[-1], precision="highest")
 
+    def smoothed(self, params: Params, X: Inputs, width: Scalar) -> Float[Array, "m dy"]:
+        """`total` with rounded kinks; subnetworks that are zero stay without effect."""
+
+        def features(weights: Weights) -> jax.Array:
+            Z = X
+            for kernel in weights[:-1]:
+                Z = smooth_act(self.slopes, _dot(Z, kernel), width)
+            return Z
+
+        living = jnp.any(params[-1] != 0, axis=(1, 2), keepdims=True)
+        last = jnp.where(living, params[-1], 0)
+        return jnp.einsum("rmn,rnd->md", jax.vmap(features)(params), last, precision="highest")
+
+    def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:
+        """``<U, phi(weights, X)>`` without forming the (m, dy) output."""
+        return jnp.sum(_dot(self.hidden(weights, X).T, U) * weights[-1])
+
     def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
         """r random subnetworks ``[(r, n_{k-1}, n_k)]``; widths are the K - 1 hidden ones, () means all 1."""
         return _init(key, r, (dx, *_widths(widths, self.layers), dy))
@@ -130,6 +165,10 @@ class Elemental:
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
         return jnp.sum(jax.vmap(self.fn, (0, None))(params, X), axis=0)
+
+    def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:
+        """``<U, phi(weights, X)>``."""
+        return jnp.sum(U * self.fn(weights, X))
 
 
 def _widths(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:

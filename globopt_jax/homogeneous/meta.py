@@ -27,6 +27,7 @@ EVENTS = (
     "descent: local descent by the optimizer",
     "tidy: layers balanced, subnetworks without effect zeroed",
     "polish: Newton steps within the activation cells",
+    "smooth: descent with the kinks rounded, less and less",
     "reduce: subnetworks zeroed along a linear dependence of their outputs",
     "escape: a direction with polar above lam was found",
     "append: subnetworks added along the polar's best directions",
@@ -34,7 +35,10 @@ EVENTS = (
     "stop: appending gains nothing that this precision can resolve",
     "stop: the number of steps is used up",
 )
-START, DESCENT, TIDY, POLISH, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
+#: The largest r m (dx + dy) at which `faces.polish` runs after each descent.
+NEWTON_LIMIT = 3e5
+
+START, DESCENT, TIDY, POLISH, SMOOTH, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
 
 
 class Trace(NamedTuple):
@@ -102,9 +106,7 @@ def directions(
         have = len(jax.tree.leaves(known)[0])
         # Padding with zeros keeps the number of compiled shapes small; a zero subnetwork scores 0.
         room = 1 << max(have - 1, 0).bit_length()
-        pools.append(
-            jax.tree.map(lambda w: np.concatenate([w, np.zeros((room - have, *w.shape[1:]))]), known)
-        )
+        pools.append(jax.tree.map(lambda w: np.concatenate([w, np.zeros((room - have, *w.shape[1:]))]), known))
     if count:
         pools.append(ascent.starts(problem.phi, params, X, key, count))
     initial = jax.tree.map(lambda *ws: jnp.concatenate([jnp.asarray(w, U.dtype) for w in ws]), *pools)
@@ -115,9 +117,7 @@ def directions(
         return Directions(float(found.value), None)
     candidates = jax.tree.map(lambda w: np.asarray(w)[above], found.params)
     chosen = (
-        _distinct(problem, candidates, X, most)
-        if known is None
-        else np.arange(len(above))[: max(most, len(values))]
+        _distinct(problem, candidates, X, most) if known is None else np.arange(len(above))[: max(most, len(values))]
     )
     return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates))
 
@@ -160,6 +160,15 @@ def _state(problem: Problem, params: Params, X: Inputs, Y: Targets) -> tuple[Arr
 
 
 @jax.jit
+def _activity(problem: Problem, params: Params, X: Inputs) -> Array:
+    """The root mean square of the first layer's pre-activations over samples and living units."""
+    first = jax.tree.leaves(params)[0]
+    first = first.reshape(first.shape[0], first.shape[1], -1)
+    a = jnp.einsum("md,rdn->mrn", X, first, precision="highest")
+    return jnp.sqrt(jnp.sum(a * a) / (len(X) * jnp.maximum(jnp.sum(jnp.any(first != 0, axis=1)), 1)))
+
+
+@jax.jit
 def _gap(problem: Problem, G: Targets, Y: Targets, value: Array, polar: Array) -> Array:
     """The relative gap if the polar at -G were `polar`."""
     lam = jnp.asarray(problem.lam, G.dtype)
@@ -188,12 +197,12 @@ def iterate(
         problem, params, X, Y: checked arrays.
         optimizer: any optax transformation; None is L-BFGS.
         outer: the most rounds of descent and append. inner: optimizer steps between two looks.
-        tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 in float64.
+        tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
+            exactly and 1e-4 where it is searched for (more in float32).
         trace: of an earlier run that is continued with its weights.
     """
     optimizer = descent.default_optimizer() if optimizer is None else optimizer
     eps = float(jnp.finfo(Y.dtype).eps)
-    tolerance = max(1e-7, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
     lam = float(problem.lam)
     rows: list[tuple[Any, ...]] = [] if trace is None else list(zip(*trace, strict=True))
     began = time.monotonic() - (float(rows[-1][-1]) if rows else 0.0)
@@ -202,9 +211,7 @@ def iterate(
     first = int(rows[-1][1]) if rows else 0
 
     def record(event: int, k: int) -> Progress:
-        rows.append(
-            (event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began)
-        )
+        rows.append((event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began))
         columns = [np.asarray(c) for c in zip(*rows, strict=True)]
         return Progress(params, Trace(*columns), event >= OPTIMAL)
 
@@ -219,9 +226,11 @@ def iterate(
 
     if not rows:
         yield record(START, 0)
-    polishing = faces.applies(problem)
+    kind = bound_kind(problem, X.shape[1])
+    sharp, kinked = kind in ("linear", "arcs"), kind not in ("linear", "none")
+    tolerance = max(1e-7 if sharp else 1e-4, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
     for k in range(first, outer):
-        for _ in range(4):
+        for _ in range(2):
             before = float(value)
             scale = eps**0.75 * max(1.0, abs(before)) ** 0.5 * lam**0.5
             arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
@@ -232,19 +241,25 @@ def iterate(
                 break
         if accept(steps.tidy(problem, params, X, Y)):
             yield record(TIDY, k)
-        if polishing and float(result.gradient_norm) > scale:
-            for snap in (1e-3, 1e-6):
+        if kinked and float(result.gradient_norm) > scale:
+            # Some thousand Hessian products: worth it while each is far below a millisecond's work.
+            small = len(steps.alive(params)) * X.shape[0] * (X.shape[1] + Y.shape[1]) <= NEWTON_LIMIT
+            newton = small and faces.applies(problem)
+            for level in (1e-3, 1e-6) if newton else (1e-2, 1e-3, 1e-4):
                 before = float(value)
-                new, _ = faces.polish(problem, params, X, Y, snap=jnp.asarray(snap, Y.dtype), steps=60)
+                amount = jnp.asarray(level, Y.dtype)
+                if newton:
+                    new, _ = faces.polish(problem, params, X, Y, snap=amount, steps=60)
+                else:
+                    width = amount * _activity(problem, params, X)
+                    new = descent.descend(problem, params, X, Y, **arguments, width=width).params
                 if accept(new) and float(value) < before:
-                    yield record(POLISH, k)
+                    yield record(POLISH if newton else SMOOTH, k)
         count = int(steps.alive(params).sum())
         if accept(steps.reduce(problem, params, X)) and int(steps.alive(params).sum()) < count:
             yield record(REDUCE, k)
         params = steps.pad(params, len(steps.alive(params)))
-        look = directions(
-            problem, params, -G, X, jax.random.fold_in(key, k), effort, floor=lam * (1 + tolerance)
-        )
+        look = directions(problem, params, -G, X, jax.random.fold_in(key, k), effort, floor=lam * (1 + tolerance))
         polar = look.polar / lam
         gap = float(_gap(problem, G, Y, value, jnp.asarray(look.polar, Y.dtype)))
         if look.candidates is None:

@@ -54,7 +54,8 @@ def minimize(
         optimizer: any optax transformation for the descent; None is L-BFGS.
         effort: of searches and bound: quick, standard (None), high, or an `Effort`.
         outer: the most rounds of descent and append. inner: optimizer steps in one round.
-        tolerance: relative excess of the polar over lam that counts as none; None is 1e-7 in float64.
+        tolerance: relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
+            exactly and 1e-4 where it is searched for (more in float32).
 
     Returns:
         A `Solution` with ``.params``, ``.certificate`` and ``.trace``.

@@ -108,9 +108,7 @@ def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, 
     degree = float(np.log2(double / size)) if double > 0 else float("-inf")
     if not np.isfinite(degree):
         return degree, float("inf")
-    departures = [
-        float(jnp.linalg.norm(value(a) - a**degree * base)) / (a**degree * size) for a in (0.25, 0.5, 4.0)
-    ]
+    departures = [float(jnp.linalg.norm(value(a) - a**degree * base)) / (a**degree * size) for a in (0.25, 0.5, 4.0)]
     return degree, max(departures)
 
 

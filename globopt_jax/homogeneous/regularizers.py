@@ -25,10 +25,11 @@ NORMS = ("l1", "l2", "linf")
 
 def norm(kind: str, w: jax.Array) -> Scalar:
     """The l1, l2 or l-inf norm of the entries of w; its derivative at w = 0 is taken as 0."""
+    # w sign(w), not jnp.abs(w): JAX's derivative of that at 0 is 1.
     if kind == "l1":
-        return jnp.sum(jnp.abs(w))
+        return jnp.sum(w * jnp.sign(w))
     if kind == "linf":
-        return jnp.max(jnp.abs(w))
+        return jnp.max(w * jnp.sign(w))
     square = jnp.sum(w * w)
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
@@ -42,9 +43,7 @@ def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
 def _check_norms(norms: str | tuple[str, ...]) -> None:
     names = (norms,) if isinstance(norms, str) else norms
     if not names or any(name not in NORMS for name in names):
-        raise ValueError(
-            f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}."
-        )
+        raise ValueError(f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}.")
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,7 @@ class _Layered:
         leaves = jax.tree.leaves(weights)
         names = (self.norms,) * len(leaves) if isinstance(self.norms, str) else self.norms
         if len(names) != len(leaves):
-            raise ValueError(
-                f"norms: Expected: one for each of the {len(leaves)} layers. Received: {self.norms}."
-            )
+            raise ValueError(f"norms: Expected: one for each of the {len(leaves)} layers. Received: {self.norms}.")
         return names
 
     def balance(self, weights: Weights) -> Weights:

@@ -187,9 +187,7 @@ def arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.
     angles = np.where(inside, np.clip(peak, lo, hi), np.where(at_lo >= at_hi, lo, hi))
     # Events are off by at most 1e-14; a sample on the wrong side there adds |x_j . w| <= 1e-14 ||x_j||. Sums of 2m
     # terms lose at most 2m u of the sum of sizes.
-    total = float((np.linalg.norm(U, axis=1) * np.linalg.norm(X, axis=1)).sum()) * (
-        abs(negative) + abs(kappa)
-    )
+    total = float((np.linalg.norm(U, axis=1) * np.linalg.norm(X, axis=1)).sum()) * (abs(negative) + abs(kappa))
     margin = total * (4e-14 + 8 * (2 * len(X) + U.shape[1] + 10) * U_ROUND)
     return values * u_scale * x_scale, angles, margin * u_scale * x_scale
 
@@ -212,9 +210,7 @@ def relaxation_bound(
     X, x_scale = _power_of_two_scaled(X)
     mu, Vz, Vn, N = (np.asarray(a, dtype=np.float64) for a in multipliers)
     # Checked, not assumed: without these signs the inequalities above are false.
-    if not (
-        np.all(mu > 0) and np.all(Vz >= 0) and np.all(Vn >= 0) and np.all(N >= 0) and np.array_equal(N, N.T)
-    ):
+    if not (np.all(mu > 0) and np.all(Vz >= 0) and np.all(Vn >= 0) and np.all(N >= 0) and np.array_equal(N, N.T)):
         return math.inf
     if not all(np.all(np.isfinite(a)) for a in (mu, Vz, Vn, N)):
         return math.inf
@@ -239,9 +235,7 @@ def relaxation_bound(
     except np.linalg.LinAlgError:
         return math.inf
     LQL = L.T @ Q @ L
-    lam = float(np.linalg.eigvalsh((LQL + LQL.T) / 2)[-1]) + kap * np.linalg.norm(
-        np.abs(L).T @ Qa @ np.abs(L)
-    )
+    lam = float(np.linalg.eigvalsh((LQL + LQL.T) / 2)[-1]) + kap * np.linalg.norm(np.abs(L).T @ Qa @ np.abs(L))
     if not lam < 1 - 1e-12:
         return math.inf
     lam = max(lam, 0.0)
@@ -268,9 +262,7 @@ def relaxation_bound(
     if norm == "l1":
         top = float(np.diag(H).max()) + error
     elif norm == "linf":
-        top = (
-            min(float(np.abs(H).sum()), len(H) * (float(np.linalg.eigvalsh(H)[-1]) + error)) + len(H) * error
-        )
+        top = min(float(np.abs(H).sum()), len(H) * (float(np.linalg.eigvalsh(H)[-1]) + error)) + len(H) * error
     else:
         top = float(np.linalg.eigvalsh(H)[-1]) + error
     return math.sqrt(max(top, 0.0) * (1 + 16 * U_ROUND)) * (1 + 4 * U_ROUND) * x_scale
@@ -320,9 +312,7 @@ def dual_value(loss: str, V: np.ndarray, Y: np.ndarray) -> tuple[float, float]:
             return -math.inf, 0.0
         terms = _xlogx(q) + _xlogx(1 - q)
         return _down(-math.fsum(terms.ravel()), 16 * u * (math.fsum(np.abs(terms).ravel()) + q.size)), 0.0
-    raise ValueError(
-        f"loss: Expected: squared, huber:DELTA, softmax_cross_entropy or logistic. Received: {loss!r}."
-    )
+    raise ValueError(f"loss: Expected: squared, huber:DELTA, softmax_cross_entropy or logistic. Received: {loss!r}.")
 
 
 def _xlogx(q: np.ndarray) -> np.ndarray:
@@ -347,9 +337,7 @@ def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray) -> float:
     if name == "softmax_cross_entropy":
         top = Z.max(axis=1, keepdims=True)
         return math.fsum((top[:, 0] + np.log(np.exp(Z - top).sum(axis=1)) - (Y * Z).sum(axis=1)).ravel())
-    raise ValueError(
-        f"loss: Expected: squared, huber:DELTA, softmax_cross_entropy or logistic. Received: {loss!r}."
-    )
+    raise ValueError(f"loss: Expected: squared, huber:DELTA, softmax_cross_entropy or logistic. Received: {loss!r}.")
 
 
 def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, float]) -> np.ndarray:
@@ -376,14 +364,10 @@ def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> 
     return math.fsum(sizes.prod(axis=0) if theta == "product_of_norms" else (sizes**K).sum(axis=0) / K)
 
 
-def objective(
-    problem: Mapping[str, Any], weights: Sequence[np.ndarray], X: np.ndarray, Y: np.ndarray
-) -> float:
+def objective(problem: Mapping[str, Any], weights: Sequence[np.ndarray], X: np.ndarray, Y: np.ndarray) -> float:
     """``f_r(W)`` for a problem described by plain values: slopes, theta, norms, loss, lam."""
     Z = predict(weights, X, tuple(problem["slopes"]))
-    return loss_value(problem["loss"], Z, Y) + problem["lam"] * penalty(
-        problem["theta"], weights, problem["norms"]
-    )
+    return loss_value(problem["loss"], Z, Y) + problem["lam"] * penalty(problem["theta"], weights, problem["norms"])
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -409,9 +393,7 @@ def lower_bound(
     slopes, norms, sizes = tuple(problem["slopes"]), problem["norms"], problem["sizes"]
     bound = polar_bound(problem["bound"], V, X, slopes, problem["layers"], multipliers, norms, sizes)
     if moved > 0 and math.isfinite(bound):
-        bound += moved * polar_bound(
-            "product", np.ones((1, 1)), X, slopes, problem["layers"], None, norms, sizes
-        )
+        bound += moved * polar_bound("product", np.ones((1, 1)), X, slopes, problem["layers"], None, norms, sizes)
     return (value if bound <= problem["lam"] else -math.inf), bound
 
 
@@ -445,9 +427,7 @@ def check_certificate(
         )
         return Verdict(False, value, bound, polar, f"The claimed lower bound is not proved: {why}.")
     if bound > value + tolerance:
-        return Verdict(
-            False, value, bound, polar, "The lower bound exceeds the objective: the two contradict."
-        )
+        return Verdict(False, value, bound, polar, "The lower bound exceeds the objective: the two contradict.")
     gap = max(value - bound, 0.0)
     reason = (
         f"Proved: the objective {value:.9g} is at most {gap:.3g} ({gap / max(abs(value), 1e-300):.3g} of it) above the "
@@ -460,9 +440,7 @@ def check_folder(folder: str | Path) -> Verdict:
     """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json."""
     folder = Path(folder)
     missing = [
-        n
-        for n in ("problem.npz", "weights.npz", "certificate.npz", "certificate.json")
-        if not (folder / n).is_file()
+        n for n in ("problem.npz", "weights.npz", "certificate.npz", "certificate.json") if not (folder / n).is_file()
     ]
     if missing:
         raise ValueError(

@@ -19,9 +19,7 @@ __all__ = ["alive", "append", "pad", "reduce", "tidy"]
 
 def alive(params: Params) -> np.ndarray:
     """Which of the stacked subnetworks have any non-zero weight, shape (r,)."""
-    return np.any(
-        [np.any(np.asarray(w).reshape(len(w), -1) != 0, axis=1) for w in jax.tree.leaves(params)], axis=0
-    )
+    return np.any([np.any(np.asarray(w).reshape(len(w), -1) != 0, axis=1) for w in jax.tree.leaves(params)], axis=0)
 
 
 def pad(params: Params, capacity: int) -> Params:
@@ -120,7 +118,7 @@ def _added(problem: Problem, params: Params, slots: Array, candidates: Params, X
             lambda c: (slope(c[0]) < 0) & (c[1] < 60), lambda c: (2 * c[0], c[1] + 1), (first, 0)
         )
 
-        def halve(_: int, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        def halve(_: Array, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
             low, high = ends
             middle = (low + high) / 2
             falling = slope(middle) < 0

@@ -39,9 +39,7 @@ def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: in
     """Random subnetworks shaped like `template`; every other one looks along samples in its first layer."""
     leaves, tree = jax.tree.flatten(template)
     keys = jax.random.split(key, len(leaves) + 2)
-    random = [
-        jax.random.normal(k, (count, *w.shape[1:]), w.dtype) for k, w in zip(keys[2:], leaves, strict=True)
-    ]
+    random = [jax.random.normal(k, (count, *w.shape[1:]), w.dtype) for k, w in zip(keys[2:], leaves, strict=True)]
     if isinstance(phi, Neuron | DeepSubnetwork):
         first = random[0]
         units = first.reshape(count, X.shape[1], -1).shape[2]
@@ -55,9 +53,7 @@ def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: in
     return jax.tree.unflatten(tree, random)
 
 
-def search(
-    phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial: Params, steps: int = 200
-) -> Search:
+def search(phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial: Params, steps: int = 200) -> Search:
     """Ascend from every initial subnetwork; a pure function of arrays that vmaps over U, X and the starts.
 
     Args:
@@ -72,7 +68,7 @@ def search(
     """
 
     def value(weights: Weights) -> Scalar:
-        return jnp.sum(U * phi(normalize(theta, weights), X))
+        return phi.inner(normalize(theta, weights), U, X)
 
     def unit(w: Any) -> Any:
         size = jnp.sqrt(jnp.sum(w * w))

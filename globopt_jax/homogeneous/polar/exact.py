@@ -17,9 +17,7 @@ from globopt_jax.shapes import Params
 __all__ = ["directions"]
 
 
-def directions(
-    phi: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Params, floor: float
-) -> Params | None:
+def directions(phi: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Params, floor: float) -> Params | None:
     """Subnetworks of unit norms whose ``<U, phi(w)>`` exceeds `floor`, best first; None where none is known.
 
     Args:
@@ -30,9 +28,7 @@ def directions(
     """
     U, X = np.asarray(U, np.float64), np.asarray(X, np.float64)
     if kind == "linear" and phi.layers > 1:
-        left, sigma, right = np.linalg.svd(
-            X.T @ U * abs(phi.slopes[1]) ** (phi.layers - 1), full_matrices=False
-        )
+        left, sigma, right = np.linalg.svd(X.T @ U * abs(phi.slopes[1]) ** (phi.layers - 1), full_matrices=False)
         keep = sigma > floor
         first, last = left.T[keep], right[keep] * np.sign(phi.slopes[1]) ** (phi.layers - 1)
     elif kind == "arcs":

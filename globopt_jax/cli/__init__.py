@@ -1,0 +1,226 @@
+"""The command `globopt`: the commands and their options; the work is done by the modules beside this one.
+
+Progress goes to stderr and results to stdout, so that `--json` leaves exactly one document there. Exit codes:
+0 done, 1 a check failed, 2 bad input (nothing is written), 130 stopped by Ctrl-C (the folder can be resumed).
+"""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from globopt_jax.cli import work
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Is this network a global minimum, how far from one is it at most, and which way is down?\n\n"
+    "Exit codes: 0 done, 1 a check failed, 2 bad input, 130 stopped by Ctrl-C.",
+)
+
+Data = Annotated[str, typer.Option(help="A data set's name (`globopt datasets`), or an .npz with X and Y.")]
+Map = Annotated[
+    str,
+    typer.Option(help="relu, leaky_relu, absolute or linear; relu:3 for subnetworks with 3 weight layers."),
+]
+Regularizer = Annotated[str, typer.Option(help="sum_of_powers or product_of_norms.")]
+Norms = Annotated[str, typer.Option(help="l1, l2 or linf of each layer: one, or a list such as l1,l2.")]
+Loss = Annotated[str, typer.Option(help="squared, softmax_cross_entropy, logistic or huber:DELTA; sums.")]
+Lam = Annotated[float | None, typer.Option(help="The strength of the regularizer.")]
+Fraction = Annotated[
+    float | None,
+    typer.Option(help="The same as a fraction of lam_max, the smallest lam at which zero is optimal."),
+]
+Seed = Annotated[int, typer.Option(help="Of the initial weights and of the searches.")]
+Dtype = Annotated[str, typer.Option(help="float64 or float32.")]
+Effort = Annotated[str, typer.Option(help="Of searches and bound: quick, standard or high.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The run folder.", show_default="globopt-runs/HASH"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is a run to go on with.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors, and what --json asks for.")]
+
+
+@app.command()
+def solve(
+    data: Data = "digits",
+    map: Map = "relu",
+    widths: Annotated[str, typer.Option(help="Hidden widths of one deep subnetwork, such as 4,4.")] = "",
+    regularizer: Regularizer = "sum_of_powers",
+    norms: Norms = "l2",
+    loss: Loss = "squared",
+    lam: Lam = None,
+    lam_fraction: Annotated[
+        float | None,
+        typer.Option(help="The same as a fraction of lam_max.", show_default="0.2"),
+    ] = None,
+    width: Annotated[int, typer.Option(help="The number r of subnetworks to start from.")] = 16,
+    optimizer: Annotated[str, typer.Option(help="lbfgs, adam or sgd.")] = "lbfgs",
+    rate: Annotated[
+        float | None,
+        typer.Option(help="The learning rate of adam (0.01 if not given) or sgd."),
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "float64",
+    effort: Effort = "standard",
+    out: Out = None,
+    resume: Resume = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a regularized parallel network to a certificate of global optimality.
+
+    The width is free: subnetworks are appended while that lowers the objective. The run folder gets
+    result.json, the weights, the certificate (see `globopt check`), the trace and plots. The same command
+    goes on with an interrupted run, and prints the result of a finished one.
+    """
+    from globopt_jax.cli import task, work
+
+    with _bad_input():
+        fraction = 0.2 if lam is None and lam_fraction is None else lam_fraction
+        options = task.Options(
+            data, map, widths, regularizer, norms, loss, lam, fraction, seed, dtype, effort
+        )
+        start = task.Training(width, optimizer, rate)
+        prepared = task.training(options, start)
+        folder = work.opened(prepared, out, resume=resume)
+    _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)
+
+
+@app.command()
+def certify(
+    weights: Annotated[
+        Path, typer.Argument(help="An .npz with W1..WK, or with kernel1 (dx, h) and kernel2 (h, dy).")
+    ],
+    data: Data = "digits",
+    map: Map = "relu",
+    regularizer: Regularizer = "sum_of_powers",
+    norms: Norms = "l2",
+    loss: Loss = "squared",
+    lam: Lam = None,
+    lam_fraction: Fraction = None,
+    seed: Seed = 0,
+    dtype: Dtype = "float64",
+    effort: Effort = "standard",
+    out: Out = None,
+    resume: Resume = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Grade given weights, converged or not: how far are they at most from the global minimum?
+
+    W1..WK hold r subnetworks on a leading axis, neurons W1 (r, dx), W2 (r, dy) or kernels (r, n_k-1, n_k).
+    kernel1 and kernel2 are an ordinary two-layer network's; bias1 (h,) becomes the weight of a column of ones
+    in X, penalized like the others; bias2 has to be zero. One of --lam and --lam-fraction is needed.
+    """
+    from globopt_jax.cli import task, work
+
+    with _bad_input():
+        options = task.Options(
+            data, map, "", regularizer, norms, loss, lam, lam_fraction, seed, dtype, effort
+        )
+        prepared = task.grading(options, weights)
+        folder = work.opened(prepared, out, resume=resume)
+    _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A run folder of solve or certify.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify a stored certificate from its weights, data, dual point and multipliers, in NumPy alone."""
+    from globopt_jax.cli import inspection
+
+    with _bad_input():
+        holds = inspection.check(folder, json=json, quiet=quiet)
+    _finish(holds)
+
+
+@app.command()
+def verify(
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Keys or their beginnings, such as HV17; may be repeated.", show_default="all"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random instances.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try the papers' claims on random instances: statement, residual, verdict."""
+    from globopt_jax.cli import inspection
+
+    with _bad_input():
+        verdicts = inspection.selected(select, seed)
+    _finish(inspection.verify(verdicts, json=json, quiet=quiet))
+
+
+@app.command()
+def datasets(json: Json = False, quiet: Quiet = False) -> None:
+    """List the data sets: what is there, and where it comes from."""
+    from globopt_jax.cli import inspection
+
+    inspection.datasets(json=json, quiet=quiet)
+
+
+@contextlib.contextmanager
+def _bad_input() -> Iterator[None]:
+    """Turn what is wrong with the input into one message and exit code 2."""
+    from globopt_jax.runs import FolderInUse
+
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, FolderInUse) as error:
+        _say(str(error))
+        raise typer.Exit(2) from None
+
+
+def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
+    """Do a run, show its result, and leave with the exit code that it deserves."""
+    from globopt_jax.cli import report
+
+    with run.folder:
+        try:
+            result = run.document()
+        except KeyboardInterrupt:
+            _say(f"stopped; {run.folder.path} is kept. To go on: {_again()}")
+            raise typer.Exit(130) from None
+        except OSError as error:  # a full disk, a folder taken away
+            _say(f"{error}; {run.folder.path} is kept. To go on: {_again()}")
+            raise typer.Exit(2) from None
+    if json:
+        report.document({**result, "folder": run.folder.path})
+    elif not quiet:
+        report.summary(result, run.folder.path)
+    _finish(result["check"]["holds"])
+
+
+def _again() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["globopt", *arguments, "--resume"])
+
+
+def _say(text: str) -> None:
+    print(f"globopt: {text}", file=sys.stderr)
+
+
+def _finish(holds: bool) -> None:
+    if not holds:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="globopt")

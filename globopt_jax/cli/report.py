@@ -1,0 +1,97 @@
+"""What a finished run shows: the sentence, a small table, and its pictures."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from globopt_jax import runs
+from globopt_jax.cli.display import Row
+from globopt_jax.homogeneous import Certificate
+
+__all__ = ["document", "pictures", "summary"]
+
+
+def document(value: Any) -> None:
+    """Print one JSON document on stdout; what is not finite becomes a string, as in every file of a run."""
+    print(json.dumps(json.loads(runs.canonical_json(value)), indent=2))
+
+
+def summary(result: dict[str, Any], folder: Path) -> None:
+    """Print a result as a sentence and a small table on stdout."""
+    console = Console()
+    found, lam = result["certificate"], result["lam"]
+    share = ""
+    if (ends := result["lam_max"]) is not None:
+        fraction = result["configuration"]["lam_fraction"]
+        share = f" = {fraction:g} lam_max; lam_max is {ends['lower']:.8g}, at most {ends['upper']:.8g}"
+    proved = "proved" if found["rigorous"] else "the trivial bound: nothing better was proved"
+    lines = [
+        ("lam", f"{lam:.8g}{share}"),
+        ("subnetworks", str(result["width"])),
+        ("objective", f"{found['objective']:.10g}"),
+        ("lower bound", f"{found['lower_bound']:.10g}, {proved}"),
+        ("relative gap", f"{100 * found['relative_gap']:.3g} %"),
+        (
+            "polar / lam",
+            f"{found['polar_lower'] / lam:.6f} found, at most {float(found['polar_upper']) / lam:.6f}",
+        ),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())),
+        ("run folder", str(folder)),
+    ]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in lines:
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
+    console.print(Text(result["reason"]), soft_wrap=True)
+    console.print(table)
+    if result["check"]["holds"]:
+        console.print(Text(f"Checked in NumPy alone; again: globopt check {folder}"), soft_wrap=True)
+    else:
+        console.print(Text(f"The check of the stored certificate FAILED: {result['check']['reason']}"))
+
+
+def pictures(certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """The plots of a run by name, as PNG files: each alone, and all of them as `summary`."""
+    from matplotlib.figure import Figure  # late: half a second
+
+    from globopt_jax import plotting
+
+    seconds = np.array([row.seconds for row in rows])
+    objective = np.array([row.objective for row in rows])
+    bound = np.array([row.lower_bound for row in rows])
+    proved = np.array([row.rigorous for row in rows])
+
+    def progress(ax: Any) -> Any:
+        return plotting.progress(ax, seconds, objective, bound, proved)
+
+    def gap(ax: Any) -> Any:
+        return plotting.gap(ax, seconds, np.array([row.gap for row in rows]), proved)
+
+    def subnetworks(ax: Any) -> Any:
+        return plotting.subnetworks(ax, sizes)
+
+    def proof(ax: Any) -> Any:
+        return plotting.certificate(ax, certificate)
+
+    draw = {"progress": progress, "gap": gap, "subnetworks": subnetworks, "certificate": proof}
+    for name, one in draw.items():
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        _ = one(figure.subplots())
+        yield name, _png(figure)
+    figure = Figure(figsize=(10, 6.6), layout="constrained")
+    for ax, one in zip(figure.subplots(2, 2).flat, draw.values(), strict=True):
+        _ = one(ax)
+    yield "summary", _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    """The picture without a date or a version in it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
+    return file.getvalue()

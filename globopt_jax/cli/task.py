@@ -1,0 +1,290 @@
+"""What a command line asks for, checked as a whole before any work: data, problem, weights, configuration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from globopt_jax import datasets, homogeneous, losses, runs
+from globopt_jax.homogeneous import maps
+from globopt_jax.homogeneous.dual import effort_named
+from globopt_jax.homogeneous.inputs import check
+from globopt_jax.losses import Loss
+from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Targets
+
+__all__ = ["Options", "Task", "Training", "grading", "training"]
+
+
+class Options(NamedTuple):
+    """The options that `solve` and `certify` share, as they were typed."""
+
+    data: str
+    map: str
+    widths: str
+    regularizer: str
+    norms: str
+    loss: str
+    lam: float | None
+    lam_fraction: float | None
+    seed: int
+    dtype: str
+    effort: str
+
+
+class Training(NamedTuple):
+    """The options of `solve` alone."""
+
+    width: int
+    optimizer: str
+    rate: float | None
+
+
+class Task(NamedTuple):
+    """A checked task: nothing in it is wrong, and nothing has been computed or written yet."""
+
+    command: str
+    configuration: dict[str, Any]
+    dtype: str
+    phi: ElementalMap
+    theta: Regularizer
+    loss: Loss
+    params: Params
+    X: Inputs
+    Y: Targets
+    optimizer: optax.GradientTransformation | None
+
+    def problem(self, lam: float) -> homogeneous.Problem:
+        """The problem at a strength."""
+        return homogeneous.Problem(self.phi, self.theta, self.loss, lam)
+
+    def key(self, purpose: int) -> Array:
+        """A key a purpose: 0 initial weights, 1 lam_max, 2 the algorithm's searches, 3 the certificate."""
+        return jax.random.fold_in(jax.random.key(self.configuration["seed"]), purpose)
+
+    def x64(self) -> Any:
+        """The context in which everything is computed."""
+        return jax.enable_x64(self.dtype == "float64")
+
+
+def training(options: Options, start: Training) -> Task:
+    """The task of `solve`.
+
+    Raises:
+        ValueError: anything that is wrong with the options or the data.
+        OSError: files that cannot be read.
+    """
+    with jax.enable_x64(_is_float64(options.dtype)):
+        X, Y = _data(options)
+        phi = _map(options.map)
+        widths = _integers("--widths", options.widths)
+        if widths and not isinstance(phi, maps.DeepSubnetwork):
+            raise ValueError(
+                "--widths: Expected: a deep map such as relu:3 beside it. "
+                f"Received: {options.widths} with --map {options.map}."
+            )
+        key = jax.random.fold_in(jax.random.key(options.seed), 0)
+        params = phi.init(key, r=start.width, dx=X.shape[1], dy=Y.shape[1], widths=widths)
+        extra = {"widths": list(widths), **start._asdict()}
+        return _checked("solve", options, phi, params, X, Y, _optimizer(start), extra)
+
+
+def grading(options: Options, weights: Path) -> Task:
+    """The task of `certify`.
+
+    Raises:
+        ValueError: anything that is wrong with the options, the data or the weights.
+        OSError: files that cannot be read.
+    """
+    with jax.enable_x64(_is_float64(options.dtype)):
+        X, Y = _data(options)
+        stored = _read(weights)
+        params, ones = layout(stored)
+        if ones:
+            X = np.concatenate([X, np.ones((len(X), 1))], axis=1)
+        phi = _map(options.map)
+        depth = len(params)
+        if isinstance(params, list) and ":" not in options.map:
+            phi = homogeneous.deep_subnetwork(phi.slopes, layers=depth)
+        if phi.layers != depth:
+            raise ValueError(
+                f"{weights}: Expected: {phi.layers} weight layers for --map {options.map}. Received: {depth}."
+            )
+        extra = {"weights": runs.hash_arrays({f"W{k + 1}": np.asarray(w) for k, w in enumerate(params)})}
+        return _checked("certify", options, phi, params, X, Y, None, extra)
+
+
+def layout(stored: Mapping[str, np.ndarray]) -> tuple[Params, bool]:
+    """Stacked subnetworks from a weights file, and whether X needs a column of ones for their biases.
+
+    Raises:
+        ValueError: keys or shapes of no known layout, or an output bias that is not zero.
+    """
+    names = sorted(stored)
+    if "kernel1" in stored and set(names) <= {"kernel1", "kernel2", "bias1", "bias2"}:
+        if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
+            raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + _shapes(stored))
+        if np.any(stored.get("bias2", 0)):
+            raise ValueError(
+                "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
+                "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
+            )
+        inner, outer = stored["kernel1"].T, stored["kernel2"]
+        bias = stored.get("bias1")
+        if bias is None:
+            return (inner, outer), False
+        if bias.shape != inner.shape[:1]:
+            raise ValueError(f"bias1: Expected: shape {inner.shape[:1]}. Received: {bias.shape}.")
+        return (np.concatenate([inner, bias[:, None]], axis=1), outer), True
+    if names and names == sorted(f"W{k + 1}" for k in range(len(names))):
+        weights = [stored[f"W{k + 1}"] for k in range(len(names))]
+        if len(weights) == 2 and all(w.ndim == 2 for w in weights):
+            return tuple(weights), False
+        if all(w.ndim == 3 for w in weights):
+            return weights, False
+    raise ValueError(
+        "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
+        f"kernel2 (h, dy) with bias1 (h,) if need be. Received: {_shapes(stored)}"
+    )
+
+
+def _checked(
+    command: str,
+    options: Options,
+    phi: ElementalMap,
+    params: Params,
+    X: np.ndarray,
+    Y: np.ndarray,
+    optimizer: optax.GradientTransformation | None,
+    extra: dict[str, Any],
+) -> Task:
+    """The task, if everything in it fits together."""
+    theta = _regularizer(options, getattr(phi, "layers", 2))
+    loss = losses.by_name(options.loss)
+    _ = effort_named(options.effort)
+    if (options.lam is None) == (options.lam_fraction is None):
+        raise ValueError(
+            "Expected: one of --lam and --lam-fraction. "
+            f"Received: {'neither' if options.lam is None else 'both'}."
+        )
+    for name, value in (("--lam", options.lam), ("--lam-fraction", options.lam_fraction)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: Expected: finite and > 0. Received: {value}.")
+    dtype = np.dtype(options.dtype)
+    params = jax.tree.map(lambda w: _cast("weights", w, dtype), params)
+    X, Y = _cast("X", X, dtype), _cast("Y", Y, dtype)
+    problem = homogeneous.Problem(phi, theta, loss, 1.0 if options.lam is None else options.lam)
+    params, X_checked, Y_checked = check(problem, params, X, Y)
+    slope = loss.gradient(jnp.zeros_like(Y_checked), Y_checked)
+    if options.lam is None and not (np.any(slope) and np.any(X)):
+        raise ValueError(
+            "--lam-fraction: Expected: data that some network fits better than zero. "
+            "Received: data for which lam_max is 0; give --lam."
+        )
+    given = options._asdict()
+    known = options.data in datasets.names()
+    configuration = {
+        "command": command,
+        **{name: value for name, value in given.items() if name != "widths"},
+        "data": options.data if known else Path(options.data).name,
+        "data_sha256": runs.hash_arrays({"X": X, "Y": Y}),
+        **extra,
+    }
+    return Task(
+        command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer
+    )
+
+
+def _is_float64(dtype: str) -> bool:
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"--dtype: Expected: float64 or float32. Received: {dtype!r}.")
+    return dtype == "float64"
+
+
+def _cast(name: str, array: Any, dtype: np.dtype) -> np.ndarray:
+    """The array in the dtype asked for, if it holds real numbers that the dtype can hold."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if np.all(np.isfinite(array)) and not np.all(np.isfinite(cast)):
+        raise ValueError(f"{name}: Expected: numbers that {dtype} can hold. Received: larger ones.")
+    return cast
+
+
+def _data(options: Options) -> tuple[np.ndarray, np.ndarray]:
+    if options.data in datasets.names() or not options.data.endswith(".npz"):
+        found = datasets.load(options.data)
+    else:
+        found = datasets.load_npz(options.data)
+    return found.X, found.Y
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return runs.read_arrays(path)
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # a text, a pickle, a truncated archive: NumPy and zipfile raise what they like
+        message = f"Expected an .npz of weights at {path}. Received something else: {error}"
+        raise ValueError(message) from error
+
+
+def _map(text: str) -> Any:
+    """`relu` is a neuron, `relu:3` a subnetwork with three weight layers."""
+    name, colon, layers = text.partition(":")
+    if not colon:
+        return homogeneous.neuron(name)
+    if not layers.isdigit():
+        raise ValueError(f"--map: Expected: NAME or NAME:LAYERS, such as relu:3. Received: {text!r}.")
+    return homogeneous.deep_subnetwork(name, layers=int(layers))
+
+
+def _regularizer(options: Options, layers: int) -> Regularizer:
+    makers = {
+        "sum_of_powers": homogeneous.sum_of_powers,
+        "product_of_norms": homogeneous.product_of_norms,
+    }
+    if options.regularizer not in makers:
+        raise ValueError(
+            f"--regularizer: Expected: {' or '.join(makers)}. Received: {options.regularizer!r}."
+        )
+    norms = tuple(options.norms.split(","))
+    if len(norms) not in (1, layers):
+        message = f"--norms: Expected: one, or one for each of {layers} layers. Received: {len(norms)}."
+        raise ValueError(message)
+    return makers[options.regularizer](norms=norms[0] if len(norms) == 1 else norms)
+
+
+def _optimizer(start: Training) -> optax.GradientTransformation | None:
+    name, rate = start.optimizer, start.rate
+    if name not in ("lbfgs", "adam", "sgd"):
+        raise ValueError(f"--optimizer: Expected: lbfgs, adam or sgd. Received: {name!r}.")
+    if rate is not None and not (np.isfinite(rate) and rate > 0):
+        raise ValueError(f"--rate: Expected: finite and > 0. Received: {rate}.")
+    if name == "lbfgs":
+        if rate is not None:
+            raise ValueError("--rate: Expected: none with lbfgs, which searches its steps. Received: one.")
+        return None
+    if name == "adam":
+        return optax.adam(0.01 if rate is None else rate)
+    if rate is None:
+        raise ValueError("--rate: Expected: a learning rate with sgd. Received: none.")
+    return optax.sgd(rate)
+
+
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(f"{name}: Expected: integers such as 4,4. Received: {text!r}.")
+    return tuple(int(part) for part in parts)
+
+
+def _shapes(stored: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays."

@@ -1,0 +1,290 @@
+"""The work of `solve` and `certify`: lam, training, certificate, in steps that survive a kill."""
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import homogeneous, runs
+from globopt_jax.cli import report
+from globopt_jax.cli.display import Display, Row
+from globopt_jax.cli.task import Task
+from globopt_jax.homogeneous import Certificate, Refinement, Trace, rigorous, steps, stored
+from globopt_jax.homogeneous.dual import effort_named
+from globopt_jax.homogeneous.problem import penalty
+from globopt_jax.shapes import Params
+
+__all__ = ["Bounds", "Run", "opened"]
+
+STAGES = {
+    "start": "bound: at the residual",
+    "fixed": "bound: multipliers fitted",
+    "descent": "bound: after a further descent",
+    "joint": "bound: dual point fitted too",
+}
+
+
+class Bounds(NamedTuple):
+    """The certificates on the way, a row each; seconds go on from the trace's."""
+
+    stage: np.ndarray
+    lower_bound: np.ndarray
+    polar_upper: np.ndarray
+    relative_gap: np.ndarray
+    rigorous: np.ndarray
+    seconds: np.ndarray
+
+    def and_then(self, stage: str, certificate: Certificate, seconds: float) -> "Bounds":
+        """One row more."""
+        row = (stage, *(getattr(certificate, name) for name in self._fields[1:-1]), seconds)
+        return Bounds(*(np.append(column, entry) for column, entry in zip(self, row, strict=True)))
+
+
+def opened(task: Task, out: Path | None, *, resume: bool) -> runs.RunFolder:
+    """The task's run folder, locked; the first thing that is written.
+
+    Raises:
+        ValueError: another run lives there, or `resume` finds nothing to go on with.
+        FolderInUse: another process is at work there.
+    """
+    folder = runs.RunFolder(task.configuration, out)
+    if resume and not folder.started:
+        raise ValueError(f"--resume: Expected: a run in {folder.path}. Received: no such run.")
+    if folder.result is None:
+        folder.claim()
+    return folder
+
+
+class Run:
+    """One run in its folder; `document` does what is left of it and returns the result."""
+
+    def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool = False) -> None:
+        self.task, self.folder = task, folder
+        self.display = Display(f"globopt {task.command}", quiet=quiet)
+        self.params: Params = task.params
+        self.trace: Trace | None = None
+        self.bounds = Bounds(np.zeros(0, "U16"), *(np.zeros(0) for _ in Bounds._fields[1:]))
+        self.refinement: Refinement | None = None
+        self.meta: dict[str, Any] = {"lam_max": None, "trained": task.command == "certify", "seconds": {}}
+
+    def document(self) -> dict[str, Any]:
+        """Do what is left to do; the result is in the folder, too."""
+        if (result := self.folder.result) is not None:
+            return result
+        with self.task.x64(), self.display:
+            self._load()
+            lam = self._lam()
+            problem = self.task.problem(lam)
+            self._show(lam)
+            if not self.meta["trained"]:
+                self._train(problem)
+            certificate = self._certify(problem)
+            self.display.now("writing the results")
+            result = self._result(problem, certificate)
+            self.folder.finish(result)
+            return result
+
+    # -- steps -------------------------------------------------------------------------------------------
+
+    def _lam(self) -> float:
+        options = self.task.configuration
+        if options["lam"] is not None:
+            return float(options["lam"])
+        if self.meta["lam_max"] is None:
+            self.display.now("looking for lam_max")
+            began = time.monotonic()
+            task = self.task
+            found = homogeneous.lam_max(
+                task.problem(1.0),
+                task.X,
+                task.Y,
+                params=task.params,
+                key=task.key(1),
+                effort=options["effort"],
+            )
+            self.meta["lam_max"] = {"lower": float(found.lower), "upper": float(found.upper)}
+            self.meta["seconds"]["lam_max"] = time.monotonic() - began
+            self._save()
+        ends = self.meta["lam_max"]
+        lam = options["lam_fraction"] * ends["lower"]
+        self.display.remark(
+            f"lam = {lam:.8g}, {options['lam_fraction']:g} of lam_max = {ends['lower']:.8g} "
+            f"(found by a search; proved to be at most {ends['upper']:.8g})"
+        )
+        return lam
+
+    def _train(self, problem: homogeneous.Problem) -> None:
+        task = self.task
+        arguments: dict[str, Any] = {
+            "key": task.key(2),
+            "effort": effort_named(task.configuration["effort"]),
+            "optimizer": task.optimizer,
+            "trace": self.trace,
+        }
+        self.display.now("descending")
+        for progress in homogeneous.iterate(problem, self.params, task.X, task.Y, **arguments):
+            self.params, self.trace = progress.params, progress.trace
+            self.meta["trained"] = progress.done
+            self._save()
+            self.display.row(list(self._trace_rows())[-1])
+        self.meta["seconds"]["training"] = self._clock()
+        self.params = steps.pad(self.params, 1)
+        self._save()
+
+    def _certify(self, problem: homogeneous.Problem) -> Certificate:
+        task = self.task
+        begun, before = time.monotonic(), self._clock()
+        self.display.now("proving a lower bound")
+        for refinement in homogeneous.refine(
+            problem,
+            self.params,
+            task.X,
+            task.Y,
+            key=task.key(3),
+            effort=task.configuration["effort"],
+            resume=self.refinement,
+        ):
+            self.refinement = refinement
+            seconds = before + time.monotonic() - begun
+            self.bounds = self.bounds.and_then(refinement.stage, refinement.certificate, seconds)
+            self._save()
+            self.display.row(list(self._bound_rows(float(problem.lam)))[-1])
+        assert self.refinement is not None  # refine yields at once
+        trained = self.meta["seconds"].get("training", 0.0)
+        self.meta["seconds"]["certificate"] = self._clock() - trained
+        return self.refinement.certificate
+
+    def _result(self, problem: homogeneous.Problem, certificate: Certificate) -> dict[str, Any]:
+        task, folder = self.task, self.folder
+        leaves = jax.tree.leaves(self.params)
+        described = homogeneous.describe(problem, self.params, task.X.shape[1])
+        claimed = {n: float(getattr(certificate, n)) for n in ("objective", "lower_bound")}
+        record = certificate.to_json()
+        folder.write_arrays("weights.npz", {f"W{k + 1}": np.asarray(w) for k, w in enumerate(leaves)})
+        arrays = {n: np.asarray(a) for n, a in certificate._asdict().items() if n != "multipliers"}
+        folder.write_arrays("certificate.npz", arrays | certificate.multipliers._asdict())
+        folder.write_json(
+            "certificate.json", {"problem": described, "claimed": claimed, "certificate": record}
+        )
+        lam = float(problem.lam)
+        rows = [*self._trace_rows(), *self._bound_rows(lam)]
+        columns = {} if self.trace is None else self.trace._asdict()
+        bounds = {f"bound_{n}": a for n, a in self.bounds._asdict().items()}
+        folder.write_arrays("trace.npz", columns | bounds)
+        folder.write_text("trace.csv", _csv(rows))
+        sizes = np.asarray(penalty(problem, self.params))
+        (folder.path / "plots").mkdir(exist_ok=True)
+        for name, picture in report.pictures(certificate, rows, sizes):
+            folder.write_bytes(f"plots/{name}.png", picture)
+        verdict = rigorous.check_folder(folder.path)
+        return {
+            "command": task.command,
+            "configuration": task.configuration,
+            "lam": lam,
+            "lam_max": self.meta["lam_max"],
+            "width": int(steps.alive(self.params).sum()),
+            "certificate": record,
+            "reason": certificate.reason,
+            "stopped": None if self.trace is None else self.trace.reason,
+            "check": {"holds": verdict.holds, "reason": verdict.reason},
+            "seconds": self.meta["seconds"],
+            "provenance": runs.provenance({"X": task.X, "Y": task.Y}, task.dtype),
+        }
+
+    # -- what survives a kill ----------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        arrays = {f"params.{k}": np.asarray(w) for k, w in enumerate(jax.tree.leaves(self.params))}
+        if self.trace is not None:
+            arrays |= {f"trace.{n}": np.asarray(a) for n, a in self.trace._asdict().items()}
+        arrays |= {f"bounds.{n}": a for n, a in self.bounds._asdict().items()}
+        if self.refinement is not None:
+            arrays |= {f"refinement.{n}": a for n, a in stored.pack(self.refinement).items()}
+        self.folder.save_checkpoint(arrays, self.meta)
+
+    def _load(self) -> None:
+        checkpoint = self.folder.load_checkpoint()
+        if checkpoint is None:
+            data = {"X": np.asarray(self.task.X), "Y": np.asarray(self.task.Y)}
+            self.folder.write_arrays("problem.npz", data)
+            return
+        arrays, self.meta = checkpoint
+        parts: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = array
+        leaves = [jnp.asarray(parts["params"][str(k)]) for k in range(len(parts["params"]))]
+        self.params = jax.tree.unflatten(jax.tree.structure(self.task.params), leaves)
+        if "trace" in parts:
+            self.trace = Trace(**parts["trace"])
+        self.bounds = Bounds(**parts["bounds"])
+        if "refinement" in parts:
+            self.refinement = stored.unpack(parts["refinement"])
+
+    # -- what a person sees ------------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        """Seconds of training and certificate so far, as recorded."""
+        if len(self.bounds.seconds):
+            return float(self.bounds.seconds[-1])
+        return 0.0 if self.trace is None else float(self.trace.seconds[-1])
+
+    def _show(self, lam: float) -> None:
+        for row in (*self._trace_rows(), *self._bound_rows(lam)):
+            self.display.row(row)
+
+    def _trace_rows(self) -> Iterator[Row]:
+        if self.trace is None:
+            return
+        searched, estimate = np.inf, np.nan
+        for event, outer, width, value, polar, gap, seconds in zip(
+            self.trace.events, *self.trace[1:], strict=True
+        ):
+            word, _, rest = event.partition(": ")
+            event = rest if word == "stop" else word
+            if gap != searched:  # a new search; its estimate holds until the next one, the objective moves on
+                searched, estimate = gap, value * (1 - gap)
+            gap = (value - estimate) / abs(value) if np.isfinite(gap) and value else gap
+            yield Row(
+                str(outer),
+                event,
+                int(width),
+                float(value),
+                float(polar),
+                float(estimate),
+                float(gap),
+                False,
+                float(seconds),
+            )
+
+    def _bound_rows(self, lam: float) -> Iterator[Row]:
+        if self.refinement is None:
+            return
+        width, value = int(steps.alive(self.params).sum()), float(self.refinement.certificate.objective)
+        for stage, lower, polar, gap, proved, seconds in zip(*self.bounds, strict=True):
+            yield Row(
+                "",
+                STAGES[str(stage)],
+                width,
+                value,
+                float(polar) / lam,
+                float(lower),
+                float(gap),
+                bool(proved),
+                float(seconds),
+            )
+
+
+def _csv(rows: list[Row]) -> str:
+    """The rows with their names; lower_bound and gap are estimates where rigorous is False."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    _ = writer.writerow(Row._fields)
+    _ = writer.writerows(rows)
+    return text.getvalue()

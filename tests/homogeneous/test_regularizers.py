@@ -1,0 +1,124 @@
+"""Regularizers: values, degrees, balance, and derivatives at zero weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import homogeneous
+from globopt_jax.homogeneous.problem import measured_degree, objective
+from globopt_jax.homogeneous.regularizers import norm
+from globopt_jax.losses import squared
+
+NORMS = ["l1", "l2", "linf"]
+ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
+every_norm = pytest.mark.parametrize("kind", NORMS)
+
+
+def kernels(K, dtype, seed=0):
+    """K random kernels of one subnetwork."""
+    rng = np.random.default_rng(seed)
+    dims = [3, 2, 4, 3, 2][: K + 1]
+    return [jnp.asarray(rng.normal(size=s), dtype) for s in zip(dims[:-1], dims[1:], strict=True)]
+
+
+@every_norm
+@pytest.mark.parametrize("K", [1, 2, 3, 4])
+def test_values_and_degrees(kind, K, dtype):
+    """Both penalties written in NumPy; the degree is the number of layers; mixed norms go layer by layer."""
+    weights = kernels(K, dtype)
+    sizes = [np.linalg.norm(np.asarray(w).ravel(), ORDERS[kind]) for w in weights]
+    phi = homogeneous.deep_subnetwork("relu", layers=K)
+    rtol = 1e-5 if dtype == jnp.float32 else 1e-13
+    for theta, expected in (
+        (homogeneous.product_of_norms(kind), np.prod(sizes)),
+        (homogeneous.sum_of_powers(norms=kind), sum(s**K for s in sizes) / K),
+    ):
+        bound = theta.bind(phi)
+        assert bound.degree == K
+        value = bound(weights)
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, expected, rtol=rtol)
+        degree, departure = measured_degree(jax.jit(bound), weights)
+        assert degree == pytest.approx(K, abs=1e3 * rtol)
+        assert departure <= 1e3 * rtol
+
+
+def test_mixed_norms():
+    """A tuple names one norm a layer."""
+    weights = (jnp.asarray([3.0, -4.0]), jnp.asarray([1.0, -2.0, 2.0]))
+    assert homogeneous.product_of_norms(("l1", "linf"))(weights) == 14
+    assert homogeneous.product_of_norms(("linf", "l2"))(weights) == 12
+    with pytest.raises(ValueError, match="norms: Expected: one for each of the 2 layers"):
+        homogeneous.product_of_norms(("l1",))(weights)
+
+
+@every_norm
+def test_norm_and_its_subgradient_at_zero(kind, dtype):
+    """The derivative at 0 is taken as 0, elsewhere it is the derivative."""
+    zero = jnp.zeros(3, dtype)
+    np.testing.assert_array_equal(jax.grad(lambda w: norm(kind, w))(zero), zero)
+    w = jnp.asarray([1.0, -2.0, 0.5], dtype)
+    expected = {"l1": np.sign(w), "l2": np.asarray(w) / np.linalg.norm(w), "linf": [0, -1, 0]}[kind]
+    np.testing.assert_allclose(jax.grad(lambda w: norm(kind, w))(w), np.asarray(expected, dtype), rtol=1e-6)
+
+
+@every_norm
+@pytest.mark.parametrize("K", [2, 3, 4])
+@pytest.mark.parametrize("make", [homogeneous.product_of_norms, homogeneous.sum_of_powers])
+def test_gradient_at_zero_subnetworks(kind, K, make, dtype):
+    """At a subnetwork that is all zero the objective's gradient is 0; with one zero layer it is finite."""
+    theta = make(norms=kind)
+    phi = homogeneous.deep_subnetwork("relu", layers=K)
+    problem = homogeneous.Problem(phi, theta, squared, 0.3)
+    live = kernels(K, dtype)
+    zero = [jnp.zeros_like(w) for w in live]
+    last = [*live[:-1], zero[-1]]
+    params = [jnp.stack(ws) for ws in zip(live, zero, last, strict=True)]
+    rng = np.random.default_rng(3)
+    X = jnp.asarray(rng.normal(size=(4, 3)), dtype)
+    Y = jnp.asarray(rng.normal(size=(4, live[-1].shape[1])), dtype)
+    gradient = jax.jit(jax.grad(lambda w: objective(problem, w, X, Y)))(params)
+    for g in gradient:
+        assert jnp.all(jnp.isfinite(g))
+        np.testing.assert_array_equal(g[1], jnp.zeros_like(g[1]))
+    assert jnp.any(gradient[0][0] != 0)
+
+
+@every_norm
+@pytest.mark.parametrize("K", [2, 3])
+def test_balance(kind, K, dtype):
+    """Equal norms, the same product and output, a sum of powers not larger; zero if one layer is."""
+    phi = homogeneous.deep_subnetwork("relu", layers=K)
+    weights = kernels(K, dtype)
+    weights[0] = weights[0] * 7
+    X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), dtype)
+    rtol = 1e-4 if dtype == jnp.float32 else 1e-12
+    product, powers = homogeneous.product_of_norms(kind), homogeneous.sum_of_powers(norms=kind)
+    balanced = jax.jit(powers.balance)(weights)
+    sizes = [float(norm(kind, w)) for w in balanced]
+    np.testing.assert_allclose(sizes, sizes[0], rtol=rtol)
+    np.testing.assert_allclose(product(balanced), product(weights), rtol=rtol)
+    np.testing.assert_allclose(phi(balanced, X), phi(weights, X), rtol=rtol, atol=rtol)
+    assert powers(balanced) < powers(weights)
+    # Arithmetic against geometric mean: both penalties agree on balanced layers.
+    np.testing.assert_allclose(powers(balanced), product(balanced), rtol=rtol)
+    dead = powers.balance([*weights[:-1], jnp.zeros_like(weights[-1])])
+    assert all(not np.any(w) for w in dead)
+
+
+@pytest.mark.parametrize("norms", ["l3", "", (), ("l2", "max")])
+def test_unknown_norms_are_refused(norms):
+    """The message lists what there is."""
+    for make in (homogeneous.product_of_norms, homogeneous.sum_of_powers):
+        with pytest.raises(ValueError, match="norms: Expected: one of l1, l2, linf.* Received:"):
+            make(norms=norms)
+
+
+@pytest.mark.parametrize("power", [0, -1, float("nan")])
+def test_powers_must_be_positive(power):
+    """And so must the degree of a user's penalty."""
+    with pytest.raises(ValueError, match="power: Expected: a number > 0"):
+        homogeneous.sum_of_powers(power)
+    with pytest.raises(ValueError, match="degree: Expected: a number > 0"):
+        homogeneous.regularizer(abs, degree=power)
