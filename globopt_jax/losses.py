@@ -58,7 +58,8 @@ class Loss(abc.ABC):
         """Coordinates that ``dual_point`` maps to U (up to rounding at the domain's boundary)."""
 
     def check_targets(self, Y: np.ndarray) -> None:
-        """Raise ValueError unless Y can be the target of this loss."""
+        """Raise ValueError unless Y can be the target of this loss; here any real numbers can."""
+        del Y
 
     def best_scale(self, U: Targets, Y: Targets, upper: Scalar) -> Scalar:
         """The s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by bisection on its slope."""

@@ -6,16 +6,9 @@ the meta-algorithm of HV17 Theorem 2 over all widths, `certify` grades any weigh
 global minimum.
 """
 
-from globopt_jax.homogeneous.certificate import (
-    Certificate,
-    LamMax,
-    Refinement,
-    certify,
-    describe,
-    lam_max,
-    refine,
-)
+from globopt_jax.homogeneous.certificate import Certificate, describe
 from globopt_jax.homogeneous.dual import EFFORTS, Effort
+from globopt_jax.homogeneous.grading import LamMax, Refinement, certify, lam_max, refine
 from globopt_jax.homogeneous.maps import (
     DeepSubnetwork,
     Elemental,

@@ -1,37 +1,33 @@
-"""`certify`: how far any weights are at most from the global minimum over all widths."""
+"""The certificate: what is known about given weights, as arrays, as a sentence, and on disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous import dual, meta, rigorous
-from globopt_jax.homogeneous.dual import Effort
-from globopt_jax.homogeneous.inputs import check
-from globopt_jax.homogeneous.polar import bound_kind, relaxation
-from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict
+from globopt_jax.homogeneous import rigorous
+from globopt_jax.homogeneous.polar import bound_kind
+from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import ProductOfNorms
-from globopt_jax.homogeneous.steps import alive
-from globopt_jax.shapes import Array, Inputs, Params, Targets
+from globopt_jax.homogeneous.rigorous import Multipliers
+from globopt_jax.shapes import Array, Params
 
-__all__ = ["Certificate", "certify", "describe", "lam_max", "refine"]
+__all__ = ["Certificate", "describe"]
 
 
 class Certificate(NamedTuple):
     """What is known about given weights; arrays only, numbers are 0-d NumPy float64.
 
     Rigorous, always: ``objective`` of the weights; ``lower_bound`` of the global minimum over all widths; ``gap`` =
-    objective - lower_bound and ``relative_gap`` = gap / |objective|; ``polar_upper`` >= polar(-G) (inf where no bound is
-    known). Estimates, from searches: ``polar_lower`` (attained by a subnetwork, so a true lower bound of the polar),
+    objective - lower_bound and ``relative_gap`` = gap / |objective|; ``polar_upper`` >= polar(-G) (inf where no bound
+    is known). Estimates, from searches: ``polar_lower`` (attained by a subnetwork, so a true lower bound of the polar),
     ``lower_bound_estimate``, ``gap_estimate``.
 
     ``rigorous`` (0-d bool): a bound better than the trivial one (the loss's minimum) was proved. ``residuals`` (r,):
     first-order residual of each subnetwork, ``<-G, phi_i> / lam - theta_i`` over the sum of the thetas, 0 at
-    local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below which the
-    dtype computed in resolves nothing. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound.
+    local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below
+    which the dtype computed in resolves nothing. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound.
     """
 
     objective: Array
@@ -49,7 +45,7 @@ class Certificate(NamedTuple):
     resolution: Array
     bound_code: Array
     dual_point: Array
-    multipliers: rigorous.Multipliers
+    multipliers: Multipliers
 
     @property
     def bound(self) -> str:
@@ -74,10 +70,10 @@ class Certificate(NamedTuple):
             text += f"This is a global minimum to the precision of the computation ({float(self.resolution):.1g}). "
         else:
             text += f"So at most {_percent(gap)} of it can be gained. "
-        if over > 1 + 1e-6:
-            text += f"A direction with polar {over:.4f} lam was found: appending it goes down."
+        if over > 1:
+            text += f"A search found a direction with a polar of {over:.7g} lam: appending it goes down."
         else:
-            text += f"No direction to append was found (a search: polar {over:.4f} lam; estimated gap {_percent(estimate)})."
+            text += f"A search found no direction to append (polar {over:.7g} lam; estimated gap {_percent(estimate)})."
         return text
 
     def __str__(self) -> str:
@@ -100,8 +96,9 @@ class Certificate(NamedTuple):
     def load(cls, path: str | Path) -> "Certificate":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            multipliers = rigorous.Multipliers(*(stored[n] for n in rigorous.Multipliers._fields))
-            return cls(*(stored[n] for n in cls._fields if n != "multipliers"), multipliers)
+            multipliers = Multipliers(*(stored[n] for n in Multipliers._fields))
+            fields = {n: stored[n] for n in cls._fields if n != "multipliers"}
+            return cls(**fields, multipliers=multipliers)
 
 
 def _percent(ratio: float) -> str:
@@ -128,363 +125,3 @@ def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
         "norms": list(theta.layer_norms(first)),
         "sizes": [int(w[0].size) for w in leaves],
     }
-
-
-class Refinement(NamedTuple):
-    """A certificate on its way, and what is needed to go on from it; `homogeneous.stored` turns it into arrays.
-
-    ``point``: the dual point that the stage started from; ``state``: where its ascent stands. None before there is one.
-    """
-
-    certificate: Certificate
-    stage: str
-    point: Array | None
-    state: dual.Ascent | None
-
-
-def certify(
-    problem: Problem,
-    params: Params,
-    X: Any,
-    Y: Any,
-    *,
-    key: Array | None = None,
-    effort: str | Effort | None = None,
-) -> Certificate:
-    """How far given weights are at most from the global minimum of the problem over all widths (host function).
-
-    With ``G = grad loss(Phi_r(W))``, every dual point U in the conjugate's domain and every ``s <= lam / P`` with P an upper
-    bound of its polar give ``-loss*(s U) <= min f``. Tried are ``U = G``, then, if the weights are not stationary, the
-    gradient at the end of a descent of our own from them, then (for the relaxation) an ascent in U and the multipliers
-    together. The best is evaluated by `rigorous` in NumPy float64 with its rounding margin. The weights themselves are
-    not changed, converged or not.
-
-    Args:
-        problem: map, regularizer, loss, lam.
-        params: r subnetworks from any source; zero ones are welcome.
-        X: inputs (m, dx). Y: targets (m, dy).
-        key: for the searches; None is a fixed key.
-        effort: quick, standard (None) or high, or an `Effort`.
-
-    Returns:
-        A `Certificate`. In float32 the search and the multipliers are worse, the bound as rigorous.
-
-    Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets the loss does not know, or degrees of phi and
-            theta that differ (both are named).
-
-    Reference:
-        HV17 Theorem 1 and Corollary 1; K18 (A.2), (A.10); the polar's bounds are in `homogeneous.polar`.
-
-    >>> import jax.numpy as jnp
-    >>> from globopt_jax import homogeneous, losses
-    >>> problem = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 1.0)
-    >>> Y = jnp.diag(jnp.array([3.0, 0.5]))  # soft-thresholded: one rank of size 2 is left
-    >>> w = (jnp.array([[2.0**0.5, 0.0]]), jnp.array([[2.0**0.5, 0.0]]))
-    >>> print(f"{homogeneous.certify(problem, w, jnp.eye(2), Y).relative_gap:.6f}")
-    0.000000
-    """
-    params, X, Y = check(problem, params, X, Y)
-    last = None
-    for last in refine(problem, params, X, Y, key=jax.random.key(0) if key is None else key, effort=effort):
-        pass
-    assert last is not None
-    return last.certificate
-
-
-def refine(
-    problem: Problem,
-    params: Params,
-    X: Inputs,
-    Y: Targets,
-    *,
-    key: Array,
-    effort: str | Effort | None = None,
-    resume: Refinement | None = None,
-) -> Iterator[Refinement]:
-    """`certify` on checked arrays as an iterator: a rigorous certificate at once, better ones as the work goes on."""
-    work = dual.effort_named(effort)
-    grader = _Grader(problem, params, X, Y, key, work)
-    stage = resume.stage if resume else "start"
-    best = resume.certificate if resume else grader.first()
-    state = resume.state if resume else None
-    U = grader.U if resume is None or resume.point is None else resume.point
-    # A stage that had ended yields nothing more: what it found is in its state.
-    coordinates = None if state is None else state.best_coordinates
-    if resume is None:
-        yield Refinement(best, "start", None, None)
-    if grader.kind == "none":
-        return
-    if grader.kind == "relaxation" and stage in ("start", "fixed"):
-        for fitted in grader.fit(U, joint=False, state=state):
-            coordinates = fitted.coordinates
-            best = grader.better(best, U, coordinates, own=True)
-            yield Refinement(best, "fixed", U, fitted.state)
-    away = stage == "descent" or (stage != "joint" and not grader.stationary(best))
-    if work.joint and away:
-        state = state if stage == "descent" else None
-        if stage != "descent":
-            U, coordinates = grader.descended(), None
-            best = grader.better(best, U, None)
-            yield Refinement(best, "descent", U, None)
-        if grader.kind == "relaxation":
-            for fitted in grader.fit(U, joint=False, state=state):
-                coordinates = fitted.coordinates
-                best = grader.better(best, U, coordinates)
-                yield Refinement(best, "descent", U, fitted.state)
-    if grader.kind == "relaxation" and work.joint:
-        state = state if stage == "joint" else None
-        for fitted in grader.fit(U, joint=True, start=coordinates, state=state):
-            best = grader.better(best, fitted.U, fitted.coordinates)
-            yield Refinement(best, "joint", U, fitted.state)
-
-
-class _Grader:
-    """One problem, one set of weights: the pieces that `refine` puts in order."""
-
-    def __init__(self, problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort) -> None:
-        self.problem, self.params, self.X, self.Y, self.key, self.effort = problem, params, X, Y, key, effort
-        self.plain = describe(problem, params, X.shape[1])
-        self.kind = self.plain["bound"]
-        self.X64, self.Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
-        self.leaves = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
-        if self.kind == "none":
-            self.objective = float(objective(problem, params, X, Y))
-        else:
-            self.objective = rigorous.objective(self.plain, self.leaves, self.X64, self.Y64)
-        self.U = _gradient(problem, params, X, Y)
-        self.trivial = rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64)[0]
-
-    def first(self) -> Certificate:
-        """The certificate of the scaled residual, with multipliers as they start."""
-        problem = self.problem
-        found = meta.directions(problem, self.params, -self.U, self.X, self.key, self.effort, floor=np.inf)
-        search = found.polar
-        residuals, theta = _first_order(problem, self.params, self.X, self.U)
-        total = max(float(np.sum(theta)), np.finfo(np.float64).tiny)
-        lam = self.plain["lam"]
-        _, estimate = dual.scaled(
-            problem.loss, self.U, self.Y, jnp.asarray(search, self.Y.dtype), jnp.asarray(lam, self.Y.dtype)
-        )
-        estimate = max(float(estimate), self.trivial)
-        number = _number
-        blank = Certificate(
-            objective=number(self.objective),
-            lower_bound=number(self.trivial),
-            gap=number(self.objective - self.trivial),
-            relative_gap=number((self.objective - self.trivial) / _size(self.objective)),
-            lower_bound_estimate=number(estimate),
-            gap_estimate=number(self.objective - estimate),
-            polar_upper=number(np.inf),
-            polar_lower=number(search),
-            rigorous=np.asarray(False),
-            lam=number(lam),
-            residuals=np.asarray(residuals, np.float64) / total,
-            zero_subnetworks=np.asarray(int(np.sum(~alive(self.params)))),
-            resolution=number(64 * float(jnp.finfo(self.Y.dtype).eps)),
-            bound_code=np.asarray(rigorous.BOUNDS.index(self.kind)),
-            dual_point=np.zeros_like(self.Y64),
-            multipliers=rigorous.empty_multipliers(),
-        )
-        if self.kind == "none":
-            return blank
-        return self.better(blank, self.U, None, own=True)
-
-    def better(
-        self, old: Certificate, U: Targets, coordinates: relaxation.Coordinates | None, own: bool = False
-    ) -> Certificate:
-        """The certificate with U's lower bound, if that is larger; `own`: U is G, so its bound is the polar's."""
-        slopes = tuple(self.plain["slopes"])
-        multipliers = rigorous.empty_multipliers()
-        if self.kind == "relaxation":
-            if coordinates is None:
-                coordinates = relaxation.initial(U, jnp.asarray(self.groups, U.dtype))
-            multipliers = relaxation.multipliers(U, slopes, coordinates)
-        U64 = np.asarray(U, np.float64)
-        options = (
-            self.X64,
-            slopes,
-            self.plain["layers"],
-            multipliers,
-            self.plain["norms"],
-            self.plain["sizes"],
-        )
-        polar = rigorous.polar_bound(self.kind, U64, *options)
-        if own:
-            # A product of norms holds for every depth and is the fallback while the multipliers are bad.
-            crude = rigorous.polar_bound("product", U64, *options) if self.plain["layers"] > 1 else np.inf
-            upper = min(polar, crude, float(old.polar_upper))
-            # Two searches' rounding apart, no search exceeds a bound.
-            old = old._replace(
-                polar_upper=_number(max(upper, 0.0)), polar_lower=_number(min(float(old.polar_lower), upper))
-            )
-        V = self._scaled_down(U64, polar)
-        s = 0.0 if V is None else V[1]
-        if V is None or s == 0.0:
-            return old
-        multipliers = multipliers._replace(mu=multipliers.mu * s**2, N=multipliers.N * s**2)
-        bound, _ = rigorous.lower_bound(self.plain, V[0], multipliers, self.X64, self.Y64)
-        if not bound > float(old.lower_bound):
-            return old
-        bound = min(bound, self.objective)  # at a global minimum the two may cross by rounding of the objective
-        return old._replace(
-            lower_bound=_number(bound),
-            gap=_number(self.objective - bound),
-            relative_gap=_number((self.objective - bound) / _size(self.objective)),
-            lower_bound_estimate=_number(max(bound, float(old.lower_bound_estimate))),
-            gap_estimate=_number(self.objective - max(bound, float(old.lower_bound_estimate))),
-            rigorous=np.asarray(bound > self.trivial),
-            dual_point=V[0],
-            multipliers=multipliers,
-        )
-
-    def _scaled_down(self, U: np.ndarray, polar: float) -> tuple[np.ndarray, float] | None:
-        """(s U, s) with the best s for which s U is feasible; the concave search needs no derivative."""
-        if not np.isfinite(polar) or not np.any(U):
-            return None
-        name = self.plain["loss"]
-        top = self.plain["lam"] / polar * (1 - 1e-11) if polar > 0 else np.inf
-        limit = float(self.problem.loss.dual_limit(jnp.asarray(U, self.Y.dtype), self.Y)) * (
-            1 - 1e-6 * (self.Y.dtype == np.float32)
-        )
-        top = min(top, limit * (1 - 1e-12))
-        if not np.isfinite(top):
-            top = 1.0
-
-        def value(s: float) -> float:
-            return rigorous.dual_value(name, self._feasible(s * U), self.Y64)[0]
-
-        if name == "squared":
-            s = float(np.clip(-np.sum(U * self.Y64) / np.sum(U * U), 0, top))
-        else:
-            low, high = 0.0, top
-            for _ in range(40):
-                a, b = low + 0.382 * (high - low), low + 0.618 * (high - low)
-                low, high = (low, b) if value(a) >= value(b) else (a, high)
-            s = max((low, high, top), key=value)
-        return self._feasible(s * U), s
-
-    def _feasible(self, V: np.ndarray) -> np.ndarray:
-        """V with rows summing to zero in float64 where the loss asks for it (a float32 softmax's do not)."""
-        if self.plain["loss"] != "softmax_cross_entropy":
-            return V
-        q = np.maximum(V + self.Y64, 0)  # a probability of -1e-17 is one of 0; the point moved is the point certified
-        return q / q.sum(axis=1, keepdims=True) - self.Y64
-
-    @property
-    def groups(self) -> np.ndarray:
-        if not hasattr(self, "_groups"):
-            self._groups = dual.groups_of(self.X64, self.effort.groups)
-        return self._groups
-
-    def fit(self, U: Targets, *, joint: bool, start: Any = None, state: Any = None) -> Iterator[dual.Fitted]:
-        """Fit the relaxation's multipliers (and U, if joint) from a start."""
-        if not np.any(np.asarray(U)):
-            return
-        at = relaxation.initial(U, jnp.asarray(self.groups, U.dtype)) if start is None else start
-        yield from dual.ascend(
-            self.problem.loss,
-            tuple(self.plain["slopes"]),
-            self.plain["lam"],
-            U,
-            self.X,
-            self.Y,
-            start=at,
-            joint=joint,
-            steps=self.effort.joint if joint else self.effort.fixed,
-            unit=_size(self.objective),
-            state=state,
-        )
-
-    def stationary(self, certificate: Certificate) -> bool:
-        """Whether a descent from here has nothing to gain that the dual point would notice."""
-        settled = float(np.max(np.abs(certificate.residuals), initial=0.0)) < 1e-5
-        return settled and float(certificate.polar_lower) <= (1 + 1e-4) * float(certificate.lam)
-
-    def descended(self) -> Targets:
-        """The loss's gradient where a descent of our own from these weights ends: a better dual point."""
-        params = self.params
-        for progress in meta.iterate(
-            self.problem,
-            params,
-            self.X,
-            self.Y,
-            key=jax.random.fold_in(self.key, 1),
-            effort=self.effort,
-            outer=8,
-        ):
-            params = progress.params
-        return _gradient(self.problem, params, self.X, self.Y)
-
-
-def _number(value: float) -> np.ndarray:
-    return np.asarray(value, np.float64)
-
-
-def _size(value: float) -> float:
-    return max(abs(value), float(np.finfo(np.float64).tiny))
-
-
-@jax.jit
-def _gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
-    return problem.loss.gradient(predict(problem, params, X), Y)
-
-
-@jax.jit
-def _first_order(problem: Problem, params: Params, X: Inputs, G: Targets) -> tuple[Array, Array]:
-    """``<-G, phi_i> / lam - theta_i`` and ``theta_i`` of every subnetwork (K18 (A.10))."""
-    theta = penalty(problem, params)
-    inner = jax.vmap(lambda w: problem.phi.inner(w, -G, X))(params)
-    return inner / jnp.asarray(problem.lam, G.dtype) - theta, theta
-
-
-class LamMax(NamedTuple):
-    """The smallest lam at which zero is optimal lies in [lower, upper]: a search and a rigorous bound."""
-
-    lower: Array
-    upper: Array
-
-
-def lam_max(
-    problem: Problem,
-    X: Any,
-    Y: Any,
-    *,
-    params: Params,
-    key: Array | None = None,
-    effort: str | Effort | None = None,
-) -> LamMax:
-    """The smallest lam for which W = 0 is a global minimum: the polar of minus the loss's gradient at 0.
-
-    Args:
-        problem: its lam plays no part.
-        X, Y: data.
-        params: subnetworks of the wanted shape (their values only start the search).
-        key: for the search. effort: of search and bound.
-
-    Returns:
-        ``lower``: the best value of a multi-start ascent; ``upper``: a rigorous upper bound. Both are equal up to rounding
-        where the polar is known exactly.
-
-    Raises:
-        ValueError: as `certify`.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from globopt_jax import homogeneous, losses
-    >>> p = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 1.0)
-    >>> w = p.phi.init(jax.random.key(0), r=1, dx=2, dy=2)
-    >>> print(f"{homogeneous.lam_max(p, jnp.eye(2), jnp.diag(jnp.array([3.0, 0.5])), params=w).upper:.6f}")
-    3.000000
-    """
-    params, X, Y = check(problem, params, X, Y)
-    work = dual.effort_named(effort)
-    key = jax.random.key(0) if key is None else key
-    zero = jax.tree.map(jnp.zeros_like, params)
-    grader = _Grader(problem, zero, X, Y, key, work)
-    found = meta.directions(problem, params, -grader.U, X, key, work, floor=np.inf)
-    certificate = grader.first()
-    if grader.kind == "relaxation":
-        for fitted in grader.fit(grader.U, joint=False):
-            certificate = grader.better(certificate, grader.U, fitted.coordinates, own=True)
-    upper = float(certificate.polar_upper)
-    return LamMax(_number(min(max(found.polar, float(certificate.polar_lower)), upper)), _number(upper))

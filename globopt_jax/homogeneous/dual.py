@@ -5,8 +5,8 @@ Any U in the conjugate's domain and any multipliers prove the lower bound
     max over s of -loss*(s U),   0 <= s <= lam / bound(U),
 
 so they are free to be optimized: first the multipliers for the residual at hand (which also bounds its polar), then
-both together (in effect a convex relaxation of the training problem itself). Everything here is an estimate in the dtype
-of the data; `rigorous` evaluates what comes out.
+both together (in effect a convex relaxation of the training problem itself). Everything here is an estimate in the
+dtype of the data; `rigorous` evaluates what comes out.
 """
 
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def groups_of(X: np.ndarray, count: int) -> np.ndarray:
         return np.ones((len(X), 1))
     from scipy.cluster.vq import kmeans2  # imported late: only a high effort asks for it
 
-    _, labels = kmeans2(np.asarray(X, np.float64), count, minit="++", seed=0, missing="warn")
+    _, labels = kmeans2(np.asarray(X, np.float64), count, minit="++", rng=np.random.default_rng(0))
     return np.eye(count)[labels]
 
 
@@ -103,7 +103,7 @@ def _optimizer(joint: bool, steps: int) -> optax.GradientTransformation:
         return optax.adam(optax.cosine_decay_schedule(rate, steps), b2=0.95)
 
     # Rates: the fastest of a grid on the digits; the dual point moves more slowly than the cuts that follow it.
-    rates = {"free": adam(0.01), "coordinates": adam(0.05)} if joint else {"coordinates": adam(0.2)}
+    rates: dict[Any, Any] = {"free": adam(0.01), "coordinates": adam(0.05)} if joint else {"coordinates": adam(0.2)}
     labels = {"free": "free", "coordinates": "coordinates"} if joint else {"coordinates": "coordinates"}
     return optax.multi_transform(rates, labels)
 
@@ -219,11 +219,10 @@ def ascend(
     scale = jnp.where(scale > 0, scale, 1) if loss.name == "squared" else jnp.ones_like(scale)
     free = free / scale
     dtype = free.dtype
-    if state is None:
-        state = begin(free, start, joint=joint, steps=steps)
+    now = begin(free, start, joint=joint, steps=steps) if state is None else state
     numbers = [jnp.asarray(a, dtype) for a in (lam, scale, unit)]
-    while int(state.step) < steps:
-        size = min(chunk, steps - int(state.step))
+    while int(now.step) < steps:
+        size = min(chunk, steps - int(now.step))
         options: dict[str, Any] = {
             "loss": loss,
             "slopes": slopes,
@@ -231,6 +230,6 @@ def ascend(
             "steps": steps,
             "chunk": size,
         }
-        state = _chunk(state, X, Y, *numbers, **options)
-        best = U if not joint else _point(loss, state.best_free, jnp.asarray(scale, dtype), Y)
-        yield Fitted(best, state.best_coordinates, int(state.step), state)
+        now = _chunk(now, X, Y, *numbers, **options)
+        best = U if not joint else _point(loss, now.best_free, jnp.asarray(scale, dtype), Y)
+        yield Fitted(best, now.best_coordinates, int(now.step), now)

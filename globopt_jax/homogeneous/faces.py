@@ -1,10 +1,10 @@
 """Newton's method that knows the activation cells: sharp convergence at the kinks of one-hidden-layer networks.
 
 The optimum of a ReLU problem usually has units with ``x_j . w1 = 0`` exactly. Around such a point the objective is not
-smooth, and smooth optimizers stall. Here every unit carries a sign pattern S (r, m) in {-1, 0, 1}: where S = 0 the unit is
-held on the kink (w1 is orthogonal to x_j), elsewhere it is linear. On this face the objective is smooth, and a Newton step
-by conjugate gradients converges quadratically. The line search evaluates the true objective, at kinks that the
-step crosses too; landing on one adds it to the face. At a stationary point of the face the multipliers
+smooth, and smooth optimizers stall. Here every unit carries a sign pattern S (r, m) in {-1, 0, 1}: where S = 0 the
+unit is held on the kink (w1 is orthogonal to x_j), elsewhere it is linear. On this face the objective is smooth, and
+a Newton step by conjugate gradients converges quadratically. The line search evaluates the true objective, at kinks
+that the step crosses too; landing on one adds it to the face. At a stationary point of the face the multipliers
 tell which kinks to release: tau in [0, 1], a subgradient of relu, must solve ``dF/dw1 = 0``.
 
 Works for ``theta = 1/2 (||w1||^2 + ||w2||^2)`` and, since balanced subnetworks have the same value, ``||w1|| ||w2||``.
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
 
 from globopt_jax.homogeneous.maps import Neuron
 from globopt_jax.homogeneous.problem import Problem, objective

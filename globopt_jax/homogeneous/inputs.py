@@ -1,6 +1,7 @@
 """What the host functions check before they compute anything."""
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -18,7 +19,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     """Check everything that can be wrong with a problem and its data; hand back arrays of one dtype.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam that is not > 0, targets that the loss does not know, degrees
+        ValueError: shapes that do not fit, NaN or inf, lam that is not > 0, targets that the loss does not know,
+        degrees
             that differ.
         TypeError: arrays that are not real numbers.
     """
@@ -76,7 +78,7 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         fits = shapes == [(dx,), (dy,)]
     elif isinstance(problem.phi, DeepSubnetwork):
         expected = f"{problem.phi.layers} kernels (r, n_k-1, n_k) from {dx} to {dy}"
-        chain = all(len(s) == 2 for s in shapes) and all(a[1] == b[0] for a, b in zip(shapes, shapes[1:], strict=False))
+        chain = all(len(s) == 2 for s in shapes) and all(a[1] == b[0] for a, b in pairwise(shapes))
         fits = chain and len(shapes) == problem.phi.layers and shapes[0][0] == dx and shapes[-1][1] == dy
     else:
         dtype = _dtype([X, *weights])

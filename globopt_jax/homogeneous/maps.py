@@ -9,6 +9,7 @@ a > 0; the derivative at a kink is taken as the negative side's slope (0 for ReL
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -50,6 +51,7 @@ def slopes_of(activation: Activation) -> tuple[float, float]:
 def act(slopes: tuple[float, float], a: Array) -> jax.Array:
     """The piecewise linear activation, entry by entry."""
     negative, positive = slopes
+    a = jnp.asarray(a)
     return jnp.where(a > 0, positive * a, negative * a)
 
 
@@ -119,9 +121,10 @@ class DeepSubnetwork:
 
     def hidden(self, weights: Weights, X: Inputs) -> Float[Array, "m n"]:
         """The features before the last weight layer."""
+        Z = jnp.asarray(X)
         for kernel in weights[:-1]:
-            X = act(self.slopes, _dot(X, kernel))
-        return X
+            Z = act(self.slopes, _dot(Z, kernel))
+        return Z
 
     def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
         return _dot(self.hidden(weights, X), weights[-1])
@@ -184,7 +187,7 @@ def _init(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
     if r < 1:
         raise ValueError(f"r: Expected: at least one subnetwork. Received: {r}.")
     keys = jax.random.split(key, len(dims) - 1)
-    shapes = zip(dims[:-1], dims[1:], strict=True)
+    shapes = pairwise(dims)
     return [jax.random.normal(k, (r, a, b)) / a**0.5 for k, (a, b) in zip(keys, shapes, strict=True)]
 
 

@@ -44,8 +44,9 @@ START, DESCENT, TIDY, POLISH, SMOOTH, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, 
 class Trace(NamedTuple):
     """What happened, a row a step: event codes, outer steps, widths, objectives, polars over lam, gaps, seconds.
 
-    ``polar`` is the best value of <-G, phi> over theta found so far at the outer step, divided by lam: a search result (a lower bound), 0
-    before the first search. ``gap_estimate`` is relative and rests on that search; inf before the first one.
+    ``polar`` is the best value of <-G, phi> over theta found so far at the outer step, divided by lam: a search
+    result (a lower bound), 0 before the first search. ``gap_estimate`` is relative and rests on that search; inf
+    before the first one.
     """
 
     event: Array
@@ -230,15 +231,16 @@ def iterate(
     sharp, kinked = kind in ("linear", "arcs"), kind not in ("linear", "none")
     tolerance = max(1e-7 if sharp else 1e-4, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
     for k in range(first, outer):
-        for _ in range(2):
-            before = float(value)
-            scale = eps**0.75 * max(1.0, abs(before)) ** 0.5 * lam**0.5
-            arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
-            result = descent.descend(problem, params, X, Y, **arguments)
+        scale = eps**0.75 * max(1.0, abs(float(value))) ** 0.5 * lam**0.5
+        arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
+        before = float(value)
+        result = descent.descend(problem, params, X, Y, **arguments)
+        if accept(result.params):
+            yield record(DESCENT, k)
+        if before - float(value) > 1e-6 * abs(before) and int(result.steps) == inner:
+            result = descent.descend(problem, params, X, Y, **arguments)  # it was still falling
             if accept(result.params):
                 yield record(DESCENT, k)
-            if before - float(value) <= 1e-6 * abs(before) or int(result.steps) < inner:
-                break
         if accept(steps.tidy(problem, params, X, Y)):
             yield record(TIDY, k)
         if kinked and float(result.gradient_norm) > scale:

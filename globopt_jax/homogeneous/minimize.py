@@ -9,8 +9,9 @@ import numpy as np
 import optax
 
 from globopt_jax.homogeneous import dual, meta, steps
-from globopt_jax.homogeneous.certificate import Certificate, certify
+from globopt_jax.homogeneous.certificate import Certificate
 from globopt_jax.homogeneous.dual import Effort
+from globopt_jax.homogeneous.grading import certify
 from globopt_jax.homogeneous.inputs import check
 from globopt_jax.homogeneous.meta import Trace
 from globopt_jax.homogeneous.problem import Problem, check_lam
@@ -43,8 +44,8 @@ def minimize(
     """Train to a global minimum over all widths and certify it: HV17 Theorem 2 (host function, jitted inside).
 
     Local descent, then: balance, zero what does nothing, Newton steps within the activation cells, reduce along linear
-    dependences, and append the polar's best directions with an exact line search, until no direction has a polar above lam
-    (Corollary 1). The objective never increases.
+    dependences, and append the polar's best directions with an exact line search, until no direction has a polar
+    above lam (Corollary 1). The objective never increases.
 
     Args:
         problem: map, regularizer, loss and lam, with equal degrees.
@@ -75,8 +76,7 @@ def minimize(
     params, X, Y = check(problem, params, X, Y)
     work = dual.effort_named(effort)
     options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
-    for progress in meta.iterate(problem, params, X, Y, key=key, effort=work, **options):
-        last = progress
+    *_, last = meta.iterate(problem, params, X, Y, key=key, effort=work, **options)
     params = steps.pad(last.params, 1)
     # Certifying at the padded capacity would be the same; the zeros carry no information.
     certificate = certify(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work)
@@ -95,8 +95,9 @@ def path(
 ) -> Iterator[Solution]:
     """A path of solutions over the array ``problem.lam``, each started from the one before and graded at its lam.
 
-    Best ordered from large to small lam: then every start is a little too small and grows. All of it runs at one padded capacity, so
-    everything compiles once, unless the path needs more than `capacity` subnetworks; then the capacity doubles.
+    Best ordered from large to small lam: then every start is a little too small and grows. All of it runs at one
+    padded capacity, so everything compiles once, unless the path needs more than `capacity` subnetworks; then the
+    capacity doubles.
 
     Args:
         problem: with ``lam`` of shape (n,).
@@ -121,8 +122,7 @@ def path(
     for k, lam in enumerate(lams):
         one = Problem(problem.phi, problem.theta, problem.loss, jnp.asarray(lam, Y.dtype))
         step_key = jax.random.fold_in(key, k)
-        for progress in meta.iterate(one, params, X, Y, key=step_key, effort=work, **options):
-            last = progress
+        *_, last = meta.iterate(one, params, X, Y, key=step_key, effort=work, **options)
         params = last.params
         certificate = certify(one, params, X, Y, key=step_key, effort=work)
         yield Solution(params, certificate, last.trace)

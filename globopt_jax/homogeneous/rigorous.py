@@ -74,6 +74,8 @@ def polar_bound(
         return math.inf
     if kind == "linear" and layers == 1:
         return _single_layer_bound(U, X, norms[0])
+    if (kind == "linear" and slopes[0] != slopes[1]) or (kind == "arcs" and X.shape[1] > 2):
+        return math.inf  # a stored certificate may ask for a bound that does not hold for its problem
     if kind == "linear":
         return linear_bound(U, X, abs(slopes[1]) ** (layers - 1), norms, sizes)
     if layers == 1 or (layers > 2 and kind != "product"):
@@ -182,8 +184,10 @@ def arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.
     mean, radius, phase = (a + d) / 2, np.hypot((a - d) / 2, b), np.arctan2(b, (a - d) / 2)
     peak = phase / 2 + np.pi * np.ceil((lo - 1e-7 - phase / 2) / np.pi)
     inside = peak <= hi + 1e-7  # the slack makes values too large by 2e-14 at most, and never too small
-    at_lo, at_hi = (mean + radius * np.cos(2 * t - phase) for t in (lo, hi))
-    values = np.sqrt(np.maximum(np.where(inside, mean + radius, np.maximum(at_lo, at_hi)), 0))
+    # The length of M w itself: mean + radius cos(...) would cancel where M is large and M w is small.
+    ends = (np.stack([np.cos(t), np.sin(t)], axis=1) for t in (lo, hi))
+    at_lo, at_hi = (np.linalg.norm(np.einsum("kdi,ki->kd", M, w), axis=1) for w in ends)
+    values = np.where(inside, np.sqrt(mean + radius), np.maximum(at_lo, at_hi))
     angles = np.where(inside, np.clip(peak, lo, hi), np.where(at_lo >= at_hi, lo, hi))
     # Events are off by at most 1e-14; a sample on the wrong side there adds |x_j . w| <= 1e-14 ||x_j||. Sums of 2m
     # terms lose at most 2m u of the sum of sizes.
@@ -197,8 +201,8 @@ def relaxation_bound(
 ) -> float:
     """One neuron in any dimension: ``||U^T act(X w)||`` over ``||w|| <= 1`` is at most the value returned.
 
-    With ``z = relu(a)``, ``a = X w``, ``act(a) = negative a + kappa z``, forms ``f = Gam^T Vall^T z + Psi^T w >= 0`` and
-    entrywise non-negative symmetric N,
+    With ``z = relu(a)``, ``a = X w``, ``act(a) = negative a + kappa z``, forms ``f = Gam^T Vall^T z + Psi^T w >= 0``
+    and entrywise non-negative symmetric N,
 
         ||U^T act(a)||^2 <= ||kappa U^T z + Lam w||^2 + f^T N f - sum_i mu_i z_i (z_i - a_i)
                           = -z^T M z + z^T R w + w^T C w        (every added term is >= 0, the last is 0)
@@ -301,14 +305,15 @@ def dual_value(loss: str, V: np.ndarray, Y: np.ndarray) -> tuple[float, float]:
         total = q.sum(axis=1, keepdims=True)
         if q.min() < 0 or np.abs(total - 1).max() > 1e-6:
             return -math.inf, 0.0
-        moved = np.abs(q) * (np.abs(total - 1) + (q.shape[1] + 4) * u) + 2 * u * (np.abs(V) + np.abs(Y))
+        away = np.abs(total - 1) * (1 + 2e-6) + (q.shape[1] + 4) * u  # of 1 / total from 1, with |total - 1| <= 1e-6
+        moved = np.abs(q) * away + 2 * u * (np.abs(V) + np.abs(Y))
         terms = _xlogx(q / total)
         return _down(
             -math.fsum(terms.ravel()), 16 * (q.shape[1] + 4) * u * (math.fsum(np.abs(terms).ravel()) + len(q))
         ), (float(np.linalg.norm(moved)) * (1 + 1e-10))
     if name == "logistic":
         q = -Y * V
-        if q.min() < 0 or q.max() > 1:
+        if q.min() < 0 or q.max() > 1 or not np.all(np.abs(Y) == 1):
             return -math.inf, 0.0
         terms = _xlogx(q) + _xlogx(1 - q)
         return _down(-math.fsum(terms.ravel()), 16 * u * (math.fsum(np.abs(terms).ravel()) + q.size)), 0.0
@@ -409,6 +414,9 @@ def check_certificate(
     """Recompute objective, feasibility of the dual point and lower bound, and compare with what was claimed."""
     weights = [np.asarray(w, dtype=np.float64) for w in weights]
     X, Y, V = (np.asarray(a, dtype=np.float64) for a in (X, Y, V))
+    if len(weights) != problem["layers"] or [w[0].size for w in weights] != list(problem["sizes"]):
+        reason = "The weights are not those of the problem described: other numbers of layers or of entries."
+        return Verdict(False, math.nan, -math.inf, math.inf, reason)
     value = objective(problem, weights, X, Y)
     # The trivial bound: V = 0 is always feasible.
     trivial, _ = dual_value(problem["loss"], np.zeros_like(Y), Y)
@@ -417,9 +425,9 @@ def check_certificate(
     tolerance = 1e-9 * max(abs(value), abs(bound), 1e-300)
     if not math.isfinite(value):
         return Verdict(False, value, bound, polar, "The weights give an objective that is not finite.")
-    if abs(value - claimed["objective"]) > tolerance:
+    if not abs(value - claimed["objective"]) <= tolerance:
         return Verdict(False, value, bound, polar, "The weights do not have the claimed objective.")
-    if bound < claimed["lower_bound"] - tolerance:
+    if not bound >= claimed["lower_bound"] - tolerance:
         why = (
             f"the dual point is not feasible: its polar is bounded by {polar:.9g} > lam = {problem['lam']:.9g}"
             if V.size and not polar <= problem["lam"]

@@ -58,9 +58,9 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     """Zero subnetworks along linear dependences of their outputs, until the outputs are independent.
 
     With ``sum_i beta_i phi(W_i) = 0``, min beta = -1 and ``sum_i beta_i theta(W_i) <= 0``, the step
-    ``W_i <- (1 + beta_i)^{1/p} W_i`` leaves the prediction as it is, changes the objective by ``lam sum beta_i theta_i``,
-    which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away from local
-    minima too). The null vectors come from one QR factorization of the outputs, scaled by theta.
+    ``W_i <- (1 + beta_i)^{1/p} W_i`` leaves the prediction as it is, changes the objective by ``lam sum beta_i
+    theta_i``, which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away
+    from local minima too). The null vectors come from one QR factorization of the outputs, scaled by theta.
     """
     keep = np.flatnonzero(alive(params))
     if len(keep) < 2:
@@ -74,7 +74,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     cost = theta.copy()  # theta of each subnetwork as the reductions go on
     left = np.arange(len(keep))
     while len(left) > 1:
-        _, sigma, right = np.linalg.svd(R[:, left], full_matrices=True)
+        _, sigma, right = np.linalg.svd(np.take(R, left, axis=1), full_matrices=True)
         sigma = np.append(sigma, np.zeros(len(left) - len(sigma)))
         if sigma[-1] > eps * max(outputs.shape) * sigma[0]:
             break

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.homogeneous import dual, rigorous
-from globopt_jax.homogeneous.certificate import Certificate, Refinement
+from globopt_jax.homogeneous.certificate import Certificate
+from globopt_jax.homogeneous.grading import Refinement
 from globopt_jax.homogeneous.polar import relaxation
 
 __all__ = ["pack", "unpack"]

@@ -1,8 +1,8 @@
 """Multi-start ascent for the polar ``sup <U, phi(w)>`` over ``theta(w) <= 1``: a lower bound, never an upper one.
 
 Every start moves along the layer-wise normalized gradient of ``<U, phi(w / theta(w)^{1/p})>`` with a geometrically
-decaying angle and keeps the best point that it saw. That needs no step size, no smoothness (it is a subgradient method at
-the kinks) and vmaps over the starts.
+decaying angle and keeps the best point that it saw. That needs no step size, no smoothness (it is a subgradient
+method at the kinks) and vmaps over the starts.
 """
 
 from typing import Any, NamedTuple
