@@ -20,9 +20,7 @@ __all__ = ["certificate", "gap", "progress", "subnetworks"]
 BLUE, ORANGE, GREEN, GRAY, INK = "#0072B2", "#E69F00", "#009E73", "#BBBBBB", "#333333"
 
 
-def progress(
-    ax: Axes, seconds: np.ndarray, objective: np.ndarray, lower_bound: np.ndarray, proved: np.ndarray
-) -> Axes:
+def progress(ax: Axes, seconds: np.ndarray, objective: np.ndarray, lower_bound: np.ndarray, proved: np.ndarray) -> Axes:
     """Draw the objective and its lower bound over time.
 
     Args:

@@ -40,13 +40,14 @@ X, Y = jnp.asarray(X[:ROWS]), jnp.asarray(Y[:ROWS])
 # what is proved.
 
 # %%
-problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 1.0)
-start = problem.phi.init(jax.random.key(0), r=6, dx=64, dy=10)
+phi = homogeneous.relu_neuron()
+problem = homogeneous.Problem(phi, homogeneous.sum_of_powers(), losses.squared, 1.0)
+start = phi.init(jax.random.key(0), r=6, dx=64, dy=10)
 most = homogeneous.lam_max(problem, X, Y, params=start, effort="quick")
 print(f"lam_max lies between {most.lower:.6g} and {most.upper:.6g}")
 assert most.lower <= most.upper
 
-problem = homogeneous.Problem(problem.phi, problem.theta, problem.loss, 0.2 * float(most.lower))
+problem = homogeneous.Problem(phi, problem.theta, problem.loss, 0.2 * float(most.lower))
 
 # %% [markdown]
 # ## Training as usual

@@ -1,5 +1,8 @@
 """Independent answers to compare the package with: NumPy float64, dense, slow, and none of the package's own formulas."""
 
+import inspect
+import sys
+from fractions import Fraction
 from typing import Any
 
 import cvxpy as cp
@@ -34,6 +37,15 @@ def fan(count: int) -> np.ndarray:
     """Directions of the plane, evenly spaced."""
     t = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.stack([np.cos(t), np.sin(t)], axis=1)
+
+
+def without(condition: str, function: Any) -> Any:
+    """The function with one condition of its source replaced by True: what a test must be able to tell apart."""
+    source = inspect.getsource(function)
+    assert source.count(condition) == 1, f"{condition} is not in {function.__name__}"
+    namespace = dict(vars(sys.modules[function.__module__]))
+    exec(source.replace(condition, "True"), namespace)
+    return namespace[function.__name__]
 
 
 def loss_values(name: str, Z: np.ndarray, Y: np.ndarray) -> np.ndarray:
@@ -86,3 +98,58 @@ def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: 
     problem = cp.Problem(cp.Minimize(fit + lam * penalty), constraints)
     problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
     return float(problem.value)  # pyright: ignore[reportArgumentType]
+
+
+# --- exact linear algebra on floats as fractions ------------------------------------------------------------------
+
+Exact = list[list[Fraction]]
+
+
+def exactly(A: Any) -> Exact:
+    """A matrix of floats as the rational numbers that they are."""
+    return [[Fraction(float(v)) for v in row] for row in np.atleast_2d(A)]
+
+
+def transposed(A: Exact) -> Exact:
+    return [list(column) for column in zip(*A, strict=True)]
+
+
+def product(A: Exact, B: Exact) -> Exact:
+    columns = transposed(B)
+    return [[sum((a * b for a, b in zip(row, column, strict=True)), Fraction(0)) for column in columns] for row in A]
+
+
+def combined(A: Exact, B: Exact, factor: Fraction | int = 1) -> Exact:
+    """A + factor B."""
+    return [[a + factor * b for a, b in zip(x, y, strict=True)] for x, y in zip(A, B, strict=True)]
+
+
+def pivots(A: Exact) -> list[Fraction] | None:
+    """The pivots of A = L D L^T, or None where a zero pivot has entries left beside it (A is indefinite then)."""
+    A, out = [list(row) for row in A], []
+    while A:
+        pivot, row, *_ = A[0][0], A[0][1:]
+        if pivot == 0 and any(row):
+            return None
+        out.append(pivot)
+        A = [[a - (row[i] * r / pivot if pivot else 0) for a, r in zip(x[1:], row, strict=True)] for i, x in enumerate(A[1:])]
+    return out
+
+
+def is_positive(A: Exact, *, strictly: bool = False) -> bool:
+    """Whether the symmetric A is positive semidefinite (or definite)."""
+    found = pivots(A)
+    return found is not None and all(p > 0 if strictly else p >= 0 for p in found)
+
+
+def solved(A: Exact, B: Exact) -> Exact:
+    """A^-1 B for a positive definite A (Gauss and Jordan, no pivoting needed)."""
+    n = len(A)
+    rows = [list(a) + list(b) for a, b in zip(A, B, strict=True)]
+    for k in range(n):
+        rows[k] = [v / rows[k][k] for v in rows[k]]
+        for i in range(n):
+            if i != k and rows[i][k]:
+                factor = rows[i][k]
+                rows[i] = [v - factor * w for v, w in zip(rows[i], rows[k], strict=True)]
+    return [row[n:] for row in rows]

@@ -82,9 +82,7 @@ def data(tmp_path_factory):
 def solved(data):
     """A finished run of a ReLU network, and what the command printed."""
     folder = data / "solved"
-    done = globopt(
-        "solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", folder, "--json"
-    )
+    done = globopt("solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", folder, "--json")
     assert done.exit_code == 0, done.output
     return folder, done
 

@@ -89,9 +89,7 @@ def solve(
 
     with _bad_input():
         fraction = 0.2 if lam is None and lam_fraction is None else lam_fraction
-        options = task.Options(
-            data, map, widths, regularizer, norms, loss, lam, fraction, seed, dtype, effort
-        )
+        options = task.Options(data, map, widths, regularizer, norms, loss, lam, fraction, seed, dtype, effort)
         start = task.Training(width, optimizer, rate)
         prepared = task.training(options, start)
         folder = work.opened(prepared, out, resume=resume)
@@ -100,9 +98,7 @@ def solve(
 
 @app.command()
 def certify(
-    weights: Annotated[
-        Path, typer.Argument(help="An .npz with W1..WK, or with kernel1 (dx, h) and kernel2 (h, dy).")
-    ],
+    weights: Annotated[Path, typer.Argument(help="An .npz with W1..WK, or with kernel1 (dx, h) and kernel2 (h, dy).")],
     data: Data = "digits",
     map: Map = "relu",
     regularizer: Regularizer = "sum_of_powers",
@@ -127,9 +123,7 @@ def certify(
     from globopt_jax.cli import task, work
 
     with _bad_input():
-        options = task.Options(
-            data, map, "", regularizer, norms, loss, lam, lam_fraction, seed, dtype, effort
-        )
+        options = task.Options(data, map, "", regularizer, norms, loss, lam, lam_fraction, seed, dtype, effort)
         prepared = task.grading(options, weights)
         folder = work.opened(prepared, out, resume=resume)
     _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)

@@ -89,8 +89,8 @@ class Display:
 
     def __rich__(self) -> Any:
         """The table as it stands; called again and again by `rich`."""
-        left_bold = {"title_style": "bold", "title_justify": "left", "caption_justify": "left"}
-        table = Table(title=self.title, box=SIMPLE_HEAD, pad_edge=False, **left_bold)
+        table = Table(title=self.title, box=SIMPLE_HEAD, pad_edge=False)
+        table.title_style, table.title_justify, table.caption_justify = "bold", "left", "left"
         for name in COLUMNS:
             left = name in COLUMNS[:2]
             table.add_column(name, justify="left" if left else "right", no_wrap=name != COLUMNS[1])

@@ -167,8 +167,7 @@ def _checked(
     _ = effort_named(options.effort)
     if (options.lam is None) == (options.lam_fraction is None):
         raise ValueError(
-            "Expected: one of --lam and --lam-fraction. "
-            f"Received: {'neither' if options.lam is None else 'both'}."
+            f"Expected: one of --lam and --lam-fraction. Received: {'neither' if options.lam is None else 'both'}."
         )
     for name, value in (("--lam", options.lam), ("--lam-fraction", options.lam_fraction)):
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -193,9 +192,7 @@ def _checked(
         "data_sha256": runs.hash_arrays({"X": X, "Y": Y}),
         **extra,
     }
-    return Task(
-        command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer
-    )
+    return Task(command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer)
 
 
 def _is_float64(dtype: str) -> bool:
@@ -229,9 +226,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return runs.read_arrays(path)
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # a text, a pickle, a truncated archive: NumPy and zipfile raise what they like
+    except Exception as error:  # a text, a pickle, a truncated archive: NumPy and zipfile raise what they like
         message = f"Expected an .npz of weights at {path}. Received something else: {error}"
         raise ValueError(message) from error
 
@@ -252,9 +247,7 @@ def _regularizer(options: Options, layers: int) -> Regularizer:
         "product_of_norms": homogeneous.product_of_norms,
     }
     if options.regularizer not in makers:
-        raise ValueError(
-            f"--regularizer: Expected: {' or '.join(makers)}. Received: {options.regularizer!r}."
-        )
+        raise ValueError(f"--regularizer: Expected: {' or '.join(makers)}. Received: {options.regularizer!r}.")
     norms = tuple(options.norms.split(","))
     if len(norms) not in (1, layers):
         message = f"--norms: Expected: one, or one for each of {layers} layers. Received: {len(norms)}."

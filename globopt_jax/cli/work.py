@@ -169,9 +169,7 @@ class Run:
         folder.write_arrays("weights.npz", {f"W{k + 1}": np.asarray(w) for k, w in enumerate(leaves)})
         arrays = {n: np.asarray(a) for n, a in certificate._asdict().items() if n != "multipliers"}
         folder.write_arrays("certificate.npz", arrays | certificate.multipliers._asdict())
-        folder.write_json(
-            "certificate.json", {"problem": described, "claimed": claimed, "certificate": record}
-        )
+        folder.write_json("certificate.json", {"problem": described, "claimed": claimed, "certificate": record})
         lam = float(problem.lam)
         rows = [*self._trace_rows(), *self._bound_rows(lam)]
         columns = {} if self.trace is None else self.trace._asdict()
@@ -243,9 +241,7 @@ class Run:
         if self.trace is None:
             return
         searched, estimate = np.inf, np.nan
-        for event, outer, width, value, polar, gap, seconds in zip(
-            self.trace.events, *self.trace[1:], strict=True
-        ):
+        for event, outer, width, value, polar, gap, seconds in zip(self.trace.events, *self.trace[1:], strict=True):
             word, _, rest = event.partition(": ")
             event = rest if word == "stop" else word
             if gap != searched:  # a new search; its estimate holds until the next one, the objective moves on

@@ -55,7 +55,14 @@ def descend(
         fit = problem.loss(problem.phi.smoothed(p, X, width), Y)  # pyright: ignore[reportAttributeAccessIssue]
         return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, p))
 
-    value_and_grad = jax.value_and_grad(f)
+    leaves = jax.tree.leaves(params)
+    living = sum(jnp.any(w != 0, axis=tuple(range(1, w.ndim))).astype(jnp.int32) for w in leaves) > 0
+
+    def value_and_grad(p: Params) -> tuple[Scalar, Params]:
+        value, g = jax.value_and_grad(f)(p)
+        # Zero subnetworks stay zero, also where a user's map has no derivative there.
+        return value, jax.tree.map(lambda a: jnp.where(living.reshape(-1, *[1] * (a.ndim - 1)), a, 0), g)
+
     first, g0 = value_and_grad(params)
     eps = jnp.finfo(first.dtype).eps
 

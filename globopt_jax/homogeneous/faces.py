@@ -180,7 +180,7 @@ def polish(
         improved = value < state.value
         landing = (best >= len(lengths)) & improved
         t = jnp.where(improved, t, 0)
-        w1, w2 = w1 + t * d[0], w2 + t * d[1]
+        w1, w2 = jnp.asarray(w1 + t * d[0]), w2 + t * d[1]
         # A kink hit exactly joins the face; other signs follow the new pre-activations.
         hit = index[jnp.maximum(best - len(lengths), 0)]
         unit, sample = hit // S.shape[1], hit % S.shape[1]

@@ -12,8 +12,8 @@ from globopt_jax.homogeneous.certificate import Certificate, describe
 from globopt_jax.homogeneous.dual import Effort
 from globopt_jax.homogeneous.inputs import check
 from globopt_jax.homogeneous.polar import relaxation
-from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict
-from globopt_jax.homogeneous.steps import alive
+from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
+from globopt_jax.homogeneous.steps import alive, roomy
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["LamMax", "Refinement", "certify", "lam_max", "refine"]
@@ -130,7 +130,9 @@ class _Grader:
     """One problem, one set of weights: the pieces that `refine` puts in order."""
 
     def __init__(self, problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort) -> None:
-        self.problem, self.params, self.X, self.Y, self.key, self.effort = problem, params, X, Y, key, effort
+        self.problem, self.X, self.Y, self.key, self.effort = problem, X, Y, key, effort
+        # Zeros up to a power of two: everything compiled sees few shapes, and the network is the same.
+        self.given, self.params = params, roomy(params)
         self.plain = describe(problem, params, X.shape[1])
         self.kind = self.plain["bound"]
         self.X64, self.Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
@@ -139,7 +141,7 @@ class _Grader:
             self.objective = float(objective(problem, params, X, Y))
         else:
             self.objective = rigorous.objective(self.plain, self.leaves, self.X64, self.Y64)
-        self.U = _gradient(problem, params, X, Y)
+        self.U = _gradient(problem, self.params, X, Y)
         self.trivial = rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64)[0]
 
     def first(self) -> Certificate:
@@ -166,8 +168,8 @@ class _Grader:
             polar_lower=number(search),
             rigorous=np.asarray(False),
             lam=number(lam),
-            residuals=np.asarray(residuals, np.float64) / total,
-            zero_subnetworks=np.asarray(int(np.sum(~alive(self.params)))),
+            residuals=np.asarray(residuals, np.float64)[: width(self.given)] / total,
+            zero_subnetworks=np.asarray(int(np.sum(~alive(self.given)))),
             resolution=number(64 * float(jnp.finfo(self.Y.dtype).eps)),
             bound_code=np.asarray(rigorous.BOUNDS.index(self.kind)),
             dual_point=np.zeros_like(self.Y64),
@@ -368,7 +370,7 @@ def lam_max(
     key = jax.random.key(0) if key is None else key
     zero = jax.tree.map(jnp.zeros_like, params)
     grader = _Grader(problem, zero, X, Y, key, work)
-    found = meta.directions(problem, params, -grader.U, X, key, work, floor=np.inf)
+    found = meta.directions(problem, roomy(params), -grader.U, X, key, work, floor=np.inf)
     certificate = grader.first()
     if grader.kind == "relaxation":
         for fitted in grader.fit(grader.U, joint=False):

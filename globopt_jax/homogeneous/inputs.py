@@ -47,7 +47,7 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
 def _dtype(arrays: list[Any]) -> Any:
     """float64 if any array has it and x64 is on, else float32; a warning where float64 would be lost silently."""
     wanted = any(np.asarray(a).dtype == np.float64 for a in arrays)
-    if wanted and not jax.config.jax_enable_x64:
+    if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         warnings.warn(
             "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
             UserWarning,

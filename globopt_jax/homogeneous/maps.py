@@ -51,15 +51,14 @@ def slopes_of(activation: Activation) -> tuple[float, float]:
 def act(slopes: tuple[float, float], a: Array) -> jax.Array:
     """The piecewise linear activation, entry by entry."""
     negative, positive = slopes
-    a = jnp.asarray(a)
-    return jnp.where(a > 0, positive * a, negative * a)
+    return jnp.where(a > 0, jnp.asarray(positive * a), negative * a)
 
 
 def smooth_act(slopes: tuple[float, float], a: Array, width: Scalar) -> jax.Array:
     """The activation with its kink replaced by a parabola over ``|a| <= width``, above it by width/4 at most."""
     negative, positive = slopes
     rounded = jnp.where(jnp.abs(a) < width, (a + width) ** 2 / (4 * width), jnp.maximum(a, 0))
-    return negative * a + (positive - negative) * rounded
+    return jnp.asarray(negative * a + (positive - negative) * rounded)
 
 
 def _dot(a: Array, b: Array) -> jax.Array:

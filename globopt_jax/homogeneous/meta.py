@@ -166,7 +166,8 @@ def _activity(problem: Problem, params: Params, X: Inputs) -> Array:
     first = jax.tree.leaves(params)[0]
     first = first.reshape(first.shape[0], first.shape[1], -1)
     a = jnp.einsum("md,rdn->mrn", X, first, precision="highest")
-    return jnp.sqrt(jnp.sum(a * a) / (len(X) * jnp.maximum(jnp.sum(jnp.any(first != 0, axis=1)), 1)))
+    living = jnp.sum(jnp.any(first != 0, axis=1), dtype=a.dtype)
+    return jnp.sqrt(jnp.sum(a * a) / (len(X) * jnp.maximum(living, 1)))
 
 
 @jax.jit
@@ -203,6 +204,7 @@ def iterate(
         trace: of an earlier run that is continued with its weights.
     """
     optimizer = descent.default_optimizer() if optimizer is None else optimizer
+    params = steps.roomy(params)
     eps = float(jnp.finfo(Y.dtype).eps)
     lam = float(problem.lam)
     rows: list[tuple[Any, ...]] = [] if trace is None else list(zip(*trace, strict=True))

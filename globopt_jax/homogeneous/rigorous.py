@@ -212,7 +212,16 @@ def relaxation_bound(
     C = Lam^T Lam + Psi N Psi^T, Lam = negative U^T X, Psi = [0, -X^T Vn]. Returns +inf where M is not safely so.
     """
     X, x_scale = _power_of_two_scaled(X)
+    U, u_scale = _power_of_two_scaled(U)
     mu, Vz, Vn, N = (np.asarray(a, dtype=np.float64) for a in multipliers)
+    # U / u goes with mu / u^2 and N / u^2, a column v / t with its row and column of N times t: all of size 1, or the
+    # margins below would refuse. Powers of two are exact, and what underflows makes other multipliers, as good as any.
+    mu, N = mu / u_scale / u_scale, N / u_scale / u_scale
+    tops = np.concatenate([np.abs(V).max(axis=0, initial=0.0) for V in (Vz, Vn)])
+    t = np.ldexp(1.0, np.frexp(tops)[1])
+    Vz, Vn = Vz / t[: Vz.shape[1]], Vn / t[Vz.shape[1] :]
+    t = np.where(tops == 0, 0.0, t)  # a column of zeros needs no multiplier
+    N = N * t[:, None] * t[None, :]
     # Checked, not assumed: without these signs the inequalities above are false.
     if not (np.all(mu > 0) and np.all(Vz >= 0) and np.all(Vn >= 0) and np.all(N >= 0) and np.array_equal(N, N.T)):
         return math.inf
@@ -269,7 +278,7 @@ def relaxation_bound(
         top = min(float(np.abs(H).sum()), len(H) * (float(np.linalg.eigvalsh(H)[-1]) + error)) + len(H) * error
     else:
         top = float(np.linalg.eigvalsh(H)[-1]) + error
-    return math.sqrt(max(top, 0.0) * (1 + 16 * U_ROUND)) * (1 + 4 * U_ROUND) * x_scale
+    return math.sqrt(max(top, 0.0) * (1 + 16 * U_ROUND)) * (1 + 4 * U_ROUND) * x_scale * u_scale
 
 
 def _power_of_two_scaled(A: np.ndarray) -> tuple[np.ndarray, float]:

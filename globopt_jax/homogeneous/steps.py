@@ -14,7 +14,10 @@ from globopt_jax.homogeneous.polar.ascent import normalize
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
-__all__ = ["alive", "append", "pad", "reduce", "tidy"]
+__all__ = ["ROOM", "alive", "append", "pad", "reduce", "roomy", "tidy"]
+
+#: The smallest capacity: most problems then live in one compiled shape.
+ROOM = 16
 
 
 def alive(params: Params) -> np.ndarray:
@@ -34,23 +37,33 @@ def pad(params: Params, capacity: int) -> Params:
     return jax.tree.map(padded, params)
 
 
+def roomy(params: Params) -> Params:
+    """The subnetworks as they are, followed by zeros up to a power of two, at least `ROOM`."""
+    r = width(params)
+    extra = max(ROOM, 1 << (r - 1).bit_length()) - r
+    return jax.tree.map(lambda w: jnp.concatenate([jnp.asarray(w), jnp.zeros((extra, *w.shape[1:]), w.dtype)]), params)
+
+
 @jax.jit
 def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     """Balance the layers of every subnetwork and zero those that cost something and do nothing.
 
     Balancing leaves phi as it is and a sum of powers not larger (arithmetic against geometric mean). A subnetwork with
-    ``phi = 0`` and ``theta > 0`` is the case ``beta = -e_i`` of HV17 Theorem 2, with a decrease of ``lam theta_i``.
+    ``phi = 0`` and ``theta > 0`` is the case ``beta = -e_i`` of HV17 Theorem 2, with a decrease of ``lam theta_i``. One
+    that costs less than rounding, as descent leaves it where zero is optimal, goes too.
     """
+    before = objective(problem, params, X, Y)
+    negligible = jnp.finfo(before.dtype).eps * jnp.abs(before) / jnp.asarray(problem.lam, before.dtype)
 
     def one(weights: Any) -> Any:
         balance = getattr(problem.theta, "balance", None)
         tidied = weights if balance is None else balance(weights)
-        idle = jnp.all(problem.phi(tidied, X) == 0)
+        idle = jnp.all(problem.phi(tidied, X) == 0) | (problem.theta(tidied) <= negligible)
         return jax.tree.map(lambda w: jnp.where(idle, jnp.zeros_like(w), w), tidied)
 
     # One subnetwork at a time: r outputs of shape (m, dy) are never held together.
     tidied = jax.lax.map(one, params)
-    better = objective(problem, tidied, X, Y) <= objective(problem, params, X, Y)
+    better = objective(problem, tidied, X, Y) <= before + jnp.finfo(before.dtype).eps * jnp.abs(before)
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), tidied, params)
 
 
@@ -62,8 +75,10 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     theta_i``, which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away
     from local minima too). The null vectors come from one QR factorization of the outputs, scaled by theta.
     """
-    keep = np.flatnonzero(alive(params))
-    if len(keep) < 2:
+    # theta = 0 means phi = 0 (one layer of a product of norms is zero): no cost to divide by, and zeroed below.
+    living = alive(params)
+    keep = np.flatnonzero(living & (np.asarray(penalty(problem, params)) > 0))
+    if living.sum() < 2 or not len(keep):
         return params
     live = jax.tree.map(lambda w: w[keep], params)
     outputs = np.asarray(jax.lax.map(lambda w: problem.phi(w, X), live), np.float64).reshape(len(keep), -1).T
@@ -84,12 +99,11 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
         beta = g / cost[left]
         beta = beta / -beta.min()
         cost[left] *= 1 + beta
-        gone = int(np.argmin(beta))
-        cost[left[gone]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
-        left = np.delete(left, gone)
-    if len(left) == len(keep):
+        cost[left[np.argmin(beta)]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
+        left = left[cost[left] > 0]  # ties vanish together
+    if len(left) == living.sum():
         return params
-    factors = np.zeros(len(alive(params)))
+    factors = np.zeros(len(living))
     factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
 
     def scaled(w: Any) -> jax.Array:

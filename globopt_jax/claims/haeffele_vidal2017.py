@@ -1,0 +1,191 @@
+"""HV17: Haeffele & Vidal, Global optimality in neural network training, CVPR 2017."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import homogeneous, losses
+from globopt_jax.claims.registry import Claim, Outcome, outcome
+from globopt_jax.homogeneous import meta, steps
+
+_PAPER = "Haeffele & Vidal 2017, Global optimality in neural network training"
+_claim = partial(Claim, paper=_PAPER)
+
+
+def _eps() -> float:
+    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
+
+
+def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
+    """A random ReLU regression problem whose lam is a tenth of lam_max, and its data."""
+    kx, ky = jax.random.split(key)
+    X, Y = jax.random.normal(kx, (m, dx)), jax.random.normal(ky, (m, 1))
+    make = partial(homogeneous.Problem, homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared)
+    one = homogeneous.relu_neuron().init(key, r=1, dx=dx, dy=1)
+    top = homogeneous.lam_max(make(1.0), X, Y, params=one, effort="quick")
+    return make(0.1 * float(top.lower)), X, Y
+
+
+def _degrees(key: jax.Array) -> Outcome:
+    phi = homogeneous.deep_subnetwork("relu", layers=3)
+    one = jax.tree.map(lambda w: w[0], phi.init(key, r=1, dx=3, dy=2, widths=(4, 4)))
+    X = jax.random.normal(key, (10, 3))
+    degree, departure = homogeneous.measured_degree(phi, one, X)
+
+    def softplus_network(w: list[jax.Array], X: jax.Array) -> jax.Array:
+        return jax.nn.softplus(jax.nn.softplus(X @ w[0]) @ w[1]) @ w[2]
+
+    _, control = homogeneous.measured_degree(softplus_network, one, X)
+    return outcome(abs(degree - 3) + departure, 1e3 * _eps(), control)
+
+
+def _factorization(key: jax.Array) -> Outcome:
+    Y = jax.random.normal(key, (8, 6))
+    sigma = np.linalg.svd(np.asarray(Y, np.float64), compute_uv=False)
+    lam = float(0.5 * sigma[2])
+    kept = np.maximum(sigma - lam, 0)
+    optimum = 0.5 * np.sum((sigma - kept) ** 2) + lam * np.sum(kept)
+    problem = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, lam)
+    start = problem.phi.init(key, r=1, dx=8, dy=6)
+    eye = jnp.eye(8)
+    found = homogeneous.minimize(problem, start, eye, Y, key=key, effort="quick")
+    control = float(homogeneous.objective(problem, start, eye, Y)) / optimum - 1
+    return outcome(abs(float(found.certificate.objective) / optimum - 1), 1e3 * _eps(), control)
+
+
+def _zero_subnetwork(key: jax.Array) -> Outcome:
+    problem, X, Y = _neurons(key)
+    start = problem.phi.init(key, r=2, dx=2, dy=1)
+    found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
+    # A zero subnetwork stands beside the local minimum, which does not change the objective.
+    params = steps.pad(found.params, len(found.params[0]) + 1)
+    certificate = homogeneous.certify(problem, params, X, Y, effort="quick")
+    worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, params), X, Y, effort="quick")
+    has_zero = int(certificate.zero_subnetworks) > 0
+    return outcome(float(certificate.relative_gap) + (not has_zero), 1e2 * _eps() ** 0.5, worse.relative_gap)
+
+
+def _escape(key: jax.Array) -> Outcome:
+    problem, X, Y = _neurons(key)
+    start = problem.phi.init(key, r=1, dx=2, dy=1)
+    options = {"key": key, "effort": homogeneous.EFFORTS["quick"]}
+    *_, end = meta.iterate(problem, start, X, Y, **options)
+    # One neuron alone: its local minimum is not global, and the polar says so.
+    first = next(p for p in meta.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
+    return outcome(end.trace.polar[-1] - 1, 1e2 * _eps() ** 0.5, first.trace.polar[-1] - 1)
+
+
+def _reduction(key: jax.Array) -> Outcome:
+    problem, X, Y = _neurons(key, m=6)
+    params = problem.phi.init(key, r=20, dx=2, dy=1)  # more subnetworks than outputs: dependent for sure
+    params = steps.tidy(problem, params, X, Y)
+    reduced = steps.reduce(problem, params, X)
+    before, after = (homogeneous.predict(problem, p, X) for p in (params, reduced))
+    moved = float(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
+    rise = float(homogeneous.objective(problem, reduced, X, Y) / homogeneous.objective(problem, params, X, Y)) - 1
+    left = int(steps.alive(reduced).sum())
+    # The control zeroes as many subnetworks without the rescaling.
+    control = homogeneous.predict(problem, jax.tree.map(lambda w: w[:left], params), X)
+    control = float(jnp.linalg.norm(control - before) / jnp.linalg.norm(before))
+    return outcome(max(moved, rise, left > 6), 1e4 * _eps(), control)
+
+
+def _monotone(key: jax.Array) -> Outcome:
+    problem, X, Y = _neurons(key)
+    start = problem.phi.init(key, r=1, dx=2, dy=1)
+    found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
+    objective = np.asarray(found.trace.objective)
+    rise = float(np.max(np.diff(objective) / objective[:-1], initial=0.0))
+    gap = float(found.certificate.relative_gap)
+    return outcome(max(rise, gap), 1e2 * _eps() ** 0.5, objective[0] / objective[-1] - 1)
+
+
+def _low_degree(key: jax.Array) -> Outcome:
+    phi = homogeneous.deep_subnetwork("relu", layers=3)
+    X = jax.random.normal(key, (12, 3))
+    params = phi.init(key, r=4, dx=3, dy=1, widths=(3, 3))
+    size = 1e-2
+
+    def rise(power: int) -> jax.Array:
+        """The objective's increment from zero to the weights times `size`, over size^3, as a sum without cancellation."""
+        problem = homogeneous.Problem(phi, homogeneous.sum_of_powers(power), losses.squared, 1.0)
+        fitted = homogeneous.predict(problem, params, X)
+        matched = jnp.sum(jax.vmap(homogeneous.sum_of_powers(3))(params))
+        Y = fitted * 2 * matched / jnp.sum(fitted * fitted)  # the direction pays twice its matched penalty
+        cost = jnp.sum(jax.vmap(problem.theta)(params)) * size ** (power - 3)
+        return cost - jnp.sum(Y * fitted) + size**3 * jnp.sum(fitted * fitted) / 2
+
+    # Weight decay, degree 2 < 3, holds zero fast although the step fits; the matched power lets go.
+    return outcome(jnp.maximum(-rise(2), 0.0), 0.0, -rise(3))
+
+
+def _high_degree(key: jax.Array) -> Outcome:
+    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(4), losses.squared, 1.0)
+    matched = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 1.0)
+    X = jax.random.normal(key, (12, 3))
+    params = problem.phi.init(key, r=2, dx=3, dy=2)
+    copies = 256
+    split = jax.tree.map(lambda w: jnp.tile(w, (copies, 1)) / copies**0.5, params)
+    before, after = (homogeneous.predict(problem, p, X) for p in (params, split))
+    moved = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
+
+    def shrinkage(p: homogeneous.Problem) -> jax.Array:
+        theta = jax.vmap(p.theta)
+        return jnp.sum(theta(split)) / jnp.sum(theta(params))
+
+    # Degree 4 > 2: the penalty of 256 copies of the same function is 256 times smaller; matched, it stays.
+    return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * _eps(), shrinkage(matched))
+
+
+CLAIMS = (
+    _claim(
+        key="HV17 Def degree",
+        statement="A deep ReLU subnetwork with K weight layers is positively homogeneous of degree K.",
+        equation="section 4, definition 1",
+        check=_degrees,
+    ),
+    _claim(
+        key="HV17 (6)-(8)",
+        statement="The factorized problem with 1/2 (||W1||^2 + ||W2||^2) has the value of the nuclear-norm problem.",
+        equation="section 3, (6) to (8)",
+        check=_factorization,
+    ),
+    _claim(
+        key="HV17 Thm 1",
+        statement="A local minimum with one subnetwork all zero is a global minimum.",
+        equation="Theorem 1",
+        check=_zero_subnetwork,
+    ),
+    _claim(
+        key="HV17 Cor 1",
+        statement="A local minimum is global exactly when the polar of minus the loss gradient is at most lam.",
+        equation="Corollary 1",
+        check=_escape,
+    ),
+    _claim(
+        key="HV17 Thm 2 reduction",
+        statement="Scaling along a linear dependence of the outputs zeroes a subnetwork at constant prediction.",
+        equation="Theorem 2, step 3",
+        check=_reduction,
+    ),
+    _claim(
+        key="HV17 Thm 2",
+        statement="From any start a path on which the objective never rises leads to a global minimum.",
+        equation="Theorem 2",
+        check=_monotone,
+    ),
+    _claim(
+        key="HV17 Prop 2 lower",
+        statement="If theta has a lower degree than phi, zero is a local minimum for every lam > 0.",
+        equation="supplement, Proposition 2",
+        check=_low_degree,
+    ),
+    _claim(
+        key="HV17 Prop 2 higher",
+        statement="If theta has a higher degree than phi, splitting a subnetwork sends its penalty to zero.",
+        equation="supplement, Proposition 2",
+        check=_high_degree,
+    ),
+)

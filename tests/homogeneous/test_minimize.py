@@ -1,0 +1,187 @@
+"""The meta-algorithm reaches the optimum that independent oracles know, from everywhere, and proves it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from globopt_jax import homogeneous, losses
+from globopt_jax.homogeneous import meta, steps
+
+from tests.oracles import global_minimum
+
+
+def scalar_problem(seed, m=None):
+    """A random scalar regression problem in two dimensions; lam is a tenth of lam_max."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(20, 61)) if m is None else m
+    X, noise = rng.normal(size=(m, 2)), rng.normal(size=(m, 1))
+    teacher = np.maximum(X @ [1, 0.5], 0) - np.maximum(X @ [-0.3, 0.8], 0)
+    Y = noise if seed % 2 else teacher[:, None] + 0.1 * noise
+    make = [homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared]
+    one = make[0].init(jax.random.key(0), r=1, dx=2, dy=1)
+    top = homogeneous.lam_max(homogeneous.Problem(*make, 1.0), X, Y, params=one)
+    return homogeneous.Problem(*make, 0.1 * float(top.lower)), X, Y
+
+
+def assert_global(problem, X, Y, optimum, r, seed, tolerance=1e-6):
+    start = problem.phi.init(jax.random.key(seed), r=r, dx=2, dy=1)
+    found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(seed + 1))
+    objective, bound = float(found.certificate.objective), float(found.certificate.lower_bound)
+    assert abs(objective - optimum) <= tolerance * optimum
+    assert bool(found.certificate.rigorous)
+    assert float(found.certificate.relative_gap) <= tolerance
+    assert bound <= optimum * (1 + 1e-8)  # the oracle's own accuracy
+    assert_never_increases(found.trace)
+
+
+def assert_never_increases(trace, eps=np.finfo(np.float64).eps):
+    objective = np.asarray(trace.objective)
+    assert np.all(np.diff(objective) <= 8 * eps * np.abs(objective[:-1]))
+
+
+@pytest.mark.parametrize("r", [1, 5])
+def test_scalar_problems_reach_the_convex_optimum(r):
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    assert_global(problem, X, Y, global_minimum("squared", X, Y, problem.lam), r, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_twenty_scalar_problems_from_every_start(seed):
+    problem, X, Y = scalar_problem(seed)
+    optimum = global_minimum("squared", X, Y, problem.lam)
+    for r in (1, 2, 5):
+        for start in range(3):
+            assert_global(problem, X, Y, optimum, r, seed=10 * start)
+
+
+def nuclear_norm_optimum(Y, lam):
+    sigma = np.linalg.svd(Y, compute_uv=False)
+    kept = np.maximum(sigma - lam, 0)
+    return 0.5 * np.sum((sigma - kept) ** 2) + lam * np.sum(kept)
+
+
+def factorize(shape, r, lam, seed=0):
+    Y = np.random.default_rng(seed).normal(size=shape)
+    lam = lam * np.linalg.norm(Y, 2)
+    problem = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, lam)
+    start = problem.phi.init(jax.random.key(seed), r=r, dx=shape[0], dy=shape[1])
+    found = homogeneous.minimize(problem, start, np.eye(shape[0]), Y, key=jax.random.key(1))
+    return found, nuclear_norm_optimum(Y, lam)
+
+
+@pytest.mark.parametrize("r", [1, 20])
+def test_factorization_has_the_nuclear_norms_value(r):
+    found, optimum = factorize((12, 9), r, 0.3)
+    assert abs(float(found.certificate.objective) / optimum - 1) <= 1e-9
+    assert float(found.certificate.relative_gap) <= 1e-9
+    assert_never_increases(found.trace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(30, 40), (100, 60), (200, 100)])
+@pytest.mark.parametrize("r", [1, 20])
+@pytest.mark.parametrize("lam", [0.5, 0.1])
+def test_large_factorizations(shape, r, lam):
+    found, optimum = factorize(shape, r, lam)
+    assert abs(float(found.certificate.objective) / optimum - 1) <= 1e-9
+    assert float(found.certificate.relative_gap) <= 1e-7
+
+
+def test_factorization_in_float32_says_what_it_can_resolve():
+    with jax.enable_x64(False):
+        Y = np.random.default_rng(0).normal(size=(12, 9)).astype(np.float32)
+        problem = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 1.5)
+        start = problem.phi.init(jax.random.key(0), r=3, dx=12, dy=9)
+        found = homogeneous.minimize(problem, start, np.eye(12, dtype=np.float32), Y, key=jax.random.key(1))
+        assert found.params[0].dtype == jnp.float32
+        optimum = nuclear_norm_optimum(Y.astype(np.float64), 1.5)
+        assert abs(float(found.certificate.objective) / optimum - 1) <= 1e-5
+        assert float(found.certificate.lower_bound) <= optimum
+        assert float(found.certificate.resolution) > 1e-6
+
+
+def test_a_local_minimum_of_too_few_units_is_not_certified():
+    """With one neuron held fixed in number, the polar exceeds lam and the gap stays open."""
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    arguments = (problem, start, jnp.asarray(X), jnp.asarray(Y))
+    options = {"key": jax.random.key(0), "effort": homogeneous.EFFORTS["quick"]}
+    stuck = next(p for p in homogeneous.iterate(*arguments, **options) if "escape" in p.trace.reason)
+    certificate = homogeneous.certify(problem, stuck.params, X, Y, effort="quick")
+    assert float(certificate.polar_lower) > 1.01 * problem.lam
+    assert float(certificate.relative_gap) > 1e-3
+
+
+def test_certify_finds_a_better_dual_point_for_weights_that_are_not_converged():
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    optimum = global_minimum("squared", X, Y, problem.lam)
+    random = problem.phi.init(jax.random.key(4), r=3, dx=2, dy=1)
+    quick = homogeneous.certify(problem, random, X, Y, effort="quick")
+    standard = homogeneous.certify(problem, random, X, Y)
+    assert float(quick.lower_bound) < 0.99 * optimum
+    assert optimum * (1 - 1e-6) <= float(standard.lower_bound) <= optimum * (1 + 1e-8)
+    assert float(standard.objective) == float(quick.objective)
+
+
+def test_a_path_in_lam_compiles_once_and_is_graded_everywhere():
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    lams = problem.lam * np.geomspace(5, 0.5, 5)
+    many = homogeneous.Problem(problem.phi, problem.theta, problem.loss, lams)
+    start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    compiled, seen = [], []
+    for solution in homogeneous.path(many, start, X, Y, key=jax.random.key(1), capacity=16):
+        compiled.append(meta.descent.descend._cache_size())
+        seen.append(solution)
+    for lam, solution in zip(lams, seen, strict=True):
+        optimum = global_minimum("squared", X, Y, lam)
+        assert float(solution.certificate.lam) == lam
+        assert abs(float(solution.certificate.objective) - optimum) <= 1e-6 * optimum
+        assert float(solution.certificate.relative_gap) <= 1e-6
+    assert compiled[0] == compiled[-1]
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.05), optax.sgd(0.005, momentum=0.9)], ids=["adam", "sgd"])
+def test_any_optax_optimizer_drives_the_descent(optimizer):
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    start = problem.phi.init(jax.random.key(0), r=2, dx=2, dy=1)
+    options = {"optimizer": optimizer, "inner": 300, "outer": 4, "effort": "quick"}
+    found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1), **options)
+    optimum = global_minimum("squared", X, Y, problem.lam)
+    assert float(found.certificate.objective) <= 1.05 * optimum
+    assert_never_increases(found.trace)
+
+
+def test_the_trace_says_what_was_done_and_why():
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    trace = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1)).trace
+    assert len(trace.events) == len(trace.objective) == len(trace.width)
+    assert trace.events[0].startswith("start")
+    assert trace.reason.startswith("stop")
+    assert any(event.startswith("append") for event in trace.events)
+
+
+def test_an_iteration_goes_on_where_it_stopped():
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    data = (jnp.asarray(X), jnp.asarray(Y))
+    options = {"key": jax.random.key(1), "effort": homogeneous.EFFORTS["quick"]}
+    whole = list(homogeneous.iterate(problem, start, *data, **options))
+    half = whole[len(whole) // 2]
+    *_, end = homogeneous.iterate(problem, half.params, *data, trace=half.trace, **options)
+    assert end.done
+    assert float(end.trace.objective[-1]) == pytest.approx(float(whole[-1].trace.objective[-1]), rel=1e-9)
+    assert list(end.trace.objective[: len(half.trace.objective)]) == list(half.trace.objective)
+
+
+def test_zero_is_optimal_above_lam_max():
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    large = homogeneous.Problem(problem.phi, problem.theta, problem.loss, 10.001 * problem.lam)
+    start = problem.phi.init(jax.random.key(0), r=3, dx=2, dy=1)
+    found = homogeneous.minimize(large, start, X, Y, key=jax.random.key(1))
+    assert float(found.certificate.objective) == pytest.approx(0.5 * float(np.sum(Y**2)), rel=1e-9)
+    assert float(found.certificate.relative_gap) <= 1e-9
+    assert steps.alive(found.params).sum() == 0
