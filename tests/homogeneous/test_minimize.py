@@ -179,7 +179,7 @@ def test_an_iteration_goes_on_where_it_stopped():
 
 def test_zero_is_optimal_above_lam_max():
     problem, X, Y = scalar_problem(seed=3, m=30)
-    large = homogeneous.Problem(problem.phi, problem.theta, problem.loss, 10.001 * problem.lam)
+    large = homogeneous.Problem(problem.phi, problem.theta, problem.loss, 10.01 * problem.lam)
     start = problem.phi.init(jax.random.key(0), r=3, dx=2, dy=1)
     found = homogeneous.minimize(large, start, X, Y, key=jax.random.key(1))
     assert float(found.certificate.objective) == pytest.approx(0.5 * float(np.sum(Y**2)), rel=1e-9)
