@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -96,7 +97,9 @@ def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: 
         # cvxpy's Huber function is t^2 near 0: twice ours.
         fit = 0.5 * cp.sum(cp.huber(prediction - y, float(name.removeprefix("huber:"))))
     problem = cp.Problem(cp.Minimize(fit + lam * penalty), constraints)
-    problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": short of these tolerances, not of ours
+        problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
     return float(problem.value)  # pyright: ignore[reportArgumentType]
 
 
@@ -132,7 +135,10 @@ def pivots(A: Exact) -> list[Fraction] | None:
         if pivot == 0 and any(row):
             return None
         out.append(pivot)
-        A = [[a - (row[i] * r / pivot if pivot else 0) for a, r in zip(x[1:], row, strict=True)] for i, x in enumerate(A[1:])]
+        A = [
+            [a - (row[i] * r / pivot if pivot else 0) for a, r in zip(x[1:], row, strict=True)]
+            for i, x in enumerate(A[1:])
+        ]
     return out
 
 

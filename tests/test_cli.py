@@ -174,6 +174,32 @@ def test_the_same_command_prints_the_finished_result(solved, data):
     assert files(folder) == before
 
 
+def test_a_run_stopped_while_its_bound_is_fitted_goes_on(solved, data, tmp_path, monkeypatch):
+    """Right after the checkpoint that holds a half-fitted bound; `test_resume` tries every moment."""
+
+    class Killed(BaseException):
+        pass
+
+    save = runs.RunFolder.save_checkpoint
+
+    def save_and_stop(self, arrays, meta=None):
+        save(self, arrays, meta)
+        if str(arrays.get("refinement.stage")) == "fixed":
+            raise Killed
+
+    arguments = ("--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", tmp_path / "run", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.RunFolder, "save_checkpoint", save_and_stop)
+        with pytest.raises(Killed):
+            globopt("solve", *arguments)
+    assert not (tmp_path / "run" / "result.json").exists()
+    done = globopt("solve", *arguments, "--resume")
+    assert done.exit_code == 0, done.output
+    expected, found = json.loads(solved[1].stdout), json.loads(done.stdout)
+    for name in ("objective", "lower_bound", "polar_upper", "polar_lower"):
+        assert found["certificate"][name] == pytest.approx(expected["certificate"][name], rel=1e-9), name
+
+
 def test_another_run_in_the_same_folder_is_refused(solved, data):
     folder, _ = solved
     before = files(folder)
@@ -186,14 +212,17 @@ def test_another_run_in_the_same_folder_is_refused(solved, data):
     assert files(folder) == before
 
 
+SMALL = ("--dtype", "float32", "--regularizer", "product_of_norms", "--norms", "l1,l2", "--quiet")
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        ("--map", "linear", "--optimizer", "adam", "--regularizer", "product_of_norms", "--quiet"),
-        ("--map", "linear", "--optimizer", "sgd", "--rate", "0.01", "--dtype", "float32", "--norms", "l1,l2"),
-        ("--map", "relu:3", "--widths", "2,2", "--loss", "huber:0.5"),
+        ("--map", "linear", "--optimizer", "sgd", "--rate", "0.01", *SMALL),
+        pytest.param(("--map", "linear", "--optimizer", "adam"), marks=pytest.mark.slow),
+        pytest.param(("--map", "relu:3", "--widths", "2,2", "--loss", "huber:0.5"), marks=pytest.mark.slow),
     ],
-    ids=["adam", "sgd", "deep"],
+    ids=["sgd", "adam", "deep"],
 )
 def test_options_reach_the_problem(options, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -118,9 +118,7 @@ def test_conjugate_is_infinite_outside_its_domain(loss, dtype):
     for factor in (1e3,) if loss.name.startswith("huber") else (-1.0, 1e3):
         bad = U.at[2, 1].set(factor * U[2, 1])
         assert loss.conjugate(bad, Y) == jnp.inf
-        assert rigorous.dual_value(loss.name, np.asarray(bad, np.float64), np.asarray(Y, np.float64))[0] == (
-            -np.inf
-        )
+        assert rigorous.dual_value(loss.name, np.asarray(bad, np.float64), np.asarray(Y, np.float64))[0] == (-np.inf)
 
 
 def test_huber_is_finite_up_to_its_threshold_on_both_sides(dtype):

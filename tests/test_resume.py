@@ -83,6 +83,7 @@ def counted(patch, limit):
     return count
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_any_checkpoint_ends_at_the_same_certificate(data, whole, tmp_path):
     """In this process, so that every moment can be tried."""
     expected, checkpoints = whole

@@ -70,10 +70,13 @@ class Certificate(NamedTuple):
             text += f"This is a global minimum to the precision of the computation ({float(self.resolution):.1g}). "
         else:
             text += f"So at most {_percent(gap)} of it can be gained. "
-        if over > 1:
-            text += f"A search found a direction with a polar of {over:.7g} lam: appending it goes down."
+        if over > 1 + 1e-4:
+            text += f"A search found a direction with a polar of {over:.5g} lam: appending it goes down."
         else:
-            text += f"A search found no direction to append (polar {over:.7g} lam; estimated gap {_percent(estimate)})."
+            text += (
+                f"A search found no direction whose polar stands out above lam (at most {over:.7g} lam; estimated gap "
+                f"{_percent(max(estimate, 0.0))})."
+            )
         return text
 
     def __str__(self) -> str:

@@ -104,13 +104,10 @@ def directions(
     count = effort.starts if known is None else 0
     pools = [params]
     if known is not None:
-        have = len(jax.tree.leaves(known)[0])
-        # Padding with zeros keeps the number of compiled shapes small; a zero subnetwork scores 0.
-        room = 1 << max(have - 1, 0).bit_length()
-        pools.append(jax.tree.map(lambda w: np.concatenate([w, np.zeros((room - have, *w.shape[1:]))]), known))
+        pools.append(steps.roomy(known))
     if count:
         pools.append(ascent.starts(problem.phi, params, X, key, count))
-    initial = jax.tree.map(lambda *ws: jnp.concatenate([jnp.asarray(w, U.dtype) for w in ws]), *pools)
+    initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
     found = _search(problem, U, X, initial, climbs=effort.climbs if count else 2)
     values = np.asarray(found.values)
     above = np.flatnonzero(values > floor)[: 4 * most if known is None else None]

@@ -41,7 +41,7 @@ def roomy(params: Params) -> Params:
     """The subnetworks as they are, followed by zeros up to a power of two, at least `ROOM`."""
     r = width(params)
     extra = max(ROOM, 1 << (r - 1).bit_length()) - r
-    return jax.tree.map(lambda w: jnp.concatenate([jnp.asarray(w), jnp.zeros((extra, *w.shape[1:]), w.dtype)]), params)
+    return jax.tree.map(lambda w: jnp.asarray(np.pad(np.asarray(w), [(0, extra)] + [(0, 0)] * (w.ndim - 1))), params)
 
 
 @jax.jit
@@ -147,7 +147,7 @@ def _added(problem: Problem, params: Params, slots: Array, candidates: Params, X
         return Z + t * Phi, (new, t)
 
     _, (added, t) = jax.lax.scan(add, predict(problem, params, X), candidates)
-    filled = jax.tree.map(lambda w, a: w.at[slots].set(a), params, added)
+    filled = jax.tree.map(lambda w, a: w.at[slots].set(a, mode="drop"), params, added)
     return filled, t
 
 
@@ -160,13 +160,15 @@ def append(problem: Problem, params: Params, candidates: Params, X: Inputs, Y: T
     Returns:
         The new weights and the number of subnetworks that entered.
     """
-    count, live = width(candidates), alive(params)
-    capacity, needed = len(live), int(live.sum()) + count
-    while capacity < needed:
+    count, live = width(candidates), int(alive(params).sum())
+    capacity = width(params)
+    while capacity < live + count:
         capacity *= 2
     params = pad(params, capacity)
-    slots = jnp.arange(count) + int(live.sum())
+    candidates = roomy(candidates)
+    # The zeros that round the number of candidates up write beyond the end, where JAX drops them.
+    slots = np.where(np.arange(width(candidates)) < count, live + np.arange(width(candidates)), capacity)
     dtype = jax.tree.leaves(params)[0].dtype
     candidates = jax.tree.map(lambda w: jnp.asarray(w, dtype), candidates)
-    params, t = _added(problem, params, slots, candidates, X, Y)
+    params, t = _added(problem, params, jnp.asarray(slots), candidates, X, Y)
     return params, int(np.count_nonzero(np.asarray(t)))

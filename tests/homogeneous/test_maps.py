@@ -135,9 +135,7 @@ def test_a_users_map_is_measured(dtype):
     with pytest.raises(ValueError, match=r"phi .* Expected: phi\(a w\) = a\^2 .* Received: degree 3 "):
         check(homogeneous.elemental(cp_factors, degree=2), params)
     pair = (params["a"], params["b"])
-    with pytest.raises(
-        ValueError, match=r"phi is not positively homogeneous.*relative departures up to [0-9.]+"
-    ):
+    with pytest.raises(ValueError, match=r"phi is not positively homogeneous.*relative departures up to [0-9.]+"):
         check(homogeneous.elemental(softplus_neuron, degree=3), pair)
 
 

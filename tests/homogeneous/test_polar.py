@@ -109,11 +109,11 @@ def test_exact_directions_attain_the_exact_value(phi, dx):
     bound = rigorous.polar_bound(kind, U, X, phi.slopes, phi.layers, None, ("l2",) * phi.layers, sizes)
     assert max(values) == pytest.approx(bound, rel=1e-10)
     norms = [np.linalg.norm(np.asarray(w).reshape(len(w), -1), axis=1) for w in jax.tree.leaves(found)]
-    np.testing.assert_allclose(np.prod(norms, axis=0), 1, rtol=1e-12)
+    np.testing.assert_allclose([n[np.argmax(values)] for n in norms], 1, rtol=1e-12)
     assert exact.directions(phi, kind, U, X, template, 10 * bound) is None
 
 
-@pytest.mark.parametrize("slopes", [(0.0, 1.0), (-0.3, 1.0)])
+@pytest.mark.parametrize("slopes", [(-0.3, 1.0)])
 def test_relaxation_agrees_with_its_rigorous_evaluation(slopes, dtype):
     """The differentiable value and the one with margins are the same number, for U of any size; fitting lowers it."""
     U, X = data(dtype, m=6, dx=3)
@@ -127,7 +127,7 @@ def test_relaxation_agrees_with_its_rigorous_evaluation(slopes, dtype):
         rtol = 2e-3 if dtype == jnp.float32 else 1e-8
         assert value == pytest.approx(float(bound(U * scale, at)), rel=rtol)
     numbers = {"loss": losses.squared, "slopes": slopes, "lam": 1.0, "U": U, "X": X, "Y": U}
-    *_, fitted = dual.ascend(**numbers, start=relaxation.initial(U, groups), joint=False, steps=60, unit=1.0)
+    *_, fitted = dual.ascend(**numbers, start=relaxation.initial(U, groups), joint=False, steps=60, unit=1.0, chunk=60)
     host = [np.asarray(a, np.float64) for a in (U, X)]
     better = rigorous.relaxation_bound(*host, slopes, relaxation.multipliers(U, slopes, fitted.coordinates))
     first = float(bound(U, relaxation.initial(U, groups)))

@@ -28,9 +28,7 @@ def test_objective_written_out(dtype):
     """f_r(W) as HV17 (17) has it, in NumPy."""
     params, X, Y = data(dtype)
     w1, w2, A, B = (np.asarray(a, np.float64) for a in (*params, X, Y))
-    expected = 0.5 * np.sum((activation((0.0, 1.0), A @ w1.T) @ w2 - B) ** 2) + 0.05 * (
-        np.sum(w1**2) + np.sum(w2**2)
-    )
+    expected = 0.5 * np.sum((activation((0.0, 1.0), A @ w1.T) @ w2 - B) ** 2) + 0.05 * (np.sum(w1**2) + np.sum(w2**2))
     value = objective(neurons(), params, X, Y)
     assert value.dtype == dtype
     np.testing.assert_allclose(value, expected, rtol=1e-5 if dtype == jnp.float32 else 1e-13)

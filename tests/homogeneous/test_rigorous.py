@@ -155,7 +155,9 @@ def case_for_cuts():
     return 8, np.where(np.arange(8) % 3 == 0, -1.0, 0.7)[:, None], X
 
 
-@pytest.mark.parametrize(("name", "condition", "multipliers"), broken_multipliers(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "condition", "multipliers"), broken_multipliers(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_broken_conditions_give_no_bound(name, condition, multipliers):
     """A negative mu, V or N, an asymmetric N, NaN, or too little slack: +inf, never a number."""
     _, U, X = case_for_cuts()
@@ -234,7 +236,9 @@ def test_arcs_see_small_peaks_between_samples_that_almost_coincide(distance):
 
 
 @hypothesis.settings(max_examples=60)
-@hypothesis.given(seed=seeds, n=st.integers(1, 8), k=st.integers(1, 8), scale=st.sampled_from([1e-200, 1e-12, 1.0, 1e12, 1e200]))
+@hypothesis.given(
+    seed=seeds, n=st.integers(1, 8), k=st.integers(1, 8), scale=st.sampled_from([1e-200, 1e-12, 1.0, 1e12, 1e200])
+)
 def test_spectral_norm(seed, n, k, scale):
     """Never below the largest singular value in rational arithmetic, and above it by rounding only."""
     rng = np.random.default_rng(seed)

@@ -163,7 +163,9 @@ class Report(NamedTuple):
     optimum: float
 
 
-def graded(family: Family, case: Instance, run: Run, evaluate: Any = None, tamper: Any = None, exact: bool = True) -> Report:
+def graded(
+    family: Family, case: Instance, run: Run, evaluate: Any = None, tamper: Any = None, exact: bool = True
+) -> Report:
     """Upper bound of the polar and lower bound of the minimum against the best that anybody finds."""
     m, dx = case.X.shape
     a, b = case.x_scale, case.y_scale
@@ -274,7 +276,9 @@ def test_bounds_are_never_wrong_at_length():
     assert len(reports) >= 2000
     polar, gap, optimum = (np.asarray(column) for column in zip(*reports, strict=True))
     optimum = optimum[np.isfinite(optimum)]
-    print(f"\n{len(reports)} instances; polar bound / search: smallest {polar.min():.12f}, median {np.median(polar):.4f}")
+    print(
+        f"\n{len(reports)} instances; polar bound / search: smallest {polar.min():.12f}, median {np.median(polar):.4f}"
+    )
     print(f"gap to the best objective: smallest {gap.min():.3g}, median {np.median(gap):.3g}")
     print(f"{len(optimum)} convex optima: smallest gap {optimum.min():.3g}, median {np.median(optimum):.3g}")
 
@@ -295,9 +299,7 @@ def test_a_broken_bound_is_caught():
     runs = solved(family, batch)
     broken = oracles.without("np.all(N >= 0)", rigorous.relaxation_bound)
     attack = partial(graded, family, tamper=negative_products, exact=False)
-    reports = [
-        attack(case, jax.tree.map(lambda a, k=k: a[k], runs), evaluate=broken) for k, case in enumerate(batch)
-    ]
+    reports = [attack(case, jax.tree.map(lambda a, k=k: a[k], runs), evaluate=broken) for k, case in enumerate(batch)]
     assert sum(r.polar < 1 - 1e-13 for r in reports) > len(batch) / 2
     assert sum(r.gap < -1e-12 for r in reports) >= 1
     # The real bound refuses those multipliers, every time.

@@ -51,7 +51,8 @@ def initial(U: Targets, groups: Array) -> Coordinates:
     c = 2 * V.shape[1]
     rows = jnp.linalg.norm(U, axis=1) / top
     # `bound` works with U of size 1; small cuts against U's own products are a good start.
-    N = 0.005 * (top / jnp.maximum(jnp.linalg.norm(U), jnp.finfo(U.dtype).tiny)) ** 2
+    size = jnp.linalg.norm(U)
+    N = 0.005 * jnp.where(size > 0, top / jnp.where(size > 0, size, 1), 1) ** 2
     return Coordinates(
         mu=jnp.log(jnp.maximum(rows, 1e-2)),
         Vz=V,
