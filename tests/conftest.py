@@ -4,10 +4,20 @@ float64, no silent promotion of dtypes or ranks, full matmul precision, and ever
 checked while it runs. A test that takes the fixture `dtype` runs twice: with x64 on, and again with x64 off.
 """
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots are written, never shown; subprocesses inherit it
+# Compiling is most of the time here, and small problems gain nothing from optimized code.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # The workers and the commands that tests start inherit one cache, which lives as long as this run.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="globopt-jax-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    _ = atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax

@@ -1,4 +1,4 @@
-"""Independent answers to compare the package with: NumPy float64, dense, slow, and none of the package's own formulas."""
+"""Independent answers to compare the package with: NumPy float64, dense, slow, none of the package's formulas."""
 
 import inspect
 import sys
@@ -94,8 +94,9 @@ def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: 
     elif name == "logistic":
         fit = cp.sum(cp.logistic(-cp.multiply(y, prediction)))
     else:
+        delta: Any = float(name.removeprefix("huber:"))
         # cvxpy's Huber function is t^2 near 0: twice ours.
-        fit = 0.5 * cp.sum(cp.huber(prediction - y, float(name.removeprefix("huber:"))))
+        fit = 0.5 * cp.sum(cp.huber(prediction - y, delta))
     problem = cp.Problem(cp.Minimize(fit + lam * penalty), constraints)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": short of these tolerances, not of ours

@@ -23,9 +23,7 @@ def pythagoras(key: jax.Array) -> claims.Outcome:
 
 def made_up(key: str, check=pythagoras) -> claims.Claim:
     """A claim of a paper that does not exist."""
-    return claims.Claim(
-        key=key, statement="`a^2 + b^2 = c^2`.", paper="Pythagoras", equation="I.47", check=check
-    )
+    return claims.Claim(key=key, statement="`a^2 + b^2 = c^2`.", paper="Pythagoras", equation="I.47", check=check)
 
 
 CLAIMS = (made_up("P1 Thm 1"), made_up("P1 Thm 10"), made_up("P2 Lemma 1"))
@@ -66,9 +64,7 @@ def test_a_check_can_be_vmapped_over_keys():
 
 def test_an_instance_depends_on_the_seed_and_the_key_alone():
     def residuals(seed, select=None):
-        return {
-            v.claim.key: float(np.asarray(v.outcome.control)) for v in claims.verify(seed, select, CLAIMS)
-        }
+        return {v.claim.key: float(np.asarray(v.outcome.control)) for v in claims.verify(seed, select, CLAIMS)}
 
     everything = residuals(3)
     assert len(set(everything.values())) == 3

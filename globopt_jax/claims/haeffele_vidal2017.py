@@ -109,7 +109,7 @@ def _low_degree(key: jax.Array) -> Outcome:
     size = 1e-2
 
     def rise(power: int) -> jax.Array:
-        """The objective's increment from zero to the weights times `size`, over size^3, as a sum without cancellation."""
+        """The objective's increment from zero to the weights times `size`, over size^3, without cancellation."""
         problem = homogeneous.Problem(phi, homogeneous.sum_of_powers(power), losses.squared, 1.0)
         fitted = homogeneous.predict(problem, params, X)
         matched = jnp.sum(jax.vmap(homogeneous.sum_of_powers(3))(params))

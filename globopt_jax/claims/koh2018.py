@@ -73,7 +73,7 @@ CLAIMS = (
     ),
     _claim(
         key="K18 Thm 3.5",
-        statement="A dual point in the polar ball bounds the objective of every width from below; one outside does not.",
+        statement="A dual point in the polar ball bounds the objective of every width; one outside it does not.",
         equation="Theorem 3.5, appendix A",
         check=_weak_duality,
     ),

@@ -87,9 +87,7 @@ def all_claims() -> tuple[Claim, ...]:
     claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
-        raise ValueError(
-            f"Expected every claim to have its own key. Received more than one {', '.join(twice)}."
-        )
+        raise ValueError(f"Expected every claim to have its own key. Received more than one {', '.join(twice)}.")
     return claims
 
 

@@ -97,9 +97,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
             arrays = {name: archive[name] for name in ("X", "Y") if name in found}
     except (zipfile.BadZipFile, EOFError, AttributeError, TypeError, ValueError) as error:
         # A .npy has no keys, a text is taken for a pickle, a truncated archive for anything.
-        raise ValueError(
-            f"Expected an .npz of numbers at {path}. Received something else: {error}"
-        ) from error
+        raise ValueError(f"Expected an .npz of numbers at {path}. Received something else: {error}") from error
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(

@@ -26,9 +26,7 @@ def load(root: pathlib.Path | None = None) -> Dataset:
     try:
         from sklearn.datasets import load_digits  # late: a second's import, for one data set
     except ImportError as error:
-        raise ImportError(
-            "Expected scikit-learn, which brings the digits: pip install 'globopt_jax[app]'"
-        ) from error
+        raise ImportError("Expected scikit-learn, which brings the digits: pip install 'globopt_jax[app]'") from error
     pixels, labels = load_digits(return_X_y=True)
     labels = np.asarray(labels)
     return Dataset(X=np.asarray(pixels, np.float64) / 16, Y=one_hot(labels), labels=labels)

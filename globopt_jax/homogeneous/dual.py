@@ -36,6 +36,7 @@ class Effort:
         groups: groups of samples for the cut columns (4 dy columns each).
         starts: starts of the multi-start ascent on the polar.
         climbs: steps of each of them.
+        target: the relative gap at which the work on the bound ends.
     """
 
     fixed: int
@@ -43,11 +44,12 @@ class Effort:
     groups: int
     starts: int
     climbs: int
+    target: float = 0.0
 
 
 EFFORTS = {
     "quick": Effort(fixed=150, joint=0, groups=1, starts=32, climbs=100),
-    "standard": Effort(fixed=600, joint=600, groups=1, starts=64, climbs=200),
+    "standard": Effort(fixed=600, joint=600, groups=1, starts=64, climbs=200, target=1e-4),
     "high": Effort(fixed=1500, joint=2500, groups=3, starts=256, climbs=300),
 }
 

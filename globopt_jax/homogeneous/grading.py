@@ -119,11 +119,13 @@ def refine(
                 coordinates = fitted.coordinates
                 best = grader.better(best, U, coordinates)
                 yield Refinement(best, "descent", U, fitted.state)
-    if grader.kind == "relaxation" and work.joint:
+    if grader.kind == "relaxation" and work.joint and float(best.relative_gap) > work.target:
         state = state if stage == "joint" else None
         for fitted in grader.fit(U, joint=True, start=coordinates, state=state):
             best = grader.better(best, fitted.U, fitted.coordinates)
             yield Refinement(best, "joint", U, fitted.state)
+            if float(best.relative_gap) <= work.target:
+                return
 
 
 class _Grader:

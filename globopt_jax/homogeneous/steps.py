@@ -48,10 +48,10 @@ def roomy(params: Params) -> Params:
 def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     """Balance the layers of every subnetwork and zero those that cost more than they are worth.
 
-    Balancing leaves phi as it is and a sum of powers not larger (arithmetic against geometric mean). Then, one after the
-    other, a subnetwork goes if ``<-G, phi> + 1/2 ||phi||^2 <= lam theta``: the losses have curvature at most 1, so that is a
-    descent. It covers ``phi = 0`` and ``theta > 0``, the case ``beta = -e_i`` of HV17 Theorem 2; at a local minimum
-    ``<-G, phi> = lam theta`` (K18 (A.10)), and nothing else goes.
+    Balancing leaves phi as it is and a sum of powers not larger (arithmetic against geometric mean). Then, one after
+    the other, a subnetwork goes if ``<-G, phi> + 1/2 ||phi||^2 <= lam theta``: the losses have curvature at most 1,
+    so that is a descent. It covers ``phi = 0`` and ``theta > 0``, the case ``beta = -e_i`` of HV17 Theorem 2; at a
+    local minimum ``<-G, phi> = lam theta`` (K18 (A.10)), and nothing else goes.
     """
     balance = getattr(problem.theta, "balance", None)
     balanced = params if balance is None else jax.vmap(balance)(params)

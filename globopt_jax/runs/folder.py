@@ -151,9 +151,7 @@ class RunFolder:
             ValueError: if an array takes the name of the meta.
         """
         if _META in arrays:
-            raise ValueError(
-                f"Expected any name but {_META!r}, which is the meta's. Received an array of that name."
-            )
+            raise ValueError(f"Expected any name but {_META!r}, which is the meta's. Received an array of that name.")
         self.write_arrays(_CHECKPOINT, {**arrays, _META: np.array(files.canonical_json(meta or {}))})
 
     def load_checkpoint(self) -> Checkpoint | None:
@@ -189,14 +187,10 @@ class RunFolder:
                     f"Received one with other files: {', '.join(sorted(foreign)[:5])}."
                 )
         elif difference := _difference(stored["config"], self.config):
-            raise ValueError(
-                f"Expected the configuration of the run in {self.path}. Received another: {difference}."
-            )
+            raise ValueError(f"Expected the configuration of the run in {self.path}. Received another: {difference}.")
 
 
-def default_folder(
-    config: Mapping[str, Any], parent: str | os.PathLike[str] = "globopt-runs"
-) -> pathlib.Path:
+def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "globopt-runs") -> pathlib.Path:
     """Name a folder by its configuration: the first 12 hex digits of the SHA-256 of its canonical JSON.
 
     Example:

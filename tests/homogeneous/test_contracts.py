@@ -1,5 +1,7 @@
 """What every array function promises: jit equals eager, vmap equals a loop, the dtype stays, nothing retraces."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,7 +125,7 @@ def test_array_function(name, dtype):
         assert jnp.all(jnp.isfinite(leaf))
     if dtype == jnp.float32:
         return  # rounding apart, the rest is the same program
-    close = {"rtol": 1e-9, "atol": 1e-10}
+    close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
     eager = f(*calls[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), eager, results[0])
     assert jax.tree.structure(eager) == jax.tree.structure(results[0])

@@ -1,5 +1,7 @@
 """Elemental maps: degrees, totals, special cases, and what is refused."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +40,10 @@ def softplus_neuron(w, X):
 def data(phi, dtype, r=3, m=5, dx=3, dy=2, hidden=4):
     """(params, X) of the dtype."""
     widths = (hidden,) * (phi.layers - 1) if isinstance(phi, homogeneous.DeepSubnetwork) else ()
-    params = phi.init(jax.random.key(0), r=r, dx=dx, dy=dy, widths=widths)
-    X = np.random.default_rng(1).normal(size=(m, dx))
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: phi.init(jax.random.key(0), r=r, dx=dx, dy=dy, widths=widths))
+    params = jax.tree.map(lambda w: rng.normal(size=w.shape), shapes)
+    X = rng.normal(size=(m, dx))
     return jax.tree.map(lambda w: jnp.asarray(w, dtype), params), jnp.asarray(X, dtype)
 
 
@@ -59,7 +63,7 @@ def test_output_and_total(phi, dtype):
     params, X = data(phi, dtype)
     one = [jax.tree.map(lambda w, i=i: w[i], params) for i in range(3)]
     expected = [numpy_output(phi, w, X) for w in one]
-    close = {"rtol": 1e-12, "atol": 1e-12} if dtype == jnp.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    close: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12} if dtype == jnp.float64 else {"rtol": 1e-4, "atol": 1e-5}
     U = jnp.asarray(np.random.default_rng(2).normal(size=expected[0].shape), dtype)
     everything = jax.jit(lambda w, all_of_them: (phi(w, X), phi.inner(w, U, X), phi.total(all_of_them, X)))
     output, inner, total = everything(one[1], params)

@@ -35,9 +35,9 @@ def assert_global(problem, X, Y, optimum, r, seed, tolerance=1e-6):
     assert_never_increases(found.trace)
 
 
-def assert_never_increases(trace, eps=np.finfo(np.float64).eps):
+def assert_never_increases(trace):
     objective = np.asarray(trace.objective)
-    assert np.all(np.diff(objective) <= 8 * eps * np.abs(objective[:-1]))
+    assert np.all(np.diff(objective) <= 8 * np.finfo(np.float64).eps * np.abs(objective[:-1]))
 
 
 @pytest.mark.parametrize("r", [1, 5])

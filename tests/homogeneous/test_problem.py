@@ -1,5 +1,7 @@
 """Problem, objective, the check of degrees, and everything bad that can come in."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from globopt_jax.homogeneous.problem import check_degrees, measured_degree, obje
 from tests.oracles import activation
 
 
-def neurons(lam=0.1, loss=losses.squared, theta=None):
+def neurons(lam: Any = 0.1, loss: losses.Loss = losses.squared, theta: Any = None) -> homogeneous.Problem:
     """The two-layer ReLU problem."""
     theta = homogeneous.sum_of_powers() if theta is None else theta
     return homogeneous.Problem(homogeneous.relu_neuron(), theta, loss, lam)
@@ -94,11 +96,10 @@ def test_mismatched_degrees_are_named(phi, theta, p, q, reason):
     with pytest.raises(ValueError, match=message):
         check_degrees(problem, params, jnp.ones((4, 3)))
     X, Y = np.ones((4, 3)), np.ones((4, 2))
-    for call in (homogeneous.certify, homogeneous.lam_max):
-        keyword = {"params": params} if call is homogeneous.lam_max else {}
-        positional = () if keyword else (params,)
-        with pytest.raises(ValueError, match=message):
-            call(problem, *positional, X, Y, **keyword)
+    with pytest.raises(ValueError, match=message):
+        homogeneous.certify(problem, params, X, Y)
+    with pytest.raises(ValueError, match=message):
+        homogeneous.lam_max(problem, X, Y, params=params)
     with pytest.raises(ValueError, match=message):
         homogeneous.minimize(problem, params, X, Y, key=jax.random.key(0))
 
@@ -150,7 +151,11 @@ def bad_inputs():
         ("dx", r"params: Expected: shapes \[\(r, 3\), \(r, 2\)\]", {"params": (np.ones((4, 2)), np.ones((4, 2)))}),
         ("layers", "params: Expected: shapes", {"params": (np.ones((4, 3)),) * 3}),
         ("labels", "one-hot", {**ce, "Y": np.arange(6)}),
-        ("label column", "rows of the probability simplex", {**ce, "Y": np.arange(6)[:, None]}),
+        (
+            "label column",
+            "rows of the probability simplex",
+            {**ce, "params": (np.ones((4, 3)), np.ones((4, 1))), "Y": np.arange(6)[:, None]},
+        ),
         ("0/1 signs", "every entry -1 or 1", {"problem": neurons(loss=losses.logistic), "Y": np.eye(6)[:, :2]}),
     ]
 
@@ -196,7 +201,7 @@ def test_float64_that_would_be_lost_is_announced():
     params, X, Y = data(jnp.float64)
     host = jax.tree.map(np.asarray, (params, X, Y))
     with jax.enable_x64(False), pytest.warns(UserWarning, match="jax.enable_x64"):
-        w, X, Y = check(neurons(), *host)
+        _, X, _ = check(neurons(), *host)
     assert X.dtype == jnp.float32
 
 

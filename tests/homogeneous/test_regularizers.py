@@ -1,5 +1,7 @@
 """Regularizers: values, degrees, balance, and derivatives at zero weights."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def kernels(K, dtype, seed=0):
     """K random kernels of one subnetwork."""
     rng = np.random.default_rng(seed)
     dims = [3, 2, 4, 3, 2][: K + 1]
-    return [jnp.asarray(rng.normal(size=s), dtype) for s in zip(dims[:-1], dims[1:], strict=True)]
+    return [jnp.asarray(rng.normal(size=s), dtype) for s in itertools.pairwise(dims)]
 
 
 @every_norm

@@ -1,5 +1,6 @@
 """The rigorous module, attacked: true inequalities for ANY multipliers, and no value where a condition is broken."""
 
+import itertools
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -298,7 +299,7 @@ def test_product_bound_is_sound(K, norm, seed, slopes, hidden):
     """No subnetwork of K layers with unit norms exceeds it, random ones and ones climbed from them."""
     rng, U, X = instance(seed, (5, 3, 2))
     dims = [3, *[hidden] * (K - 1), 2]
-    sizes = [a * b for a, b in zip(dims[:-1], dims[1:], strict=True)]
+    sizes = [a * b for a, b in itertools.pairwise(dims)]
     bound = rigorous.polar_bound("product", U, X, slopes, K, None, (norm,) * K, sizes)
     order = {"l1": 1, "l2": 2, "linf": np.inf}[norm]
 
@@ -310,7 +311,7 @@ def test_product_bound_is_sound(K, norm, seed, slopes, hidden):
 
     best = -np.inf
     for _ in range(4):
-        kernels = [rng.normal(size=s) for s in zip(dims[:-1], dims[1:], strict=True)]
+        kernels = [rng.normal(size=s) for s in itertools.pairwise(dims)]
         now = value(kernels)
         for step in np.geomspace(1, 1e-2, 40):
             moved = [k + step * rng.normal(size=k.shape) * np.abs(k).max() for k in kernels]
