@@ -26,7 +26,7 @@ import optax
 from globopt_jax import datasets, homogeneous, losses, plotting
 
 ROWS = int(os.environ.get("GLOBOPT_NOTEBOOK_ROWS", "500"))  # the tests take fewer
-EFFORT = "standard" if ROWS >= 500 else "quick"
+EFFORT = os.environ.get("GLOBOPT_NOTEBOOK_EFFORT", "standard")
 jax.config.update("jax_enable_x64", True)
 
 X, Y, labels = datasets.load("digits")

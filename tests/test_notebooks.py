@@ -16,6 +16,7 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("GLOBOPT_NOTEBOOK_ROWS", "40")
+    monkeypatch.setenv("GLOBOPT_NOTEBOOK_EFFORT", "quick")
     # A notebook is written for JAX as most people have it.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         _ = runpy.run_path(str(path))

@@ -36,6 +36,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
             raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
     _check_shapes(problem, host, tree)
     check_lam(problem.lam)
+    if np.ndim(problem.lam):
+        raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
     problem.loss.check_targets(host["Y"])
     dtype = _dtype([a for _, a in named])
     arrays = [jnp.asarray(a, dtype) for _, a in named]

@@ -44,8 +44,10 @@ def slopes_of(activation: Activation) -> tuple[float, float]:
             f"(negative, positive). Received: {activation!r}, which is not positively homogeneous, so no degree "
             "exists and zero subnetworks certify nothing."
         )
-    negative, positive = activation
-    return float(negative), float(positive)
+    negative, positive = (float(slope) for slope in activation)
+    if not (abs(negative) < float("inf") and abs(positive) < float("inf")) or negative == positive == 0:
+        raise ValueError(f"activation: Expected: two finite slopes, not both 0. Received: {activation!r}.")
+    return negative, positive
 
 
 def act(slopes: tuple[float, float], a: Array) -> jax.Array:
@@ -249,7 +251,7 @@ def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elementa
         ValueError: degree is not a number > 0.
 
     >>> import jax.numpy as jnp
-    >>> cp = elemental(lambda w, X: (X @ w[0])[:, None] * w[1] * w[2], degree=3)
+    >>> cp = elemental(lambda w, X: jnp.outer(X @ w[0], w[1] * w[2]), degree=3)
     >>> cp([jnp.ones(2), jnp.ones(1), jnp.ones(1)], jnp.ones((4, 2))).shape
     (4, 1)
     """

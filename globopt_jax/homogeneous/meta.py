@@ -96,12 +96,12 @@ def directions(
 ) -> Directions:
     """The polar's best directions at U: exact ones where they are known, else a multi-start ascent."""
     kind = bound_kind(problem, X.shape[1])
-    known = (
-        exact.directions(problem.phi, kind, np.asarray(U), np.asarray(X), params, 0.0)
-        if kind in ("linear", "arcs")
-        else None
-    )
-    count = effort.starts if known is None else 0
+    known, settled = None, False
+    if kind in ("linear", "arcs"):
+        known = exact.directions(problem.phi, problem.theta, kind, np.asarray(U), np.asarray(X), params, 0.0)
+        norms = problem.theta.layer_norms(jax.tree.map(lambda w: w[0], params))  # pyright: ignore[reportAttributeAccessIssue]
+        settled = set(norms) == {"l2"} or (kind == "linear" and "l1" in norms and len(norms) == 2)
+    count = 0 if known is not None and settled else effort.starts
     pools = [params]
     if known is not None:
         pools.append(steps.roomy(known))
@@ -110,13 +110,11 @@ def directions(
     initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
     found = _search(problem, U, X, initial, climbs=effort.climbs if count else 2)
     values = np.asarray(found.values)
-    above = np.flatnonzero(values > floor)[: 4 * most if known is None else None]
+    above = np.flatnonzero(values > floor)[: 4 * most if count else None]
     if not len(above):
         return Directions(float(found.value), None)
     candidates = jax.tree.map(lambda w: np.asarray(w)[above], found.params)
-    chosen = (
-        _distinct(problem, candidates, X, most) if known is None else np.arange(len(above))[: max(most, len(values))]
-    )
+    chosen = _distinct(problem, candidates, X, most) if count else np.arange(len(above))
     return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates))
 
 

@@ -406,8 +406,9 @@ def lower_bound(
     value, moved = dual_value(problem["loss"], V, Y)
     slopes, norms, sizes = tuple(problem["slopes"]), problem["norms"], problem["sizes"]
     bound = polar_bound(problem["bound"], V, X, slopes, problem["layers"], multipliers, norms, sizes)
-    if moved > 0 and math.isfinite(bound):
-        bound += moved * polar_bound("product", np.ones((1, 1)), X, slopes, problem["layers"], None, norms, sizes)
+    if moved > 0:
+        slope = max(abs(slopes[0]), abs(slopes[1])) ** (problem["layers"] - 1)
+        bound += moved * slope * spectral_norm(X) * _norm_factor(norms, sizes) * (1 + 1e-14)
     return (value if bound <= problem["lam"] else -math.inf), bound
 
 

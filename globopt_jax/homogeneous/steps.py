@@ -70,6 +70,12 @@ def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), tidied, params)
 
 
+@jax.jit
+def _each(problem: Problem, params: Params, X: Inputs) -> tuple[Array, Array]:
+    """The output of every subnetwork, flat (r, m dy), and its penalty (r,)."""
+    return jax.lax.map(lambda w: problem.phi(w, X).ravel(), params), penalty(problem, params)
+
+
 def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     """Zero subnetworks along linear dependences of their outputs, until the outputs are independent.
 
@@ -80,12 +86,11 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     """
     # theta = 0 means phi = 0 (one layer of a product of norms is zero): no cost to divide by, and zeroed below.
     living = alive(params)
-    keep = np.flatnonzero(living & (np.asarray(penalty(problem, params)) > 0))
+    each, costs = (np.asarray(a, np.float64) for a in _each(problem, params, X))
+    keep = np.flatnonzero(living & (costs > 0))
     if living.sum() < 2 or not len(keep):
         return params
-    live = jax.tree.map(lambda w: w[keep], params)
-    outputs = np.asarray(jax.lax.map(lambda w: problem.phi(w, X), live), np.float64).reshape(len(keep), -1).T
-    theta = np.asarray(penalty(problem, live), np.float64)
+    outputs, theta = each[keep].T, costs[keep]
     eps = float(jnp.finfo(jax.tree.leaves(params)[0].dtype).eps)
     # Columns phi_i / theta_i: a null vector g of them is g_i = beta_i theta_i, so sum g is what the penalty changes by.
     R = np.linalg.qr(outputs / theta, mode="r")

@@ -184,3 +184,20 @@ def test_zero_is_optimal_above_lam_max():
     assert float(found.certificate.objective) == pytest.approx(0.5 * float(np.sum(Y**2)), rel=1e-9)
     assert float(found.certificate.relative_gap) <= 1e-9
     assert steps.alive(found.params).sum() == 0
+
+
+@pytest.mark.parametrize("theta", [homogeneous.sum_of_powers(norms="l1"), homogeneous.product_of_norms("l1")])
+def test_l1_norms_come_near_the_entrywise_soft_threshold_and_say_how_near(theta):
+    """With l1 norms of both layers Omega is the sum of absolute entries: the optimum thresholds Y entry by entry."""
+    Y = np.random.default_rng(3).normal(size=(5, 4))
+    lam = 0.5
+    kept = np.maximum(np.abs(Y) - lam, 0)
+    optimum = 0.5 * np.sum((np.abs(Y) - kept) ** 2) + lam * np.sum(kept)
+    problem = homogeneous.Problem(homogeneous.rank_one(), theta, losses.squared, lam)
+    start = problem.phi.init(jax.random.key(0), r=3, dx=5, dy=4)
+    options = {"effort": homogeneous.Effort(20, 0, 1, 16, 60), "inner": 200}
+    found = homogeneous.minimize(problem, start, np.eye(5), Y, key=jax.random.key(1), **options)
+    assert float(found.certificate.lower_bound) <= optimum * (1 + 1e-12)
+    assert float(found.certificate.objective) == pytest.approx(optimum, rel=1e-3)
+    assert float(found.certificate.gap) >= float(found.certificate.objective) - optimum - 1e-12
+    assert_never_increases(found.trace)

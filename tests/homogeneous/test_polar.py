@@ -103,7 +103,7 @@ def test_exact_directions_attain_the_exact_value(phi, dx):
     U, X = (np.asarray(a) for a in data(jnp.float64, dx=dx))
     kind = bound_kind(problem_of(phi), dx)
     template = phi.init(jax.random.key(0), r=1, dx=dx, dy=2)
-    found = exact.directions(phi, kind, U, X, template, 0.0)
+    found = exact.directions(phi, homogeneous.sum_of_powers(), kind, U, X, template, 0.0)
     values = [
         float(np.sum(U * np.asarray(phi(jax.tree.map(lambda w, i=i: jnp.asarray(w[i]), found), jnp.asarray(X)))))
         for i in range(len(jax.tree.leaves(found)[0]))
@@ -113,7 +113,7 @@ def test_exact_directions_attain_the_exact_value(phi, dx):
     assert max(values) == pytest.approx(bound, rel=1e-10)
     norms = [np.linalg.norm(np.asarray(w).reshape(len(w), -1), axis=1) for w in jax.tree.leaves(found)]
     np.testing.assert_allclose([n[np.argmax(values)] for n in norms], 1, rtol=1e-12)
-    assert exact.directions(phi, kind, U, X, template, 10 * bound) is None
+    assert exact.directions(phi, homogeneous.sum_of_powers(), kind, U, X, template, 10 * bound) is None
 
 
 @pytest.mark.parametrize("slopes", [(-0.3, 1.0)])

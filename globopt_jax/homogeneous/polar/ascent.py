@@ -30,7 +30,9 @@ def normalize(theta: Regularizer, weights: Weights) -> Weights:
     if hasattr(theta, "balance"):
         weights = theta.balance(weights)  # pyright: ignore[reportAttributeAccessIssue]
     size = theta(weights)
-    degree = theta.degree or 1
+    if theta.degree is None:
+        raise ValueError("theta: Expected: a regularizer bound to a map (`Problem` does it, or theta.bind(phi)).")
+    degree = theta.degree
     factor = jnp.where(size > 0, jnp.where(size > 0, size, 1) ** (-1 / degree), 1)
     return jax.tree.map(lambda w: w * factor, weights)
 

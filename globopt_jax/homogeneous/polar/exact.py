@@ -17,17 +17,23 @@ from globopt_jax.shapes import Params
 __all__ = ["directions"]
 
 
-def directions(phi: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Params, floor: float) -> Params | None:
+def directions(
+    phi: Any, theta: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Params, floor: float
+) -> Params | None:
     """Subnetworks of unit norms whose ``<U, phi(w)>`` exceeds `floor`, best first; None where none is known.
 
     Args:
-        phi: a neuron or a deep subnetwork with l2 norms.
+        phi, theta: a neuron or a deep subnetwork, and its regularizer. The directions maximize for l2 norms, and for
+            linear neurons with an l1 norm; for other norms they are good places to start a search from.
         kind: the kind of bound (`rigorous.BOUNDS`): linear or arcs.
         U: (m, dy). X: (m, dx).
         template: stacked weights of the shape wanted.
     """
     U, X = np.asarray(U, np.float64), np.asarray(X, np.float64)
-    if kind == "linear" and phi.layers > 1:
+    norms = theta.layer_norms(jax.tree.map(lambda w: w[0], template))
+    if kind == "linear" and len(norms) == 2 and "l1" in norms and isinstance(phi, Neuron):
+        first, last = _along_coordinates(X.T @ U * phi.slopes[1], norms, floor)
+    elif kind == "linear" and phi.layers > 1:
         left, sigma, right = np.linalg.svd(X.T @ U * abs(phi.slopes[1]) ** (phi.layers - 1), full_matrices=False)
         keep = sigma > floor
         first, last = left.T[keep], right[keep] * np.sign(phi.slopes[1]) ** (phi.layers - 1)
@@ -48,6 +54,22 @@ def directions(phi: Any, kind: str, U: np.ndarray, X: np.ndarray, template: Para
     if not len(first):
         return None
     return _embedded(phi, first, last, template)
+
+
+def _along_coordinates(M: np.ndarray, norms: tuple[str, ...], floor: float) -> tuple[np.ndarray, np.ndarray]:
+   
+    """``max w1^T M w2``
+    where one of the norms is
+    l1: w of that layer is a coordinate vector, the other its best reply.""" if norms[0] != "l1":
+        last, first = _along_coordinates(M.T, norms[::-1], floor)
+        return first, last
+    replies = {"l1": np.eye(M.shape[1])[np.abs(M).argmax(axis=1)] * np.sign(M), "l2": M, "linf": np.sign(M)}[norms[1]]
+    sizes = {"l1": 1.0, "l2": np.linalg.norm(M, axis=1, keepdims=True), "linf": 1.0}[norms[1]]
+    replies = replies / np.where(sizes == 0, 1.0, sizes)
+    values = (M * replies).sum(axis=1)
+    order = np.argsort(-values)
+    order = order[values[order] > floor]
+    return np.eye(len(M))[order], replies[order]
 
 
 def _embedded(phi: Any, first: np.ndarray, last: np.ndarray, template: Params) -> Params:
