@@ -56,7 +56,7 @@ def descend(
         return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, p))
 
     leaves = jax.tree.leaves(params)
-    living = sum(jnp.any(w != 0, axis=tuple(range(1, w.ndim))).astype(jnp.int32) for w in leaves) > 0
+    living = jnp.any(jnp.stack([jnp.any(w != 0, axis=tuple(range(1, w.ndim))) for w in leaves]), axis=0)
 
     def value_and_grad(p: Params) -> tuple[Scalar, Params]:
         value, g = jax.value_and_grad(f)(p)

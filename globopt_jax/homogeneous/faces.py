@@ -164,7 +164,7 @@ def polish(
         rows = jnp.arange(S.shape[0])
         release = ready & (violation[rows, worst] > 1e-7)
         side = jnp.where(above[rows, worst] > below[rows, worst], 1, -1).astype(S.dtype)
-        S = S.at[rows, worst].set(jnp.where(release, side, S[rows, worst]))
+        S = jnp.asarray(S).at[rows, worst].set(jnp.where(release, side, S[rows, worst]))
         P, _ = on_face(S)
         d = newton_direction(S, P, (w1, w2))
         # Where the step would cross kinks: the nearest ones are candidates for landing.
@@ -191,7 +191,7 @@ def polish(
         S = S.at[unit, sample].set(jnp.where(landing, 0, S[unit, sample]))
         # What rounding leaves of x_j . w1 goes, so that the activation there is exactly the kink's.
         rest = jnp.where(landing, jnp.sum(unit_rows[sample] * w1[unit]), 0)
-        w1 = w1.at[unit].add(-rest * unit_rows[sample])
+        w1 = jnp.asarray(w1).at[unit].add(-rest * unit_rows[sample])
         value = true_value(w1, w2)
         gain = value < state.value - 4 * eps * jnp.abs(state.value)
         still = jnp.where(gain | jnp.any(release), 0, state.still + 1)

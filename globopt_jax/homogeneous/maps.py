@@ -139,7 +139,7 @@ class DeepSubnetwork:
         """`total` with rounded kinks; subnetworks that are zero stay without effect."""
 
         def features(weights: Weights) -> jax.Array:
-            Z = X
+            Z = jnp.asarray(X)
             for kernel in weights[:-1]:
                 Z = smooth_act(self.slopes, _dot(Z, kernel), width)
             return Z

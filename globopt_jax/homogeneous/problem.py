@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.losses import Loss
-from globopt_jax.shapes import ElementalMap, Inputs, Params, Regularizer, Scalar, Targets, Weights
+from globopt_jax.shapes import Inputs, Params, Regularizer, Scalar, Targets, Weights
 
 __all__ = ["Problem", "check_degrees", "measured_degree", "objective", "penalty", "predict", "width"]
 
@@ -36,7 +36,7 @@ class Problem:
     2
     """
 
-    phi: ElementalMap = field(metadata={"static": True})
+    phi: Any = field(metadata={"static": True})  # an ElementalMap; the catalogue's have more, such as init
     theta: Regularizer = field(metadata={"static": True})
     loss: Loss = field(metadata={"static": True})
     lam: Any

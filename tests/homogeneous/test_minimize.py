@@ -18,10 +18,10 @@ def scalar_problem(seed, m=None):
     X, noise = rng.normal(size=(m, 2)), rng.normal(size=(m, 1))
     teacher = np.maximum(X @ [1, 0.5], 0) - np.maximum(X @ [-0.3, 0.8], 0)
     Y = noise if seed % 2 else teacher[:, None] + 0.1 * noise
-    make = [homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared]
-    one = make[0].init(jax.random.key(0), r=1, dx=2, dy=1)
-    top = homogeneous.lam_max(homogeneous.Problem(*make, 1.0), X, Y, params=one)
-    return homogeneous.Problem(*make, 0.1 * float(top.lower)), X, Y
+    phi, theta = homogeneous.relu_neuron(), homogeneous.sum_of_powers()
+    one = phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    top = homogeneous.lam_max(homogeneous.Problem(phi, theta, losses.squared, 1.0), X, Y, params=one)
+    return homogeneous.Problem(phi, theta, losses.squared, 0.1 * float(top.lower)), X, Y
 
 
 def assert_global(problem, X, Y, optimum, r, seed, tolerance=1e-6):

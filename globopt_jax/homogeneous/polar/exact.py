@@ -57,10 +57,8 @@ def directions(
 
 
 def _along_coordinates(M: np.ndarray, norms: tuple[str, ...], floor: float) -> tuple[np.ndarray, np.ndarray]:
-   
-    """``max w1^T M w2``
-    where one of the norms is
-    l1: w of that layer is a coordinate vector, the other its best reply.""" if norms[0] != "l1":
+    """``max w1^T M w2`` where a norm is l1: coordinate vectors in that layer, the best reply in the other."""
+    if norms[0] != "l1":
         last, first = _along_coordinates(M.T, norms[::-1], floor)
         return first, last
     replies = {"l1": np.eye(M.shape[1])[np.abs(M).argmax(axis=1)] * np.sign(M), "l2": M, "linf": np.sign(M)}[norms[1]]
