@@ -130,3 +130,23 @@ def test_a_key_is_given_once(monkeypatch):
     monkeypatch.setattr(registry.importlib, "import_module", lambda _: Paper)
     with pytest.raises(ValueError, match="more than one A 1"):
         claims.all_claims()
+
+
+#: Claims whose instance needs no training, tried in every run; the others take longer.
+AT_ONCE = ("HV17 Def degree", "HV17 Thm 2 reduction", "HV17 Prop 2 lower", "HV17 Prop 2 higher", "K18 (A.2)")
+
+
+def assert_it_holds(claim):
+    (verdict,) = claims.verify(0, claims=[claim])
+    assert bool(verdict.outcome.holds), verdict
+
+
+@pytest.mark.parametrize("claim", [c for c in claims.all_claims() if c.key in AT_ONCE], ids=lambda claim: claim.key)
+def test_a_claim_holds_and_its_control_fails(claim):
+    assert_it_holds(claim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [c for c in claims.all_claims() if c.key not in AT_ONCE], ids=lambda claim: claim.key)
+def test_a_claim_about_training_holds_and_its_control_fails(claim):
+    assert_it_holds(claim)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -56,7 +57,8 @@ def verify(verdicts: Iterator[claims.Verdict], *, json: bool, quiet: bool) -> bo
         right = name in ("residual", "tolerance", "control", "seconds")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "statement")
     records: list[dict[str, Any]] = []
-    with Live(table, console=console, auto_refresh=False) as live:
+    # The claims' residuals mean most in float64; in float32 they hold to what it resolves.
+    with jax.enable_x64(True), Live(table, console=console, auto_refresh=False) as live:
         for verdict in verdicts:
             record = _record(verdict)
             records.append(record)
