@@ -207,7 +207,8 @@ class _Grader:
             upper = min(polar, crude, float(old.polar_upper))
             # Two searches' rounding apart, no search exceeds a bound.
             old = old._replace(
-                polar_upper=_number(max(upper, 0.0)), polar_lower=_number(min(float(old.polar_lower), upper))
+                polar_upper=_number(max(upper, 0.0)),
+                polar_lower=_number(_within(float(old.polar_lower), upper, float(old.resolution))),
             )
         V = self._scaled_down(U64, polar)
         s = 0.0 if V is None else V[1]
@@ -217,7 +218,7 @@ class _Grader:
         bound, _ = rigorous.lower_bound(self.plain, V[0], multipliers, self.X64, self.Y64)
         if not bound > float(old.lower_bound):
             return old
-        bound = min(bound, self.objective)  # at a global minimum the two may cross by rounding of the objective
+        bound = _within(bound, self.objective, 1e-9)  # at a global minimum the two may cross by rounding
         return old._replace(
             lower_bound=_number(bound),
             gap=_number(self.objective - bound),
@@ -306,6 +307,11 @@ class _Grader:
         ):
             params = progress.params
         return _gradient(self.problem, params, self.X, self.Y)
+
+
+def _within(lower: float, upper: float, tolerance: float) -> float:
+    """`lower`, at most `upper` where they cross by rounding alone; a real contradiction stays to be seen."""
+    return min(lower, upper) if lower <= upper + tolerance * abs(upper) else lower
 
 
 def _number(value: float) -> np.ndarray:
