@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from globopt_jax.homogeneous.problem import Problem, objective, penalty
+from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.shapes import Inputs, Params, Scalar, Targets
 
 __all__ = ["Descent", "default_optimizer", "descend"]
@@ -57,9 +58,12 @@ def descend(
 
     leaves = jax.tree.leaves(params)
     living = jnp.any(jnp.stack([jnp.any(w != 0, axis=tuple(range(1, w.ndim))) for w in leaves]), axis=0)
+    kinked = isinstance(problem.theta, Layered) and not problem.theta.smooth(params)
 
     def value_and_grad(p: Params) -> tuple[Scalar, Params]:
         value, g = jax.value_and_grad(f)(p)
+        # An l1 norm's zeros and an l-inf norm's ties hold on: across them the line search would find no step.
+        g = jax.vmap(problem.theta.face)(params, g) if kinked else g  # pyright: ignore[reportAttributeAccessIssue]
         # Zero subnetworks stay zero, also where a user's map has no derivative there.
         return value, jax.tree.map(lambda a: jnp.where(living.reshape(-1, *[1] * (a.ndim - 1)), a, 0), g)
 

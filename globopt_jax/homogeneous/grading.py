@@ -384,4 +384,5 @@ def lam_max(
         for fitted in grader.fit(grader.U, joint=False):
             certificate = grader.better(certificate, grader.U, fitted.coordinates, own=True)
     upper = float(certificate.polar_upper)
-    return LamMax(_number(min(max(found.polar, float(certificate.polar_lower)), upper)), _number(upper))
+    lower = max(found.polar, float(certificate.polar_lower))
+    return LamMax(_number(_within(lower, upper, float(certificate.resolution))), _number(upper))

@@ -19,9 +19,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     """Check everything that can be wrong with a problem and its data; hand back arrays of one dtype.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam that is not > 0, targets that the loss does not know,
-        degrees
-            that differ.
+        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish, lam that is not > 0,
+            targets that the loss does not know, degrees that differ.
         TypeError: arrays that are not real numbers.
     """
     leaves, tree = jax.tree.flatten(params)
@@ -34,12 +33,15 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
             bad = int(array.size - np.isfinite(array).sum())
             first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
             raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
+    _check_data(host["X"], host["Y"])
+    problem.loss.check_targets(host["Y"])
     _check_shapes(problem, host, tree)
     check_lam(problem.lam)
     if np.ndim(problem.lam):
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
-    problem.loss.check_targets(host["Y"])
     dtype = _dtype([a for _, a in named])
+    for name, array in host.items():
+        _check_range(name, array, dtype, tiny=name in ("X", "Y"))
     arrays = [jnp.asarray(a, dtype) for _, a in named]
     params = jax.tree.unflatten(tree, arrays[2:])
     check_degrees(problem, params, arrays[0])
@@ -60,11 +62,26 @@ def _dtype(arrays: list[Any]) -> Any:
     return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
 
 
-def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
-    X, Y = host["X"], host["Y"]
+def _check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None:
+    """Squares and products of the data must neither overflow nor vanish in the dtype computed in."""
+    info = jnp.finfo(dtype)
+    low, high = 1e4 * float(info.tiny) ** 0.5 if tiny else 0.0, 1e-4 * float(info.max) ** 0.5
+    size = float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
+    if size > high or 0 < size < low:
+        raise ValueError(
+            f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {info.dtype}; scale the "
+            f"data. Received: {size:.3g}."
+        )
+
+
+def _check_data(X: np.ndarray, Y: np.ndarray) -> None:
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
         hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
         raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+
+
+def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
+    X, Y = host["X"], host["Y"]
     weights = [host[f"params[{k}]"] for k in range(tree.num_leaves)]
     if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
         raise ValueError(

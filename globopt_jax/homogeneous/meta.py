@@ -17,6 +17,7 @@ from globopt_jax.homogeneous import descent, faces, steps
 from globopt_jax.homogeneous.dual import Effort, scaled
 from globopt_jax.homogeneous.polar import ascent, bound_kind, exact
 from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["EVENTS", "Directions", "Progress", "Trace", "directions", "iterate"]
@@ -28,6 +29,7 @@ EVENTS = (
     "tidy: layers balanced, subnetworks without effect zeroed",
     "polish: Newton steps within the activation cells",
     "smooth: descent with the kinks rounded, less and less",
+    "refit: the best scales of all subnetworks",
     "reduce: subnetworks zeroed along a linear dependence of their outputs",
     "escape: a direction with polar above lam was found",
     "append: subnetworks added along the polar's best directions",
@@ -38,15 +40,15 @@ EVENTS = (
 #: The largest r m (dx + dy) at which `faces.polish` runs after each descent.
 NEWTON_LIMIT = 3e5
 
-START, DESCENT, TIDY, POLISH, SMOOTH, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
+START, DESCENT, TIDY, POLISH, SMOOTH, REFIT, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
 
 
 class Trace(NamedTuple):
     """What happened, a row a step: event codes, outer steps, widths, objectives, polars over lam, gaps, seconds.
 
     ``polar`` is the best value of <-G, phi> over theta found so far at the outer step, divided by lam: a search
-    result (a lower bound), 0 before the first search. ``gap_estimate`` is relative and rests on that search; inf
-    before the first one.
+    result (a lower bound), 0 before the first search. ``gap_estimate`` is relative: the objective of the row against
+    the lower bound that would hold if the last search had found the polar; inf before the first search.
     """
 
     event: Array
@@ -166,12 +168,10 @@ def _activity(problem: Problem, params: Params, X: Inputs) -> Array:
 
 
 @jax.jit
-def _gap(problem: Problem, G: Targets, Y: Targets, value: Array, polar: Array) -> Array:
-    """The relative gap if the polar at -G were `polar`."""
-    lam = jnp.asarray(problem.lam, G.dtype)
-    _, bound = scaled(problem.loss, G, Y, polar, lam)
-    bound = jnp.maximum(bound, -problem.loss.conjugate(jnp.zeros_like(Y), Y))
-    return (value - bound) / jnp.maximum(jnp.abs(value), jnp.finfo(G.dtype).tiny)
+def _bound(problem: Problem, G: Targets, Y: Targets, polar: Array) -> Array:
+    """The lower bound of the objective if the polar at -G were `polar`."""
+    _, bound = scaled(problem.loss, G, Y, polar, jnp.asarray(problem.lam, G.dtype))
+    return jnp.maximum(bound, -problem.loss.conjugate(jnp.zeros_like(Y), Y))
 
 
 def iterate(
@@ -205,10 +205,14 @@ def iterate(
     rows: list[tuple[Any, ...]] = [] if trace is None else list(zip(*trace, strict=True))
     began = time.monotonic() - (float(rows[-1][-1]) if rows else 0.0)
     value, G = _state(problem, params, X, Y)
-    polar, gap = (float(rows[-1][4]), float(rows[-1][5])) if rows else (0.0, float("inf"))
-    first = int(rows[-1][1]) if rows else 0
+    polar, bound, first = 0.0, float("-inf"), 0
+    if rows:
+        last = Trace(*rows[-1])
+        polar, bound = float(last.polar), float(last.objective - last.gap_estimate * abs(last.objective))
+        first = int(last.outer) + (int(last.event) == APPEND)
 
     def record(event: int, k: int) -> Progress:
+        gap = (float(value) - bound) / max(abs(float(value)), np.finfo(np.float64).tiny)
         rows.append((event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began))
         columns = [np.asarray(c) for c in zip(*rows, strict=True)]
         return Progress(params, Trace(*columns), event >= OPTIMAL)
@@ -254,13 +258,17 @@ def iterate(
                     new = descent.descend(problem, params, X, Y, **arguments, width=width).params
                 if accept(new) and float(value) < before:
                     yield record(POLISH if newton else SMOOTH, k)
+        if not (isinstance(problem.theta, Layered) and problem.theta.smooth(params)):
+            before = float(value)
+            if accept(steps.refit(problem, params, X, Y)) and float(value) < before:
+                yield record(REFIT, k)
         count = int(steps.alive(params).sum())
         if accept(steps.reduce(problem, params, X)) and int(steps.alive(params).sum()) < count:
             yield record(REDUCE, k)
         params = steps.pad(params, len(steps.alive(params)))
         look = directions(problem, params, -G, X, jax.random.fold_in(key, k), effort, floor=lam * (1 + tolerance))
         polar = look.polar / lam
-        gap = float(_gap(problem, G, Y, value, jnp.asarray(look.polar, Y.dtype)))
+        bound = float(_bound(problem, G, Y, jnp.asarray(look.polar, Y.dtype)))
         if look.candidates is None:
             yield record(OPTIMAL, k)
             return

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from globopt_jax.shapes import ElementalMap, Scalar, Weights
 
-__all__ = ["CustomRegularizer", "ProductOfNorms", "SumOfPowers", "norm", "norm_power", "product_of_norms"]
-__all__ += ["regularizer", "sum_of_powers"]
+__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "SumOfPowers", "best_reply", "norm", "norm_power"]
+__all__ += ["product_of_norms", "regularizer", "sum_of_powers"]
 
 NORMS = ("l1", "l2", "linf")
 
@@ -40,6 +40,30 @@ def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
     return jnp.sum(w * w) if (kind, p) == ("l2", 2) else norm(kind, w) ** p
 
 
+def best_reply(kind: str, g: jax.Array) -> jax.Array:
+    """A maximizer of ``<g, w>`` over ``norm(kind, w) <= 1``: a coordinate vector (l1), g itself (l2), signs (l-inf)."""
+    if kind == "l2":
+        size = norm("l2", g)
+        return g / jnp.where(size > 0, size, 1)
+    signs = jnp.where(g < 0, -1, 1).astype(g.dtype)
+    if kind == "linf":
+        return signs
+    flat = jnp.abs(g).ravel()
+    return jnp.where(jnp.arange(flat.size) == jnp.argmax(flat), signs.ravel(), 0).reshape(g.shape)
+
+
+def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
+    """The part of g along which the norm is smooth at w: zeros stay zero (l1), largest entries stay equal (l-inf)."""
+    if kind == "l1":
+        return jnp.where(w != 0, g, 0)
+    if kind == "linf":
+        size = w * jnp.sign(w)
+        tied = size >= jnp.max(size) * (1 - 8 * jnp.finfo(w.dtype).eps)
+        mean = jnp.sum(jnp.where(tied, jnp.sign(w) * g, 0)) / jnp.sum(tied, dtype=w.dtype)
+        return jnp.where(tied, jnp.sign(w) * mean, g)
+    return g
+
+
 def _check_norms(norms: str | tuple[str, ...]) -> None:
     names = (norms,) if isinstance(norms, str) else norms
     if not names or any(name not in NORMS for name in names):
@@ -47,7 +71,9 @@ def _check_norms(norms: str | tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class _Layered:
+class Layered:
+    """What both share: the norms of the layers, and the scaling that balances them."""
+
     norms: str | tuple[str, ...] = "l2"
     layers: int | None = None
 
@@ -58,6 +84,16 @@ class _Layered:
         if len(names) != len(leaves):
             raise ValueError(f"norms: Expected: one for each of the {len(leaves)} layers. Received: {self.norms}.")
         return names
+
+    def smooth(self, weights: Weights) -> bool:
+        """Whether all norms are l2, so that theta has no kinks but at zero layers."""
+        return set(self.layer_norms(weights)) == {"l2"}
+
+    def face(self, weights: Weights, gradient: Weights) -> Weights:
+        """The gradient's part along which theta is smooth at the weights (of one subnetwork)."""
+        leaves, tree = jax.tree.flatten(weights)
+        parts = zip(self.layer_norms(weights), leaves, jax.tree.leaves(gradient), strict=True)
+        return jax.tree.unflatten(tree, [along_face(kind, w, g) for kind, w, g in parts])
 
     def balance(self, weights: Weights) -> Weights:
         """The same subnetwork with all layers' norms equal to their geometric mean; all zero if one of them is.
@@ -74,7 +110,7 @@ class _Layered:
 
 
 @dataclass(frozen=True)
-class ProductOfNorms(_Layered):
+class ProductOfNorms(Layered):
     """``prod_k ||w_k||``, of the degree of the map; see `product_of_norms`."""
 
     @property
@@ -91,7 +127,7 @@ class ProductOfNorms(_Layered):
 
 
 @dataclass(frozen=True)
-class SumOfPowers(_Layered):
+class SumOfPowers(Layered):
     """``1/p sum_k ||w_k||^p``; see `sum_of_powers`."""
 
     power: int | float | None = None

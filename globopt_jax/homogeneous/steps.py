@@ -1,4 +1,4 @@
-"""The discrete steps of HV17's meta-algorithm (Theorem 2): tidy, reduce, append. None increases the objective.
+"""The discrete steps of HV17's meta-algorithm (Theorem 2): tidy, refit, reduce, append. None increases the objective.
 
 All are host functions: they decide how many subnetworks live on. Zero subnetworks pad a capacity that doubles, so that
 everything compiled sees O(log r) shapes.
@@ -14,7 +14,7 @@ from globopt_jax.homogeneous.polar.ascent import normalize
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
-__all__ = ["ROOM", "alive", "append", "pad", "reduce", "roomy", "tidy"]
+__all__ = ["ROOM", "alive", "append", "pad", "reduce", "refit", "roomy", "tidy"]
 
 #: The smallest capacity: most problems then live in one compiled shape.
 ROOM = 16
@@ -74,6 +74,36 @@ def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
 def _each(problem: Problem, params: Params, X: Inputs) -> tuple[Array, Array]:
     """The output of every subnetwork, flat (r, m dy), and its penalty (r,)."""
     return jax.lax.map(lambda w: problem.phi(w, X).ravel(), params), penalty(problem, params)
+
+
+@jax.jit
+def _at_scales(problem: Problem, c: Array, outputs: Array, costs: Array, Y: Targets) -> tuple[Scalar, Array]:
+    def value(c: Array) -> Scalar:
+        Z = jnp.matmul(c, outputs, precision="highest").reshape(Y.shape)
+        return problem.loss(Z, Y) + jnp.asarray(problem.lam, Y.dtype) * jnp.sum(c * costs)
+
+    return jax.value_and_grad(value)(c)
+
+
+def refit(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
+    """The best scales: ``min over c >= 0 of loss(sum_i c_i phi(W_i), Y) + lam sum_i c_i theta(W_i)``.
+
+    ``c_i phi(W_i) = phi(c_i^{1/p} W_i)`` and theta scales alike, so the problem in c is convex and smooth, whatever
+    kinks theta has in the weights; scipy's L-BFGS-B solves it. A scale of 0 zeroes its subnetwork.
+    """
+    from scipy.optimize import minimize  # imported late: only regularizers with kinks ask for it
+
+    outputs, costs = _each(problem, params, X)
+
+    def value(c: np.ndarray) -> tuple[float, np.ndarray]:
+        now, g = _at_scales(problem, jnp.asarray(c, Y.dtype), outputs, costs, Y)
+        return float(now), np.asarray(g, np.float64)
+
+    ones = np.ones(len(costs))
+    options = {"maxiter": 500, "ftol": 0.0, "gtol": 0.0, "maxcor": 30}
+    found = minimize(value, ones, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(ones), options=options)
+    factors = found.x ** (1 / problem.phi.degree)
+    return jax.tree.map(lambda w: w * jnp.asarray(factors, w.dtype).reshape(-1, *[1] * (w.ndim - 1)), params)
 
 
 def reduce(problem: Problem, params: Params, X: Inputs) -> Params:

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from globopt_jax import __version__
+
 
 def provenance(data: Mapping[str, Any] | None = None, dtype: Any = None) -> dict[str, Any]:
     """Return what a reader needs to judge or to repeat a result: versions, machine, time, command line, data.
@@ -25,8 +27,6 @@ def provenance(data: Mapping[str, Any] | None = None, dtype: Any = None) -> dict
         ['command', 'data', 'device', 'dtype', 'globopt_jax', 'jax', 'jaxlib', 'numpy', 'platform', 'python',
          'time']
     """
-    from globopt_jax import __version__  # late: the package imports this module while it is imported itself
-
     return {
         "globopt_jax": __version__,
         "jax": jax.__version__,

@@ -9,7 +9,7 @@ import pytest
 
 from globopt_jax import homogeneous
 from globopt_jax.homogeneous.problem import measured_degree, objective
-from globopt_jax.homogeneous.regularizers import norm
+from globopt_jax.homogeneous.regularizers import along_face, best_reply, norm
 from globopt_jax.losses import squared
 
 NORMS = ["l1", "l2", "linf"]
@@ -107,6 +107,34 @@ def test_balance(kind, K, dtype):
     np.testing.assert_allclose(powers(balanced), product(balanced), rtol=rtol)
     dead = powers.balance([*weights[:-1], jnp.zeros_like(weights[-1])])
     assert all(not np.any(w) for w in dead)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_best_reply_attains_the_dual_norm(kind, dtype):
+    """``<g, reply>`` is g's dual norm with a reply in the unit ball; a gradient of zeros is no trouble."""
+    g = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), dtype)
+    reply = best_reply(kind, g)
+    assert float(norm(kind, reply)) == pytest.approx(1, rel=1e-6)
+    dual = np.linalg.norm(np.asarray(g).ravel(), ord={"l1": np.inf, "l2": 2, "linf": 1}[kind])
+    assert float(jnp.sum(g * reply)) == pytest.approx(dual, rel=1e-6)
+    assert bool(jnp.all(jnp.isfinite(best_reply(kind, jnp.zeros((2,), dtype)))))
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_along_face_the_norm_has_no_kink(kind):
+    """Forth and back along the face the norm changes by opposite amounts; across it it would not."""
+    w = jnp.asarray([2.0, -2.0, 0.0, 0.5, 2.0])
+    g = jnp.asarray([1.0, 3.0, 1.0, -1.0, 0.2])
+    along, t = along_face(kind, w, g), 1e-4
+
+    def kink(d):
+        return abs(float(norm(kind, w + t * d) + norm(kind, w - t * d) - 2 * norm(kind, w)))
+
+    assert kink(along) < 1e-7
+    assert kind == "l2" or kink(g) > 1e-5
+    # A projection: doing it again changes nothing, and it never points uphill.
+    np.testing.assert_allclose(along_face(kind, w, along), along)
+    assert float(jnp.sum(along * g)) >= 0
 
 
 @pytest.mark.parametrize("norms", ["l3", "", (), ("l2", "max")])

@@ -284,6 +284,52 @@ def test_bounds_are_never_wrong_at_length():
     print(f"{len(optimum)} convex optima: smallest gap {optimum.min():.3g}, median {np.median(optimum):.3g}")
 
 
+def assert_certify_is_never_wrong(family: Family, batch: list[Instance], effort: homogeneous.Effort) -> list[float]:
+    """`certify` itself, at the padded shape: its bounds against a dense search and the best objective found."""
+    runs = solved(family, batch)
+    phi, gaps = homogeneous.neuron(family.slopes), []
+    for k, case in enumerate(batch):
+        run = jax.tree.map(lambda a, k=k: a[k], runs)
+        lam = float(run.lam) or 1.0
+        X, Y = np.zeros((M, DX)), np.zeros((M, family.dy))
+        X[: len(case.X), : case.X.shape[1]], Y[: len(case.Y)] = case.X, case.Y
+        with jax.enable_x64(family.dtype == jnp.float64):
+            # What is graded is what the dtype holds.
+            X, Y, *w = (np.asarray(a, family.dtype) for a in (X, Y, *run.params))
+            problem = homogeneous.Problem(phi, homogeneous.sum_of_powers(), losses.by_name(family.loss), lam)
+            found = homogeneous.certify(problem, tuple(w), X, Y, effort=effort)
+            G = problem.loss.gradient(predict(problem, tuple(map(jnp.asarray, w)), jnp.asarray(X)), jnp.asarray(Y))
+        X, Y, G, *w = (np.asarray(a, np.float64) for a in (X, Y, G, *w))
+        zero = [np.zeros((1, DX)), np.zeros((1, family.dy))]
+        best = min(_objective(family.loss, lam, family.slopes, point, X, Y) for point in (w, zero))
+        lower, upper = float(found.lower_bound), float(found.polar_upper)
+        assert lower <= best + 1e-12 * abs(best), (family, case, lower, best)
+        directions = np.concatenate([oracles.directions_of(X, np.random.default_rng(0), 300), run.directions])
+        search = oracles.neuron_values(-G, X, family.slopes, directions).max()
+        assert upper >= search * (1 - 1e-13), (family, case, upper, search)
+        assert float(found.polar_lower) <= upper, (family, case)
+        assert float(found.objective) == pytest.approx(_objective(family.loss, lam, family.slopes, w, X, Y), rel=1e-12)
+        gaps.append((best - lower) / max(abs(best), 1e-300))
+    return gaps
+
+
+def test_certify_is_never_wrong():
+    """Twelve instances of one family through the public function."""
+    family = FAMILIES[0]
+    effort = homogeneous.Effort(fixed=60, joint=0, groups=1, starts=8, climbs=30)
+    gaps = assert_certify_is_never_wrong(family, drawn(family, 10, 5)[:12], effort)
+    assert np.median(gaps) < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.loss != "logistic"], ids=str)
+def test_certify_is_never_wrong_at_length(family):
+    """Fifty instances of each family with every stage of the ascent: descent, multipliers, dual point."""
+    effort = homogeneous.Effort(fixed=100, joint=200, groups=1, starts=16, climbs=60)
+    gaps = assert_certify_is_never_wrong(family, drawn(family, 10, 5), effort)
+    print(f"\n{family}: gap to the best objective: smallest {np.min(gaps):.3g}, median {np.median(gaps):.3g}")
+
+
 def negative_products(U, slopes, cuts):
     """Cuts that a bound without the condition N >= 0 would accept: they cancel most of U U^T."""
     kappa2, dy = (slopes[1] - slopes[0]) ** 2, U.shape[1]

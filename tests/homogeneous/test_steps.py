@@ -177,6 +177,25 @@ def test_append_squared_in_closed_form():
     np.testing.assert_allclose(found[1][0], np.sqrt(t) * unit[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_refit_solves_the_convex_problem_in_the_scales(loss, dtype):
+    """First-order conditions of ``min over c >= 0``, by autodiff at c = 1 of what came back and of what was zeroed."""
+    problem = two_layer(homogeneous.sum_of_powers(norms=("l1", "linf")), loss)
+    params, X, Y = data(dtype, problem, r=6, m=5)
+    if loss.name == "softmax_cross_entropy":
+        Y = jnp.eye(2, dtype=dtype)[(Y[:, 0] > 0).astype(int)]
+    fitted = steps.refit(problem, params, X, Y)
+    living = steps.alive(fitted)
+    assert 0 < living.sum() < 6
+    assert objective(problem, fitted, X, Y) < objective(problem, params, X, Y)
+    G = loss.gradient(predict(problem, fitted, X), Y)
+    slope = jax.vmap(lambda w: problem.phi.inner(w, G, X))(params) + LAM * penalty(problem, params)
+    size = np.asarray(LAM * penalty(problem, params))
+    tolerance = 1e-6 if dtype == jnp.float64 else 2e-3
+    np.testing.assert_array_less(np.abs(slope)[living] / size[living], tolerance)
+    np.testing.assert_array_less(-slope[~living] / size[~living], tolerance)
+
+
 def test_pad_keeps_the_living_and_doubles():
     """The living come first, zeros fill up, and capacity grows by doubling."""
     params = stacked(ZERO, A, ZERO, B)

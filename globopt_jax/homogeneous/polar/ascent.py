@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
+from globopt_jax.homogeneous.regularizers import Layered, best_reply
 from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Scalar, Targets, Weights
 
 __all__ = ["Search", "normalize", "search", "starts"]
@@ -76,6 +77,17 @@ def search(phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial
         size = jnp.sqrt(jnp.sum(w * w))
         return w / jnp.where(size > 0, size, 1)
 
+    def replies(norms: tuple[str, ...], best_value: Scalar, best: Weights) -> tuple[Scalar, Weights]:
+        leaves, tree = jax.tree.flatten(best)
+        for k, kind in enumerate(norms):
+            g = jax.grad(lambda w: phi.inner(w, U, X))(jax.tree.unflatten(tree, leaves))
+            reply = [*leaves[:k], best_reply(kind, jax.tree.leaves(g)[k]), *leaves[k + 1 :]]
+            reply = jax.tree.leaves(normalize(theta, jax.tree.unflatten(tree, reply)))
+            now = value(jax.tree.unflatten(tree, reply))
+            leaves = [jnp.where(now > best_value, a, b) for a, b in zip(reply, leaves, strict=True)]
+            best_value = jnp.maximum(now, best_value)
+        return best_value, jax.tree.unflatten(tree, leaves)
+
     def climb(weights: Weights) -> tuple[Scalar, Weights]:
         weights = normalize(theta, weights)
 
@@ -94,7 +106,12 @@ def search(phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial
         (w, best, best_value), _ = jax.lax.scan(step, (weights, weights, value(weights)), angles)
         last = value(w)
         best = jax.tree.map(lambda a, b: jnp.where(last > best_value, a, b), w, best)
-        return jnp.maximum(last, best_value), best
+        best_value = jnp.maximum(last, best_value)
+        if not isinstance(theta, Layered) or theta.smooth(weights):
+            return best_value, best
+        # Unit balls with corners: the best reply of one layer after the other ends in a corner exactly.
+        norms = theta.layer_norms(weights)
+        return jax.lax.fori_loop(0, 10, lambda _, c: replies(norms, *c), (best_value, best))
 
     values, params = jax.vmap(climb)(initial)
     order = jnp.argsort(-values)
