@@ -1,8 +1,8 @@
-"""What a finished run shows: the sentence, a small table, and its pictures."""
+"""What a finished run shows: the sentence, a small table, and its picture."""
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from globopt_jax import runs
 from globopt_jax.cli.display import Row
 from globopt_jax.homogeneous import Certificate
 
-__all__ = ["document", "pictures", "summary"]
+__all__ = ["document", "picture", "summary"]
 
 
 def document(value: Any) -> None:
@@ -56,42 +56,21 @@ def summary(result: dict[str, Any], folder: Path) -> None:
         console.print(Text(f"The check of the stored certificate FAILED: {result['check']['reason']}"))
 
 
-def pictures(certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """The plots of a run by name, as PNG files: each alone, and all of them as `summary`."""
+def picture(certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> bytes:
+    """The plots of a run on one page, as a PNG file without a date or a version in it."""
     from matplotlib.figure import Figure  # late: half a second
 
     from globopt_jax import plotting
 
     seconds = np.array([row.seconds for row in rows])
-    objective = np.array([row.objective for row in rows])
-    bound = np.array([row.lower_bound for row in rows])
     proved = np.array([row.rigorous for row in rows])
-
-    def progress(ax: Any) -> Any:
-        return plotting.progress(ax, seconds, objective, bound, proved)
-
-    def gap(ax: Any) -> Any:
-        return plotting.gap(ax, seconds, np.array([row.gap for row in rows]), proved)
-
-    def subnetworks(ax: Any) -> Any:
-        return plotting.subnetworks(ax, sizes)
-
-    def proof(ax: Any) -> Any:
-        return plotting.certificate(ax, certificate)
-
-    draw = {"progress": progress, "gap": gap, "subnetworks": subnetworks, "certificate": proof}
-    for name, one in draw.items():
-        figure = Figure(figsize=(6, 3.6), layout="constrained")
-        _ = one(figure.subplots())
-        yield name, _png(figure)
     figure = Figure(figsize=(10, 6.6), layout="constrained")
-    for ax, one in zip(figure.subplots(2, 2).flat, draw.values(), strict=True):
-        _ = one(ax)
-    yield "summary", _png(figure)
-
-
-def _png(figure: Any) -> bytes:
-    """The picture without a date or a version in it."""
+    (above, right), (below, last) = figure.subplots(2, 2)
+    objective, bound, gap = (np.array([getattr(r, n) for r in rows]) for n in ("objective", "lower_bound", "gap"))
+    _ = plotting.progress(above, seconds, objective, bound, proved)
+    _ = plotting.gap(right, seconds, gap, proved)
+    _ = plotting.subnetworks(below, sizes)
+    _ = plotting.certificate(last, certificate)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
     return file.getvalue()

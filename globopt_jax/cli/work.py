@@ -179,9 +179,7 @@ class Run:
         folder.write_arrays("trace.npz", columns | bounds)
         folder.write_text("trace.csv", _csv(rows))
         sizes = np.asarray(penalty(problem, self.params))
-        (folder.path / "plots").mkdir(exist_ok=True)
-        for name, picture in report.pictures(certificate, rows, sizes):
-            folder.write_bytes(f"plots/{name}.png", picture)
+        folder.write_bytes("plots.png", report.picture(certificate, rows, sizes))
         verdict = rigorous.check_folder(folder.path)
         return {
             "command": task.command,

@@ -120,11 +120,13 @@ def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
     }
     if kind == "none":
         return plain
-    first = jax.tree.map(lambda w: w[0], params)
     theta: Any = problem.theta
-    return plain | {
-        "slopes": list(problem.phi.slopes),  # pyright: ignore[reportAttributeAccessIssue]
-        "theta": "product_of_norms" if isinstance(theta, ProductOfNorms) else "sum_of_powers",
-        "norms": list(theta.layer_norms(first)),
-        "sizes": [int(w[0].size) for w in leaves],
-    }
+    return (
+        plain
+        | {
+            "slopes": list(problem.phi.slopes),  # pyright: ignore[reportAttributeAccessIssue]
+            "theta": "product_of_norms" if isinstance(theta, ProductOfNorms) else "sum_of_powers",
+            "norms": list(theta.layer_norms(params)),
+            "sizes": [int(np.prod(w.shape[1:])) for w in leaves],
+        }
+    )

@@ -154,9 +154,7 @@ class _Grader:
         residuals, theta = _first_order(problem, self.params, self.X, self.U)
         total = max(float(np.sum(theta)), np.finfo(np.float64).tiny)
         lam = self.plain["lam"]
-        _, estimate = dual.scaled(
-            problem.loss, self.U, self.Y, jnp.asarray(search, self.Y.dtype), jnp.asarray(lam, self.Y.dtype)
-        )
+        _, estimate = _scaled(problem.loss, self.U, self.Y, *(jnp.asarray(a, self.Y.dtype) for a in (search, lam)))
         estimate = max(float(estimate), self.trivial)
         number = _number
         blank = Certificate(
@@ -188,9 +186,8 @@ class _Grader:
         slopes = tuple(self.plain["slopes"])
         multipliers = rigorous.empty_multipliers()
         if self.kind == "relaxation":
-            if coordinates is None:
-                coordinates = relaxation.initial(U, jnp.asarray(self.groups, U.dtype))
-            multipliers = relaxation.multipliers(U, slopes, coordinates)
+            at = _initial(U, jnp.asarray(self.groups, U.dtype)) if coordinates is None else coordinates
+            multipliers = relaxation.multipliers(U, slopes, at)
         U64 = np.asarray(U, np.float64)
         options = (
             self.X64,
@@ -273,7 +270,7 @@ class _Grader:
         """Fit the relaxation's multipliers (and U, if joint) from a start."""
         if not np.any(np.asarray(U)):
             return
-        at = relaxation.initial(U, jnp.asarray(self.groups, U.dtype)) if start is None else start
+        at = _initial(U, jnp.asarray(self.groups, U.dtype)) if start is None else start
         yield from dual.ascend(
             self.problem.loss,
             tuple(self.plain["slopes"]),
@@ -320,6 +317,14 @@ def _number(value: float) -> np.ndarray:
 
 def _size(value: float) -> float:
     return max(abs(value), float(np.finfo(np.float64).tiny))
+
+
+@jax.jit
+def _initial(U: Targets, groups: Array) -> relaxation.Coordinates:
+    return relaxation.initial(U, groups)
+
+
+_scaled = jax.jit(dual.scaled, static_argnums=0)
 
 
 @jax.jit

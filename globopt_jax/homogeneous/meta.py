@@ -101,14 +101,14 @@ def directions(
     known, settled = None, False
     if kind in ("linear", "arcs"):
         known = exact.directions(problem.phi, problem.theta, kind, np.asarray(U), np.asarray(X), params, 0.0)
-        norms = problem.theta.layer_norms(jax.tree.map(lambda w: w[0], params))  # pyright: ignore[reportAttributeAccessIssue]
+        norms = problem.theta.layer_norms(params)  # pyright: ignore[reportAttributeAccessIssue]
         settled = set(norms) == {"l2"} or (kind == "linear" and "l1" in norms and len(norms) == 2)
     count = 0 if known is not None and settled else effort.starts
     pools = [params]
     if known is not None:
         pools.append(steps.roomy(known))
     if count:
-        pools.append(ascent.starts(problem.phi, params, X, key, count))
+        pools.append(_starts(problem.phi, params, X, key, count))
     initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
     found = _search(problem, U, X, initial, climbs=effort.climbs if count else 2)
     values = np.asarray(found.values)
@@ -149,6 +149,7 @@ def _search_of(problem: Problem, U: Targets, X: Inputs, initial: Params, climbs:
 
 
 _jitted_search = jax.jit(_search_of, static_argnums=4)
+_starts = jax.jit(ascent.starts, static_argnums=(0, 4))
 
 
 @jax.jit

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -120,7 +119,7 @@ def path(
     params, X, Y = check(one, params, X, Y)
     params = steps.pad(params, capacity)
     for k, lam in enumerate(lams):
-        one = Problem(problem.phi, problem.theta, problem.loss, jnp.asarray(lam, Y.dtype))
+        one = Problem(problem.phi, problem.theta, problem.loss, float(lam))
         step_key = jax.random.fold_in(key, k)
         *_, last = meta.iterate(one, params, X, Y, key=step_key, effort=work, **options)
         params = last.params

@@ -76,6 +76,16 @@ def _each(problem: Problem, params: Params, X: Inputs) -> tuple[Array, Array]:
     return jax.lax.map(lambda w: problem.phi(w, X).ravel(), params), penalty(problem, params)
 
 
+def _rescaled(params: Params, factors: np.ndarray) -> Params:
+    """Every subnetwork times its factor."""
+
+    def scaled(w: Any) -> jax.Array:
+        w = np.asarray(w)
+        return jnp.asarray(w * factors.astype(w.dtype).reshape(-1, *[1] * (w.ndim - 1)))
+
+    return jax.tree.map(scaled, params)
+
+
 @jax.jit
 def _at_scales(problem: Problem, c: Array, outputs: Array, costs: Array, Y: Targets) -> tuple[Scalar, Array]:
     def value(c: Array) -> Scalar:
@@ -103,7 +113,7 @@ def refit(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     options = {"maxiter": 500, "ftol": 0.0, "gtol": 0.0, "maxcor": 30}
     found = minimize(value, ones, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(ones), options=options)
     factors = found.x ** (1 / problem.phi.degree)
-    return jax.tree.map(lambda w: w * jnp.asarray(factors, w.dtype).reshape(-1, *[1] * (w.ndim - 1)), params)
+    return _rescaled(params, factors)
 
 
 def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
@@ -144,10 +154,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     factors = np.zeros(len(living))
     factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
 
-    def scaled(w: Any) -> jax.Array:
-        return w * jnp.asarray(factors, w.dtype).reshape(-1, *[1] * (w.ndim - 1))
-
-    return jax.tree.map(scaled, params)
+    return _rescaled(params, factors)
 
 
 @jax.jit

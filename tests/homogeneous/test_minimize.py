@@ -214,7 +214,7 @@ def test_l1_norms_reach_the_soft_threshold(norms):
 def test_degenerate_data(float32):
     """No signal, duplicates, extreme sizes: finite numbers, true bounds, no warning."""
     rng = np.random.default_rng(0)
-    X, Y = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
+    X, Y = rng.normal(size=(30, 2)), rng.normal(size=(30, 1))
     half = 0.5 * np.sum(Y**2)
     cases = [
         (0 * X, Y, 0.5, half),
@@ -222,12 +222,12 @@ def test_degenerate_data(float32):
         (0 * X, 0 * Y, 0.5, 0.0),
         (X, Y, 1e30, half),
         (1e-12 * X, Y, 0.5, half),
-        (np.repeat(X[:1], 10, axis=0), Y, 0.5, None),
+        (np.repeat(X[:1], 30, axis=0), Y, 0.5, None),
         (X, 1e12 * Y, 1e11, None),
     ]
     phi, theta = homogeneous.relu_neuron(), homogeneous.sum_of_powers()
     with jax.enable_x64(not float32):
-        start = phi.init(jax.random.key(0), r=2, dx=3, dy=1)
+        start = phi.init(jax.random.key(0), r=2, dx=2, dy=1)
         for inputs, targets, lam, optimum in cases:
             problem = homogeneous.Problem(phi, theta, losses.squared, lam)
             arrays = [np.asarray(a, np.float32 if float32 else np.float64) for a in (inputs, targets)]

@@ -30,7 +30,7 @@ def directions(
         template: stacked weights of the shape wanted.
     """
     U, X = np.asarray(U, np.float64), np.asarray(X, np.float64)
-    norms = theta.layer_norms(jax.tree.map(lambda w: w[0], template))
+    norms = theta.layer_norms(template)
     if kind == "linear" and len(norms) == 2 and "l1" in norms and isinstance(phi, Neuron):
         first, last = _along_coordinates(X.T @ U * phi.slopes[1], norms, floor)
     elif kind == "linear" and phi.layers > 1:

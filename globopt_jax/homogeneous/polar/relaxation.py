@@ -91,6 +91,9 @@ def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[j
     return mu, Vz, Vn, N, F, Q, G * (raw / mu)[0]
 
 
+_jitted = jax.jit(_scaled, static_argnums=1)  # for the host; `bound` is traced by whoever differentiates it
+
+
 def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -> Scalar:
     """The relaxation's value, differentiable in U and in the coordinates; an estimate until `rigorous` evaluates it."""
     kappa = slopes[1] - slopes[0]
@@ -114,9 +117,9 @@ def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -
 
 def multipliers(U: Targets, slopes: tuple[float, float], at: Coordinates) -> rigorous.Multipliers:
     """The multipliers of U as `rigorous.relaxation_bound` takes them (float64, for U as it is, not of size 1)."""
-    size = jnp.linalg.norm(U)
-    size = jnp.where(size > 0, size, 1)
-    mu, Vz, Vn, N, *_ = _scaled(U / size, slopes, at)
+    host = np.asarray(U)
+    size = host.dtype.type(np.linalg.norm(host) or 1)
+    mu, Vz, Vn, N, *_ = _jitted(jnp.asarray(host / size), slopes, at)
     arrays = [np.asarray(a, dtype=np.float64) for a in (mu, Vz, Vn, N)]
     scale = float(size) ** 2
     return rigorous.Multipliers(arrays[0] * scale, arrays[1], arrays[2], arrays[3] * scale)
