@@ -39,6 +39,8 @@ EVENTS = (
 )
 #: The largest r m (dx + dy) at which `faces.polish` runs after each descent.
 NEWTON_LIMIT = 3e5
+#: Searches that have to find nothing before the algorithm ends, where the polar is not known exactly.
+LOOKS = 3
 
 START, DESCENT, TIDY, POLISH, SMOOTH, REFIT, REDUCE, ESCAPE, APPEND, OPTIMAL, STALLED, EXHAUSTED = range(len(EVENTS))
 
@@ -232,6 +234,14 @@ def iterate(
     kind = bound_kind(problem, X.shape[1])
     sharp, kinked = kind in ("linear", "arcs"), kind not in ("linear", "none")
     tolerance = max(1e-7 if sharp else 1e-4, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
+
+    def look_around(key: Array) -> Directions:
+        """The best directions; a search that found none looks again from other starts."""
+        floor = lam * (1 + tolerance)
+        looks = (directions(problem, params, -G, X, k, effort, floor=floor) for k in jax.random.split(key, LOOKS))
+        first = next(looks)
+        return first if sharp or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
+
     for k in range(first, outer):
         scale = eps**0.75 * max(1.0, abs(float(value))) ** 0.5 * lam**0.5
         arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
@@ -267,7 +277,7 @@ def iterate(
         if accept(steps.reduce(problem, params, X)) and int(steps.alive(params).sum()) < count:
             yield record(REDUCE, k)
         params = steps.pad(params, len(steps.alive(params)))
-        look = directions(problem, params, -G, X, jax.random.fold_in(key, k), effort, floor=lam * (1 + tolerance))
+        look = look_around(jax.random.fold_in(key, k))
         polar = look.polar / lam
         bound = float(_bound(problem, G, Y, jnp.asarray(look.polar, Y.dtype)))
         if look.candidates is None:
