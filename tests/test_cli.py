@@ -251,9 +251,7 @@ def test_options_reach_the_problem(options, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("loss", ["squared", "softmax_cross_entropy", "huber:2"])
 @pytest.mark.parametrize("map", ["relu", "leaky_relu", "absolute", "linear", "relu:2", "absolute:4"])
 def test_every_map_and_loss_makes_a_task(map, loss, data):
-    options = task.Options(
-        str(data / "classes.npz"), map, "", "sum_of_powers", "l2", loss, None, 0.2, 0, "float64", "high"
-    )
+    options = task.Options(str(data / "classes.npz"), map, loss=loss, lam_fraction=0.2, effort="high")
     made = task.training(options, task.Training(3, "lbfgs", None))
     assert made.loss.name == loss
     assert made.phi.degree == int(map.partition(":")[2] or 2)
@@ -333,19 +331,7 @@ def test_a_folder_with_other_files_is_refused(data, tmp_path):
 
 def test_a_folder_in_use_is_refused(data, tmp_path):
     arguments = ("--data", data / "good.npz", *FAST, "--lam", 1, "--out", tmp_path / "run")
-    options = task.Options(
-        str(data / "good.npz"),
-        "relu",
-        "",
-        "sum_of_powers",
-        "l2",
-        "squared",
-        1.0,
-        None,
-        0,
-        "float64",
-        "quick",
-    )
+    options = task.Options(str(data / "good.npz"), lam=1.0, effort="quick")
     made = task.training(options, task.Training(2, "lbfgs", None))
     with runs.RunFolder(made.configuration, tmp_path / "run") as folder:
         folder.claim()
@@ -393,19 +379,7 @@ def test_layouts_of_weights_are_translated(data):
 
 
 def test_a_hidden_bias_is_the_weight_of_a_column_of_ones(data):
-    options = task.Options(
-        str(data / "good.npz"),
-        "relu",
-        "",
-        "sum_of_powers",
-        "l2",
-        "squared",
-        1.0,
-        None,
-        0,
-        "float64",
-        "quick",
-    )
+    options = task.Options(str(data / "good.npz"), lam=1.0, effort="quick")
     made = task.grading(options, data / "bias.w.npz")
     assert made.X.shape == (12, 4)
     assert jnp.all(made.X[:, 3] == 1)

@@ -23,16 +23,16 @@ class Options(NamedTuple):
     """The options that `solve` and `certify` share, as they were typed."""
 
     data: str
-    map: str
-    widths: str
-    regularizer: str
-    norms: str
-    loss: str
-    lam: float | None
-    lam_fraction: float | None
-    seed: int
-    dtype: str
-    effort: str
+    map: str = "relu"
+    widths: str = ""
+    regularizer: str = "sum_of_powers"
+    norms: str = "l2"
+    loss: str = "squared"
+    lam: float | None = None
+    lam_fraction: float | None = None
+    seed: int = 0
+    dtype: str = "float64"
+    effort: str = "standard"
 
 
 class Training(NamedTuple):
