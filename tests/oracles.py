@@ -72,7 +72,21 @@ def patterns(X: np.ndarray) -> np.ndarray:
 
 
 def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: Slopes = (0.0, 1.0)) -> float:
-    """The optimum over all widths of the two-layer problem with dy = 1 and dx <= 2: a convex program.
+    """The optimum over all widths of the two-layer problem with dy = 1 and dx <= 2."""
+    problem = convex_program(name, X, Y, lam, slopes)
+    solve(problem, 1e-11)
+    return float(problem.value)  # pyright: ignore[reportArgumentType]
+
+
+def solve(problem: cp.Problem, tolerance: float) -> None:
+    """Solve by Clarabel's interior point method."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": short of these tolerances, not of ours
+        _ = problem.solve(solver="CLARABEL", tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)
+
+
+def convex_program(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: Slopes = (0.0, 1.0)) -> cp.Problem:
+    """The two-layer problem with dy = 1 and dx <= 2 over all widths, as a convex program.
 
     Pilanci & Ergen 2020: within an activation pattern D the subnetworks are v = w1 |w2| for w2 > 0 and u for
     w2 < 0, the prediction is ``sum D X (v - u)``, the penalty ``lam (||v|| + ||u||)`` (l2 norms, balanced layers).
@@ -97,11 +111,7 @@ def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: 
         delta: Any = float(name.removeprefix("huber:"))
         # cvxpy's Huber function is t^2 near 0: twice ours.
         fit = 0.5 * cp.sum(cp.huber(prediction - y, delta))
-    problem = cp.Problem(cp.Minimize(fit + lam * penalty), constraints)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": short of these tolerances, not of ours
-        problem.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return float(problem.value)  # pyright: ignore[reportArgumentType]
+    return cp.Problem(cp.Minimize(fit + lam * penalty), constraints)
 
 
 # --- exact linear algebra on floats as fractions ------------------------------------------------------------------
