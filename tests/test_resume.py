@@ -53,7 +53,7 @@ def arguments(data, folder, *more):
 def same(one, other):
     """Two results are those of one run."""
     for name in ("objective", "lower_bound", "polar_upper", "polar_lower"):
-        assert one["certificate"][name] == pytest.approx(other["certificate"][name], rel=1e-6), name
+        assert one["certificate"][name] == pytest.approx(other["certificate"][name], rel=1e-9), name
     assert one["width"] == other["width"]
     assert one["lam"] == pytest.approx(other["lam"], rel=1e-12)
 

@@ -133,7 +133,8 @@ class Run:
         for progress in homogeneous.iterate(problem, self.params, task.X, task.Y, **arguments):
             self.params, self.trace = progress.params, progress.trace
             self.meta["trained"] = progress.done
-            self._save()
+            if progress.whole:  # only there does a run that goes on end just as one that was never stopped
+                self._save()
             self.display.row(list(self._trace_rows())[-1])
         self.meta["seconds"]["training"] = self._clock()
         self.params = steps.pad(self.params, 1)
@@ -240,13 +241,10 @@ class Run:
     def _trace_rows(self) -> Iterator[Row]:
         if self.trace is None:
             return
-        searched, estimate = np.inf, np.nan
         for event, outer, width, value, polar, gap, seconds in zip(self.trace.events, *self.trace[1:], strict=True):
             word, _, rest = event.partition(": ")
             event = rest if word == "stop" else word
-            if gap != searched:  # a new search; its estimate holds until the next one, the objective moves on
-                searched, estimate = gap, value * (1 - gap)
-            gap = (value - estimate) / abs(value) if np.isfinite(gap) and value else gap
+            estimate = value - gap * abs(value) if np.isfinite(gap) else np.nan
             yield Row(
                 str(outer),
                 event,

@@ -80,11 +80,16 @@ class Directions(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where the algorithm stands after a step: all that a restart needs, and whether it has ended."""
+    """Where the algorithm stands after a step; ``done``: whether it has ended.
+
+    ``whole``: whether an outer step ends here. Going on from here, with these weights and this trace, takes exactly
+    the steps that an uninterrupted run takes; going on from elsewhere repeats a part of an outer step.
+    """
 
     params: Params
     trace: Trace
     done: bool
+    whole: bool
 
 
 def directions(
@@ -218,7 +223,7 @@ def iterate(
         gap = (float(value) - bound) / max(abs(float(value)), np.finfo(np.float64).tiny)
         rows.append((event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began))
         columns = [np.asarray(c) for c in zip(*rows, strict=True)]
-        return Progress(params, Trace(*columns), event >= OPTIMAL)
+        return Progress(params, Trace(*columns), event >= OPTIMAL, event >= OPTIMAL or event in (START, APPEND))
 
     def accept(new: Params) -> bool:
         """Take a step's result unless it is worse."""
