@@ -146,6 +146,7 @@ class SoftmaxCrossEntropy(Loss):
         return jnp.log(jnp.maximum(U + Y, jnp.finfo(U.dtype).tiny ** 0.5))
 
     def check_targets(self, Y: np.ndarray) -> None:
+        """Raise ValueError unless the rows of Y lie in the probability simplex, in two columns or more."""
         sums = np.abs(Y.sum(axis=1) - 1)
         if Y.shape[1] < 2 or Y.min() < 0 or sums.max() > 1e-5:
             raise ValueError(
@@ -194,6 +195,7 @@ class Logistic(Loss):
         return jnp.log(q) - jnp.log1p(-q)
 
     def check_targets(self, Y: np.ndarray) -> None:
+        """Raise ValueError unless every entry of Y is -1 or 1."""
         if not np.all(np.abs(Y) == 1):
             values = np.unique(Y)[:5]
             raise ValueError(

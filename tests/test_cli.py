@@ -271,7 +271,9 @@ WRONG = {
     "--data complex.npz": "real numbers",
     "--data text.npz": "Expected an .npz",
     "--data absent.npz": "No such file",
-    "--data nothing": "Expected a data set among digits",
+    "--data nothing": "--data: Expected: digits, or an .npz",
+    "--seed -1": "--seed: Expected: an integer from 0",
+    "--seed 99999999999999999999": "--seed: Expected: an integer from 0",
     "--data zero.npz": "lam_max is 0",
     "--data huge.npz --dtype float32": "float32 can hold",
     "--map softplus": "not positively homogeneous",
@@ -295,7 +297,7 @@ WRONG = {
     "--lam inf": "finite and > 0",
     "--lam-fraction 0": "finite and > 0",
     "--lam 1 --lam-fraction 0.2": "both",
-    "--width 0": "at least one subnetwork",
+    "--width 0": "--width: Expected: an integer from 1",
     "--optimizer newton": "lbfgs, adam or sgd",
     "--optimizer sgd": "a learning rate",
     "--optimizer adam --rate 0": "finite and > 0",
@@ -443,13 +445,13 @@ def tampered(name, array, change):
     return apply
 
 
-def claimed(change):
-    """A change of what the certificate claims."""
+def claimed(change, name="certificate.json"):
+    """A change of what the certificate claims, or of a copy."""
 
     def apply(folder):
-        meta = json.loads((folder / "certificate.json").read_text())
+        meta = json.loads((folder / name).read_text())
         change(meta)
-        runs.write_json(folder / "certificate.json", meta)
+        runs.write_json(folder / name, meta)
 
     return apply
 
@@ -465,8 +467,11 @@ def claimed(change):
         claimed(lambda meta: meta["claimed"].update(lower_bound=meta["claimed"]["lower_bound"] * 1.001)),
         claimed(lambda meta: meta["claimed"].update(objective=meta["claimed"]["objective"] * 0.999)),
         claimed(lambda meta: meta["problem"].update(lam=meta["problem"]["lam"] * 0.99)),
+        tampered("certificate.npz", "lower_bound", lambda bound: bound * 1.001),
+        claimed(lambda meta: meta["certificate"].update(objective=0.5)),
+        claimed(lambda meta: meta["certificate"].update(lower_bound=99), name="result.json"),
     ],
-    ids=["weights", "data", "dual point", "mu", "N", "bound", "objective", "lam"],
+    ids=["weights", "data", "dual point", "mu", "N", "bound", "objective", "lam", "npz copy", "json copy", "result"],
 )
 def test_check_catches_tampering(solved, tmp_path, tamper):
     copy = shutil.copytree(solved[0], tmp_path / "copy")

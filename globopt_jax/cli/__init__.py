@@ -177,8 +177,15 @@ def _bad_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, FolderInUse) as error:
-        _say(str(error))
+        _say(_words(error))
         raise typer.Exit(2) from None
+
+
+def _words(error: Exception) -> str:
+    """The error's message; of a file's error the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
@@ -192,7 +199,7 @@ def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
             _say(f"stopped; {run.folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(130) from None
         except OSError as error:  # a full disk, a folder taken away
-            _say(f"{error}; {run.folder.path} is kept. To go on: {_again()}")
+            _say(f"{_words(error)}; {run.folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(2) from None
     if json:
         report.document({**result, "folder": run.folder.path})

@@ -33,7 +33,7 @@ class Row(NamedTuple):
             self.event,
             str(self.width),
             f"{self.objective:.8g}",
-            f"{'≤ ' if self.rigorous else ''}{self.polar:.6f}" if self.polar else "",
+            f"{'≤ ' if self.rigorous else ''}{self.polar:{'.6f' if self.polar < 1e6 else '.6g'}}" if self.polar else "",
             gap,
             f"{self.seconds:.1f}",
         ]

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     """
     try:
         verdict = rigorous.check_folder(folder)
-    except (KeyError, TypeError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
+    except (JSONDecodeError, KeyError, TypeError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
         message = f"{folder}: Expected: a certificate. Received: unreadable files ({error})."
         raise ValueError(message) from error
     if json:

@@ -77,6 +77,7 @@ def training(options: Options, start: Training) -> Task:
         ValueError: anything that is wrong with the options or the data.
         OSError: files that cannot be read.
     """
+    _check_numbers(seed=options.seed, width=start.width)
     with jax.enable_x64(_is_float64(options.dtype)):
         X, Y = _data(options)
         phi = _map(options.map)
@@ -99,6 +100,7 @@ def grading(options: Options, weights: Path) -> Task:
         ValueError: anything that is wrong with the options, the data or the weights.
         OSError: files that cannot be read.
     """
+    _check_numbers(seed=options.seed)
     with jax.enable_x64(_is_float64(options.dtype)):
         X, Y = _data(options)
         stored = _read(weights)
@@ -195,6 +197,13 @@ def _checked(
     return Task(command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer)
 
 
+def _check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        low = 1 if name == "width" else 0
+        if not low <= number < 2**63:
+            raise ValueError(f"--{name}: Expected: an integer from {low} to 2^63 - 1. Received: {number}.")
+
+
 def _is_float64(dtype: str) -> bool:
     if dtype not in ("float32", "float64"):
         raise ValueError(f"--dtype: Expected: float64 or float32. Received: {dtype!r}.")
@@ -214,10 +223,13 @@ def _cast(name: str, array: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def _data(options: Options) -> tuple[np.ndarray, np.ndarray]:
-    if options.data in datasets.names() or not options.data.endswith(".npz"):
+    if options.data in datasets.names():
         found = datasets.load(options.data)
-    else:
+    elif options.data.endswith(".npz"):
         found = datasets.load_npz(options.data)
+    else:
+        known = ", ".join(datasets.names())
+        raise ValueError(f"--data: Expected: {known}, or an .npz with X and Y. Received: {options.data!r}.")
     return found.X, found.Y
 
 

@@ -77,7 +77,7 @@ class Run:
     def document(self) -> dict[str, Any]:
         """Do what is left to do; the result is in the folder, too."""
         if (result := self.folder.result) is not None:
-            return result
+            return {**result, "check": self._verdict()}  # what is shown is checked, however old it is
         with self.task.x64(), self.display:
             self._load()
             lam = self._lam()
@@ -181,7 +181,6 @@ class Run:
         folder.write_text("trace.csv", _csv(rows))
         sizes = np.asarray(penalty(problem, self.params))
         folder.write_bytes("plots.png", report.picture(certificate, rows, sizes))
-        verdict = rigorous.check_folder(folder.path)
         return {
             "command": task.command,
             "configuration": task.configuration,
@@ -191,10 +190,14 @@ class Run:
             "certificate": record,
             "reason": certificate.reason,
             "stopped": None if self.trace is None else self.trace.reason,
-            "check": {"holds": verdict.holds, "reason": verdict.reason},
+            "check": self._verdict(),
             "seconds": self.meta["seconds"],
             "provenance": runs.provenance({"X": task.X, "Y": task.Y}, task.dtype),
         }
+
+    def _verdict(self) -> dict[str, Any]:
+        verdict = rigorous.check_folder(self.folder.path)
+        return {"holds": verdict.holds, "reason": verdict.reason}
 
     # -- what survives a kill ----------------------------------------------------------------------------
 

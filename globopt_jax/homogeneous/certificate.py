@@ -105,7 +105,7 @@ class Certificate(NamedTuple):
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.2g} %"
+    return f"{100 * ratio:.3g} %"
 
 
 def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:

@@ -144,7 +144,10 @@ class _Grader:
         else:
             self.objective = rigorous.objective(self.plain, self.leaves, self.X64, self.Y64)
         self.U = _gradient(problem, self.params, X, Y)
-        self.trivial = rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64)[0]
+        # No loss and no penalty is negative; rounding down would make a -5e-324 of it.
+        self.trivial = max(rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64)[0], 0.0)
+        if not self.objective >= self.trivial:  # a user's own penalty was negative after all
+            self.trivial = -np.inf
 
     def first(self) -> Certificate:
         """The certificate of the scaled residual, with multipliers as they start."""
@@ -152,7 +155,7 @@ class _Grader:
         found = meta.directions(problem, self.params, -self.U, self.X, self.key, self.effort, floor=np.inf)
         search = found.polar
         residuals, theta = _first_order(problem, self.params, self.X, self.U)
-        total = max(float(np.sum(theta)), np.finfo(np.float64).tiny)
+        total = float(np.sum(theta)) or 1.0
         lam = self.plain["lam"]
         _, estimate = _scaled(problem.loss, self.U, self.Y, *(jnp.asarray(a, self.Y.dtype) for a in (search, lam)))
         estimate = max(float(estimate), self.trivial)

@@ -89,6 +89,7 @@ class Neuron:
         return act(self.slopes, _dot(X, w1))[:, None] * w2[None, :]
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        """The sum of all subnetworks' outputs, shape (m, dy)."""
         w1, w2 = params
         return _dot(act(self.slopes, _dot(X, w1.T)), w2)
 
@@ -131,6 +132,7 @@ class DeepSubnetwork:
         return _dot(self.hidden(weights, X), weights[-1])
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        """The sum of all subnetworks' outputs, shape (m, dy)."""
         features = jax.vmap(self.hidden, (0, None))(params, X)
         # Contracting units and subnetworks at once never holds the (r, m, dy) outputs.
         return jnp.einsum("rmn,rnd->md", features, params[-1], precision="highest")
@@ -168,6 +170,7 @@ class Elemental:
         return self.fn(weights, X)
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
+        """The sum of all subnetworks' outputs, shape (m, dy)."""
         return jnp.sum(jax.vmap(self.fn, (0, None))(params, X), axis=0)
 
     def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:

@@ -121,6 +121,8 @@ def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
     for label, fn, arguments in (("phi", problem.phi, (X,)), ("theta", problem.theta, ())):
         if hasattr(fn, "fn"):
             _check_stated_degree(label, fn, params, arguments)
+    if hasattr(problem.theta, "fn") and (lowest := float(jnp.min(penalty(problem, params)))) < 0:
+        raise ValueError(f"theta: Expected: values >= 0 (bounds rest on it). Received: {lowest:.4g} at these weights.")
     p, q = problem.phi.degree, problem.theta.degree
     if p != q:
         consequence = (
@@ -141,7 +143,12 @@ def _check_stated_degree(label: str, fn: Any, params: Params, arguments: tuple[A
     for trial in range(3):
         keys = jax.random.split(jax.random.key(trial), len(leaves))
         random = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, leaves, strict=True)]
-        degree, departure = measured_degree(fn, jax.tree.unflatten(tree, random), *arguments)
+        weights = jax.tree.unflatten(tree, random)
+        if not arguments and (value := float(fn(weights))) < 0:
+            raise ValueError(
+                f"theta: Expected: values >= 0 (bounds rest on it). Received: {value:.4g} at random weights."
+            )
+        degree, departure = measured_degree(fn, weights, *arguments)
         if np.isnan(degree):
             continue  # the function vanishes there, which every degree allows
         tolerance = 1e3 * float(jnp.finfo(leaves[0].dtype).eps)

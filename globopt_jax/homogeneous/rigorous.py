@@ -455,7 +455,10 @@ def check_certificate(
 
 
 def check_folder(folder: str | Path) -> Verdict:
-    """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json."""
+    """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json.
+
+    Objective and lower bound are proved, in every file that holds them; searches and configuration are not looked at.
+    """
     folder = Path(folder)
     missing = [
         n for n in ("problem.npz", "weights.npz", "certificate.npz", "certificate.json") if not (folder / n).is_file()
@@ -471,7 +474,17 @@ def check_folder(folder: str | Path) -> Verdict:
     with np.load(folder / "certificate.npz") as stored:
         multipliers = Multipliers(*(stored[name] for name in Multipliers._fields))
         V = stored["dual_point"]
-    return check_certificate(meta["problem"], stacked, V, multipliers, X, Y, meta["claimed"])
+        copies = {"certificate.npz": {n: stored[n] for n in meta["claimed"]}, "certificate.json": meta["certificate"]}
+    if (folder / "result.json").is_file():
+        copies["result.json"] = json.loads((folder / "result.json").read_text())["certificate"]
+    verdict = check_certificate(meta["problem"], stacked, V, multipliers, X, Y, meta["claimed"])
+    # What people and programs read are copies of the two numbers that were checked.
+    for name, copy in copies.items() if verdict.holds else ():
+        for number, claim in meta["claimed"].items():
+            if float(copy[number]) != float(claim):
+                reason = f"{name} says that the {number} is {copy[number]}, the claim that was checked is {claim}."
+                return verdict._replace(holds=False, reason=reason)
+    return verdict
 
 
 if __name__ == "__main__":

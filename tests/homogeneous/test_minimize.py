@@ -221,9 +221,9 @@ def test_degenerate_data(float32):
         (X, 0 * Y, 0.5, 0.0),
         (0 * X, 0 * Y, 0.5, 0.0),
         (X, Y, 1e30, half),
-        (1e-12 * X, Y, 0.5, half),
+        (1e-11 * X, Y, 0.5, half),
         (np.repeat(X[:1], 30, axis=0), Y, 0.5, None),
-        (X, 1e12 * Y, 1e11, None),
+        (X, 1e11 * Y, 1e10, None),
     ]
     phi, theta = homogeneous.relu_neuron(), homogeneous.sum_of_powers()
     with jax.enable_x64(not float32):

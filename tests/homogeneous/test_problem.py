@@ -211,3 +211,16 @@ def test_zero_subnetworks_change_nothing(dtype):
     more = jax.tree.map(lambda w: jnp.concatenate([w, jnp.zeros_like(w)]), params)
     np.testing.assert_allclose(predict(neurons(), more, X), predict(neurons(), params, X), rtol=1e-6)
     np.testing.assert_allclose(objective(neurons(), more, X, Y), objective(neurons(), params, X, Y), rtol=1e-6)
+
+
+def negative(weights):
+    """A penalty of degree 2 that rewards."""
+    return -jnp.sum(weights[0] ** 2)
+
+
+def test_a_negative_penalty_is_refused():
+    """Every bound rests on theta >= 0: with less there is no minimum to bound."""
+    problem = neurons(theta=homogeneous.regularizer(negative, degree=2))
+    start = problem.phi.init(jax.random.key(0), r=2, dx=3, dy=2)
+    with pytest.raises(ValueError, match="theta: Expected: values >= 0 .* Received: -"):
+        _ = homogeneous.certify(problem, start, np.ones((4, 3)), np.ones((4, 2)))
