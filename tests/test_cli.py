@@ -481,6 +481,21 @@ def test_check_catches_tampering(solved, tmp_path, tamper):
     assert json.loads(done.stdout)["holds"] is False
 
 
+def test_a_finished_run_is_checked_before_it_is_shown(solved, data, tmp_path):
+    copy = shutil.copytree(solved[0], tmp_path / "copy")
+    again = ("solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", copy)
+    assert globopt(*again).exit_code == 0
+    claimed(lambda meta: meta["certificate"].update(lower_bound=99), name="result.json")(copy)
+    done = globopt(*again)
+    assert done.exit_code == 1
+    assert "FAILED: result.json says" in done.stdout + done.stderr
+    (copy / "certificate.npz").unlink()
+    done = globopt(*again)
+    assert done.exit_code == 1
+    assert "FAILED" in done.stdout + done.stderr
+    assert "none of certificate.npz" in (done.stdout + done.stderr).replace("\n", " ")
+
+
 def test_check_of_what_is_no_run_is_bad_input(data, tmp_path, solved):
     assert globopt("check", tmp_path).exit_code == 2
     copy = shutil.copytree(solved[0], tmp_path / "copy")

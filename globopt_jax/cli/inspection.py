@@ -20,17 +20,26 @@ from globopt_jax.homogeneous import rigorous
 __all__ = ["check", "datasets", "selected", "verify"]
 
 
+def verdict_on(folder: Path) -> rigorous.Verdict:
+    """What `rigorous.check_folder` says of a run folder.
+
+    Raises:
+        ValueError: the folder holds no certificate that can be read.
+    """
+    try:
+        return rigorous.check_folder(folder)
+    except (JSONDecodeError, KeyError, TypeError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
+        message = f"{folder}: Expected: a certificate. Received: unreadable files ({error})."
+        raise ValueError(message) from error
+
+
 def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     """Whether the certificate stored in a run folder holds.
 
     Raises:
         ValueError: the folder holds no certificate that can be read.
     """
-    try:
-        verdict = rigorous.check_folder(folder)
-    except (JSONDecodeError, KeyError, TypeError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
-        message = f"{folder}: Expected: a certificate. Received: unreadable files ({error})."
-        raise ValueError(message) from error
+    verdict = verdict_on(folder)
     if json:
         report.document(verdict._asdict())
     elif not quiet:

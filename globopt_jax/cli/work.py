@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import homogeneous, runs
-from globopt_jax.cli import report
+from globopt_jax.cli import inspection, report
 from globopt_jax.cli.display import Display, Row
 from globopt_jax.cli.task import Task
-from globopt_jax.homogeneous import Certificate, Refinement, Trace, rigorous, steps, stored
+from globopt_jax.homogeneous import Certificate, Refinement, Trace, steps, stored
 from globopt_jax.homogeneous.dual import effort_named
 from globopt_jax.homogeneous.problem import penalty
 from globopt_jax.shapes import Params
@@ -196,7 +196,10 @@ class Run:
         }
 
     def _verdict(self) -> dict[str, Any]:
-        verdict = rigorous.check_folder(self.folder.path)
+        try:
+            verdict = inspection.verdict_on(self.folder.path)
+        except (ValueError, OSError) as error:  # files of a finished run are gone or broken
+            return {"holds": False, "reason": str(error)}
         return {"holds": verdict.holds, "reason": verdict.reason}
 
     # -- what survives a kill ----------------------------------------------------------------------------

@@ -66,7 +66,9 @@ class Certificate(NamedTuple):
         )
         if not bool(self.rigorous):
             text += "That bound is the trivial one: nothing better was proved. "
-        if gap <= float(self.resolution):
+        if gap < 0:  # rounding is clamped away before
+            text += "The two contradict each other: a bound is wrong, or a penalty is negative somewhere. "
+        elif gap <= float(self.resolution):
             text += f"This is a global minimum to the precision of the computation ({float(self.resolution):.1g}). "
         else:
             text += f"So at most {_percent(gap)} of it can be gained. "

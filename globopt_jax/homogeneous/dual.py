@@ -213,7 +213,7 @@ def ascend(
         loss, slopes, lam, X, Y: the problem.
         U: the dual point to start from, in the conjugate's domain.
         start: coordinates of the multipliers.
-        steps: Adam steps in all. unit: the size of the objective, for Adam's scale.
+        steps: Adam steps in all, >= 1. unit: the size of the objective, for Adam's scale.
         chunk: the most steps between two yields.
         state: where an earlier call stopped.
     """
@@ -225,7 +225,8 @@ def ascend(
     now = begin(free, start, joint=joint, steps=steps) if state is None else state
     numbers = [jnp.asarray(a, dtype) for a in (lam, scale, unit)]
     # Pieces of one size, as far as they go: another size would be another compilation.
-    chunk = -(-steps // -(-steps // chunk))
+    pieces = -(-steps // chunk)
+    chunk = -(-steps // pieces)
     while int(now.step) < steps:
         size = min(chunk, steps - int(now.step))
         options: dict[str, Any] = {

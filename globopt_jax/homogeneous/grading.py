@@ -271,7 +271,8 @@ class _Grader:
 
     def fit(self, U: Targets, *, joint: bool, start: Any = None, state: Any = None) -> Iterator[dual.Fitted]:
         """Fit the relaxation's multipliers (and U, if joint) from a start."""
-        if not np.any(np.asarray(U)):
+        count = self.effort.joint if joint else self.effort.fixed
+        if not count or not np.any(np.asarray(U)):
             return
         at = _initial(U, jnp.asarray(self.groups, U.dtype)) if start is None else start
         yield from dual.ascend(
@@ -283,7 +284,7 @@ class _Grader:
             self.Y,
             start=at,
             joint=joint,
-            steps=self.effort.joint if joint else self.effort.fixed,
+            steps=count,
             unit=_size(self.objective),
             state=state,
         )

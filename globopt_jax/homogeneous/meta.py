@@ -73,10 +73,14 @@ class Trace(NamedTuple):
 
 
 class Directions(NamedTuple):
-    """``polar``: the largest <U, phi(w)> found with theta(w) = 1; ``candidates``: subnetworks above the floor."""
+    """``polar``: the largest <U, phi(w)> found with theta(w) = 1; ``candidates``: subnetworks above the floor.
+
+    ``exact``: whether the polar is known exactly there; otherwise a search found it, and may have missed some.
+    """
 
     polar: float
     candidates: Params | None
+    exact: bool
 
 
 class Progress(NamedTuple):
@@ -121,10 +125,10 @@ def directions(
     values = np.asarray(found.values)
     above = np.flatnonzero(values > floor)[: 4 * most if count else None]
     if not len(above):
-        return Directions(float(found.value), None)
+        return Directions(float(found.value), None, not count)
     candidates = jax.tree.map(lambda w: np.asarray(w)[above], found.params)
     chosen = _distinct(problem, candidates, X, most) if count else np.arange(len(above))
-    return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates))
+    return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates), not count)
 
 
 @jax.jit
@@ -216,7 +220,9 @@ def iterate(
     polar, bound, first = 0.0, float("-inf"), 0
     if rows:
         last = Trace(*rows[-1])
-        polar, bound = float(last.polar), float(last.objective - last.gap_estimate * abs(last.objective))
+        polar = float(last.polar)
+        if np.isfinite(last.gap_estimate):
+            bound = float(last.objective - last.gap_estimate * abs(last.objective))
         first = int(last.outer) + (int(last.event) == APPEND)
 
     def record(event: int, k: int) -> Progress:
@@ -245,7 +251,7 @@ def iterate(
         floor = lam * (1 + tolerance)
         looks = (directions(problem, params, -G, X, k, effort, floor=floor) for k in jax.random.split(key, LOOKS))
         first = next(looks)
-        return first if sharp or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
+        return first if first.exact or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
 
     for k in range(first, outer):
         scale = eps**0.75 * max(1.0, abs(float(value))) ** 0.5 * lam**0.5

@@ -254,3 +254,16 @@ def test_data_whose_squares_leave_the_floating_point_range_are_refused(scale):
         _ = homogeneous.certify(problem, start, scale * X, Y)
     with pytest.raises(ValueError, match="Y: Expected: a largest entry of 0 or between .* Received"):
         _ = homogeneous.certify(problem, start, X, scale * Y)
+
+
+def test_a_contradiction_is_said_and_no_work_on_the_bound_is_allowed():
+    """No Adam steps at all still give a bound; a bound above the objective is no proof of a global minimum."""
+    problem, X, Y = scalar_problem(seed=3, m=30)
+    X = np.hstack([X, np.ones((30, 1))])  # three inputs: the relaxation
+    start = problem.phi.init(jax.random.key(0), r=2, dx=3, dy=1)
+    found = homogeneous.certify(problem, start, X, Y, effort=homogeneous.Effort(0, 0, 1, 4, 10))
+    assert float(found.lower_bound) <= float(found.objective)
+    assert np.isfinite(float(found.polar_upper))
+    wrong = found._replace(lower_bound=2 * found.objective, gap=-found.objective, relative_gap=np.asarray(-1.0))
+    assert "contradict" in wrong.reason
+    assert "This is a global minimum" not in wrong.reason
