@@ -1,6 +1,5 @@
 """What the host functions check before they compute anything."""
 
-import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
 from globopt_jax.homogeneous.problem import Problem, check_degrees, check_lam
+from globopt_jax.inputs import check_data, check_range, common_dtype, finite
 from globopt_jax.shapes import Params
 
 __all__ = ["check"]
@@ -25,59 +25,20 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     """
     leaves, tree = jax.tree.flatten(params)
     named = [("X", X), ("Y", Y), *((f"params[{k}]", w) for k, w in enumerate(leaves))]
-    host = {name: np.asarray(array) for name, array in named}
-    for name, array in host.items():
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
-        if not np.all(np.isfinite(array)):
-            bad = int(array.size - np.isfinite(array).sum())
-            first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-            raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
-    _check_data(host["X"], host["Y"])
+    host = {name: finite(name, array) for name, array in named}
+    check_data(host["X"], host["Y"])
     problem.loss.check_targets(host["Y"])
     _check_shapes(problem, host, tree)
     check_lam(problem.lam)
     if np.ndim(problem.lam):
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
-    dtype = _dtype([a for _, a in named])
+    dtype = common_dtype([a for _, a in named])
     for name, array in host.items():
-        _check_range(name, array, dtype, tiny=name in ("X", "Y"))
+        check_range(name, array, dtype, tiny=name in ("X", "Y"))
     arrays = [jnp.asarray(a, dtype) for _, a in named]
     params = jax.tree.unflatten(tree, arrays[2:])
     check_degrees(problem, params, arrays[0])
     return params, arrays[0], arrays[1]
-
-
-def _dtype(arrays: list[Any]) -> Any:
-    """float64 if any array has it and x64 is on, else float32; a warning where float64 would be lost silently."""
-    wanted = any(np.asarray(a).dtype == np.float64 for a in arrays)
-    if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
-        warnings.warn(
-            "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return np.dtype(np.float32)
-    wide = wanted or not any(np.asarray(a).dtype.kind == "f" for a in arrays)
-    return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
-
-
-def _check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None:
-    """Squares of products of the data must neither overflow nor vanish; float32 is evaluated in float64 in the end."""
-    high = 1e75 if dtype == np.float64 else 1e12
-    low = 1 / high if tiny else 0.0
-    size = float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
-    if size > high or 0 < size < low:
-        raise ValueError(
-            f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {np.dtype(dtype)}; scale "
-            f"the data. Received: {size:.3g}."
-        )
-
-
-def _check_data(X: np.ndarray, Y: np.ndarray) -> None:
-    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
-        hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
-        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
 
 
 def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
@@ -100,7 +61,7 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         chain = all(len(s) == 2 for s in shapes) and all(a[1] == b[0] for a, b in pairwise(shapes))
         fits = chain and len(shapes) == problem.phi.layers and shapes[0][0] == dx and shapes[-1][1] == dy
     else:
-        dtype = _dtype([X, *weights])
+        dtype = common_dtype([X, *weights])
         like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
         out = jax.eval_shape(problem.phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
         expected, fits = f"weights for which phi gives ({len(X)}, {dy})", out.shape == Y.shape

@@ -1,0 +1,232 @@
+"""`classify`: a point's name, with the evidence for it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from globopt_jax import linalg, results
+from globopt_jax.deep_linear import second_order
+from globopt_jax.deep_linear.inputs import check
+from globopt_jax.deep_linear.minimum import Fit, least_squares
+from globopt_jax.deep_linear.network import Weights, widths_of
+from globopt_jax.deep_linear.point import Point
+from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
+from globopt_jax.shapes import Array, Inputs, Targets
+
+__all__ = ["Classification", "classify"]
+
+
+class Classification(NamedTuple):
+    """A verdict and its evidence; arrays only (NumPy), `.kind` and `.reason` are read off them.
+
+    ``code``, ``loss``, ``optimum``, ``gap``, ``gap_bound``, ``rounding``, ``tolerance``, ``stationarity``, ``rank``,
+    ``kept``, ``assumptions``: see `Verdict`. ``singular_values`` (n,): of the fitted values. ``widths`` (H+2,).
+    ``bottleneck``: p, the first layer of the smallest width k. ``angle``: the largest principal angle, in radians,
+    between the row space of S_p and the span of the top k directions, pi/2 where their dimensions differ.
+    ``strict``: 1 where a saddle has negative curvature by the ranks of its partial products, 0 where not, -1 where
+    the point is no saddle. ``curvature``: the lowest Rayleigh quotient of the Hessian that Lanczos found, relative to
+    the largest eigenvalue found; nan where the point is no saddle and nobody looked.
+    """
+
+    code: Array
+    loss: Array
+    optimum: Array
+    gap: Array
+    gap_bound: Array
+    rounding: Array
+    tolerance: Array
+    stationarity: Array
+    rank: Array
+    kept: Array
+    assumptions: Array
+    singular_values: Array
+    widths: Array
+    bottleneck: Array
+    angle: Array
+    strict: Array
+    curvature: Array
+
+    @property
+    def kind(self) -> str:
+        """One of "global_minimum", "saddle", "not_critical", "undecided"."""
+        return KINDS[int(self.code)]
+
+    @property
+    def is_strict(self) -> bool | None:
+        """Whether a saddle is strict; None where the point is no saddle."""
+        return None if int(self.strict) < 0 else bool(self.strict)
+
+    @property
+    def theorem(self) -> str:
+        """The theorem that speaks of this shape of network."""
+        wide = int(min(self.widths)) == min(int(self.widths[0]), int(self.widths[-1]))
+        return "YSJ18 Theorem 2.1" if wide else "YSJ18 Theorem 2.2"
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The papers' assumptions that fail here, each with what that costs."""
+        return tuple(
+            f"{name} fails, which costs {cost}"
+            for (name, cost), holds in zip(ASSUMPTIONS, self.assumptions, strict=True)
+            if not holds
+        )
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a few sentences."""
+        return " ".join(_sentences(self))
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values, and the words."""
+        words = {"kind": self.kind, "theorem": self.theorem, "failures": list(self.failures), "reason": self.reason}
+        return {**words, **results.plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file, with their provenance."""
+        results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Classification":
+        """Read what `save` wrote."""
+        return results.load(cls, path)
+
+
+def classify(weights: Weights, X: Inputs, Y: Targets, *, key: Array | None = None) -> Classification:
+    """Say whether a deep linear network sits at a global minimum, at a saddle, or is still moving.
+
+    The loss against its closed-form optimum decides; ranks and subspaces explain. With eta the dimensionless gradient
+    (`Verdict`), and sqrt(eps) the tolerance for both:
+
+    - ``gap <= tolerance`` times what a global minimum explains: "global_minimum", unless the point is stationary and
+      leaves out a weak direction of the fit altogether (then it is a saddle);
+    - else ``eta > tolerance``: "not_critical";
+    - else "saddle": a critical point above the optimum is nothing else (YSJ18 Theorems 2.1, 2.2 and Lemma B.1);
+    - "undecided" where a point is stationary and has every direction of the fit, but a gap above the tolerance: a badly
+      conditioned neighbourhood of a global minimum.
+
+    A saddle is called strict by the ranks of its partial products (`second_order.is_strict`), with the most negative
+    curvature that Lanczos finds as a second witness. In float32 the tolerance is 3e-4, and decisions are as coarse.
+
+    Host function: jits inside, one compilation a shape.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l), l = 1..H+1. X: (m, dx). Y: (m, dy).
+        key: of the start of Lanczos; None: a fixed one.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow.
+        TypeError: arrays that are not real numbers.
+
+    Example:
+        >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
+        >>> found = classify([jnp.zeros((2, 2))] * 3, X, Y)
+        >>> found.kind, float(found.loss), float(found.optimum), found.is_strict
+        ('saddle', 5.0, 0.0, False)
+    """
+    weights, X, Y = check(weights, X, Y)
+    key = jax.random.key(0) if key is None else key
+    verdict, point, fit = _judge(weights, X, Y)
+    strict, curvature = -1, np.nan
+    if KINDS[int(verdict.code)] == "saddle":
+        flag, found = _second_order(weights, point, fit, key)
+        strict, curvature = int(flag), float(found.value) / (float(found.scale) or 1.0)
+    widths = widths_of(weights)
+    bottleneck = widths.index(min(widths))
+    numbers = jax.tree.map(np.asarray, verdict)
+    dtype = numbers.loss.dtype
+    return Classification(
+        **numbers._asdict(),
+        singular_values=np.asarray(fit.singular_values),
+        widths=np.asarray(widths),
+        bottleneck=np.asarray(bottleneck),
+        angle=_angle(np.asarray(point.after[bottleneck]), np.asarray(fit.directions)[:, : min(widths)]).astype(dtype),
+        strict=np.asarray(strict),
+        curvature=np.asarray(curvature, dtype),
+    )
+
+
+@jax.jit
+def _judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
+    fit = least_squares(X, Y)
+    return *verdict_at(weights, fit, len(X)), fit
+
+
+@jax.jit
+def _second_order(weights: Weights, point: Point, fit: Fit, key: Array) -> tuple[Array, linalg.Curvature]:
+    return second_order.is_strict(weights, point, fit), second_order.lowest(weights, fit, key)
+
+
+def _angle(suffix: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """The largest principal angle between the row space of S_p (k, dy) and the columns of U_k (dy, k)."""
+    from scipy.linalg import subspace_angles  # late: scipy.linalg takes a while to load
+
+    if not np.any(suffix) or np.linalg.matrix_rank(suffix) < len(suffix) or not np.all(np.any(top, axis=0)):
+        return np.asarray(np.pi / 2)
+    return np.max(subspace_angles(suffix.T, top), initial=0.0)
+
+
+def _sentences(found: Classification) -> list[str]:
+    """What happened, what decided, and what of the theorems' assumptions fails."""
+    k, tolerance = int(min(found.widths)), float(found.tolerance)
+    n, size = round(float(np.sum(found.kept))), float(0.5 * np.sum(np.square(found.singular_values[:k])))
+    relative = float(found.gap) / size if size else 0.0
+    value = (
+        f"The loss is {float(found.loss):.6g}, the optimum for networks whose narrowest layer has {k} units is "
+        f"{float(found.optimum):.6g}"
+    )
+    eta = f"gradient {float(found.stationarity):.2g} (free of units)"
+    words = {
+        "global_minimum": [
+            f"{value}: a global minimum to the tolerance ({relative:.2g} of what it explains, {tolerance:.1g} counts "
+            "as zero)."
+        ],
+        "not_critical": [
+            f"{value}, and the {eta} is above the tolerance {tolerance:.1g}: no critical point. At most "
+            f"{float(found.gap_bound):.4g} can be gained by the gradients alone, {float(found.gap):.4g} in fact."
+        ],
+        "undecided": [
+            f"{value}. The {eta} is below the tolerance {tolerance:.1g} and every direction of the fit is there, but "
+            f"a gap of {float(found.gap):.2g} is left: most likely a badly conditioned neighbourhood of a global "
+            "minimum. Train on, or use float64."
+        ],
+        "saddle": [
+            f"{value}, and the {eta} is below the tolerance {tolerance:.1g}: a saddle that keeps {n} directions of the "
+            f"fit, {float(found.gap):.6g} above the optimum."
+        ],
+    }[found.kind]
+    if found.kind == "saddle":
+        words.append(_curvature(found))
+    if found.kind in ("saddle", "global_minimum"):
+        words.append(_structure(found, n))
+    words += [f"{text[0].upper()}{text[1:]}." for text in found.failures]
+    return words
+
+
+def _curvature(found: Classification) -> str:
+    witness = f"the lowest relative curvature that Lanczos found is {float(found.curvature):.2g}"
+    negative = float(found.curvature) < -float(found.tolerance)
+    if bool(found.strict):
+        doubt = "" if negative else " (no witness: the curvature may be too slight to be seen)"
+        return f"It is a strict saddle by the ranks of its partial products; {witness}{doubt}."
+    doubt = " (a contradiction: the point may only be near a degenerate saddle)" if negative else ""
+    return f"It is a degenerate saddle, flat to second order, by the ranks of its partial products; {witness}{doubt}."
+
+
+def _structure(found: Classification, n: int) -> str:
+    k = int(min(found.widths))
+    needed = found.assumptions[0] if found.theorem.endswith("2.1") else found.assumptions[1]
+    if not needed:
+        return f"{found.theorem} cannot say so from the structure here, since an assumption fails; the value can."
+    if n < k:
+        return f"{found.theorem} agrees: the product keeps {n} directions where a global minimum keeps {k}."
+    if found.theorem.endswith("2.1"):
+        return f"{found.theorem} agrees: the product keeps all {k} directions."
+    return (
+        f"{found.theorem}: the product keeps {k} directions, and the row space of S_{int(found.bottleneck)} is "
+        f"{float(found.angle):.2g} rad away from the span of the top {k}."
+    )

@@ -1,0 +1,132 @@
+"""Critical points by construction: any set of singular directions, any depth, any basis between the layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from globopt_jax.deep_linear.inputs import check, check_key
+from globopt_jax.deep_linear.minimum import Fit, least_squares
+from globopt_jax.linalg import matmul
+from globopt_jax.shapes import Array, Inputs, Targets
+
+__all__ = ["basis_change", "critical_point"]
+
+_least_squares = jax.jit(least_squares)
+
+
+def critical_point(
+    X: Inputs,
+    Y: Targets,
+    widths: Sequence[int],
+    indices: Sequence[int],
+    key: Array | None = None,
+    *,
+    condition: float = 10.0,
+    blocks: Sequence[int] = (),
+) -> list[Any]:
+    """Build weights at which every gradient vanishes, and which keep a chosen set of directions of the fit.
+
+    With u_i the right singular vectors of the fitted values F, U_I those of the n indices, and R_ls = X^+ Y:
+
+        ``W_1 = [R_ls U_I, Z_1]``,   ``W_l = [[I_n, 0], [0, Z_l]]``,   ``W_{H+1} = [[U_I^T], [Z_{H+1}]]``
+
+    which makes ``X R = F U_I U_I^T`` and ``L = 1/2 ||Y - F||^2 + 1/2 sum_{i not in I} s_i^2``. A global minimum
+    exactly if ``sum_I s_i^2 = sum_{i<=k} s_i^2``, a saddle otherwise. With a key, ``W_l <- G_{l-1}^{-1} W_l G_l`` with
+    random invertible G_l between the layers, so that nothing looks diagonal any more.
+
+    Host function. The gradients vanish to rounding: to about eps times the condition number, over all layers.
+
+    Args:
+        X: (m, dx). Y: (m, dy).
+        widths: all of d_0..d_{H+1}.
+        indices: the directions kept, 0-based, at most min(widths) of them and below the rank of X^T Y; () for none.
+            Without a hidden layer only the full set is critical.
+        key: of the basis changes and blocks; None: none of them.
+        condition: the condition number of each G_l, at least 1.
+        blocks: layers (0-based) whose redundant block Z is random instead of zero; at least two layers are left out.
+
+    Returns:
+        Kernels W_l (d_{l-1}, d_l).
+
+    Raises:
+        ValueError: widths that do not fit the data, indices that are repeated, too many or out of range, blocks without
+            a key or with fewer than two layers left.
+        TypeError: data that are not real numbers.
+
+    Example:
+        >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
+        >>> saddle = critical_point(X, Y, (2, 2, 2), [1])  # keeps 1, leaves 3
+        >>> matmul(saddle[0], saddle[1]).round(6).tolist()
+        [[0.0, 0.0], [0.0, 1.0]]
+    """
+    _, X, Y = check([], X, Y)
+    widths = _check_widths(widths, X.shape[1], Y.shape[1])
+    if key is not None:
+        check_key(key)
+    fit = _least_squares(X, Y)
+    chosen = _check_indices(indices, widths, fit)
+    layers, n = len(widths) - 1, len(chosen)
+    blocks = [int(l) for l in blocks]
+    if blocks and (key is None or len(set(blocks)) > layers - 2 or not set(blocks) <= set(range(layers))):
+        raise ValueError(
+            f"blocks: Expected: a key, and at most {layers - 2} different layers of 0..{layers - 1}. Received: "
+            f"{blocks} and {'no key' if key is None else 'a key'}."
+        )
+    if condition < 1:
+        raise ValueError(f"condition: Expected: at least 1. Received: {condition}.")
+    if layers == 1:
+        return [fit.map]
+    U = fit.directions[:, jnp.asarray(chosen, int)]
+    cores = [matmul(fit.map, U), *[jnp.eye(n, dtype=X.dtype)] * (layers - 2), U.T]
+    weights = []
+    for l, (core, rows, columns) in enumerate(zip(cores, widths[:-1], widths[1:], strict=True)):
+        top, left = (rows if l == 0 else n), (columns if l == layers - 1 else n)
+        # The block lies beside the core in the first layer, below it in the last, diagonally in between.
+        shape = (rows if l == 0 else rows - n, columns if l == layers - 1 else columns - n)
+        block = jnp.zeros(shape, X.dtype)
+        if l in blocks and key is not None:
+            block = jax.random.normal(jax.random.fold_in(key, 2 * l + 1), shape, X.dtype)
+        w = jnp.zeros((rows, columns), X.dtype).at[rows - shape[0] :, columns - shape[1] :].set(block)
+        weights.append(w.at[:top, :left].set(core) if n else w)
+    if key is None:
+        return weights
+    for l in range(1, layers):
+        G, inverse = basis_change(jax.random.fold_in(key, 2 * l), widths[l], condition, X.dtype)
+        weights[l - 1], weights[l] = matmul(weights[l - 1], G), matmul(inverse, weights[l])
+    return weights
+
+
+def basis_change(key: Array, n: int, condition: float, dtype: Any) -> tuple[Array, Array]:
+    """A random (n, n) matrix G with singular values from ``condition^-1/2`` to ``condition^1/2``, and its inverse."""
+    k1, k2 = jax.random.split(key)
+    U, V = (jax.random.orthogonal(k, n, dtype=dtype) for k in (k1, k2))
+    s = jnp.asarray(condition, dtype) ** jnp.linspace(0.5, -0.5, n, dtype=dtype)
+    return matmul(U * s[None], V.T), matmul(V / s[None], U.T)
+
+
+def _check_widths(widths: Sequence[int], dx: int, dy: int) -> tuple[int, ...]:
+    sizes = tuple(int(d) for d in widths)
+    if len(sizes) < 2 or sizes[0] != dx or sizes[-1] != dy or min(sizes) < 1:
+        raise ValueError(
+            f"widths: Expected: all widths from dx = {dx} to dy = {dy}, both included. Received: {tuple(widths)}."
+        )
+    return sizes
+
+
+def _check_indices(indices: Sequence[int], widths: tuple[int, ...], fit: Fit) -> list[int]:
+    chosen = [int(i) for i in indices]
+    k, rank = min(widths), int(fit.correlation_rank)
+    inside = all(0 <= i < rank for i in chosen) and len(set(chosen)) == len(chosen)
+    if not inside or len(chosen) > k:
+        raise ValueError(
+            f"indices: Expected: at most {k} different ones (the narrowest layer) from 0 to {rank - 1} (the rank of "
+            f"X^T Y is {rank}). Received: {chosen}."
+        )
+    if len(widths) == 2 and len(chosen) < rank:
+        raise ValueError(
+            f"indices: Expected: all of 0..{rank - 1}, since without a hidden layer only the least-squares fit is "
+            f"critical. Received: {chosen}."
+        )
+    return chosen

@@ -1,0 +1,43 @@
+"""What the host functions check before they compute anything."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.deep_linear.network import check_chain
+from globopt_jax.inputs import check_data, check_range, common_dtype, finite
+
+__all__ = ["check", "check_key"]
+
+
+def check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+    """Check weights and data; hand back arrays of one dtype. No weights are fine: [] then stands for no network.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish.
+        TypeError: arrays that are not real numbers, weights that are no sequence of arrays.
+    """
+    if isinstance(weights, dict) or not hasattr(weights, "__len__"):
+        raise TypeError(f"weights: Expected: a list of kernels. Received: {type(weights).__name__}.")
+    named = [("X", X), ("Y", Y), *((f"weights[{l}]", w) for l, w in enumerate(weights))]
+    host = {name: finite(name, array) for name, array in named}
+    check_data(host["X"], host["Y"])
+    if len(weights):
+        _ = check_chain([host[f"weights[{l}]"] for l in range(len(weights))], host["X"], host["Y"])
+    dtype = common_dtype([a for _, a in named], stacklevel=5)
+    for name, array in host.items():
+        check_range(name, array, dtype, tiny=name in ("X", "Y"))
+    arrays = [jnp.asarray(a, dtype) for _, a in named]
+    return arrays[2:], arrays[0], arrays[1]
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind."""
+    array = key if isinstance(key, jax.Array | np.ndarray) else None
+    typed = array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ()
+    raw = array is not None and array.dtype == np.uint32 and array.shape == (2,)
+    if not (typed or raw):
+        received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
+        raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")

@@ -1,0 +1,190 @@
+"""The global minimum in closed form, and the rank-constrained problem behind it (YSJ18 Prop 3.1, K18 section 2.1)."""
+
+import operator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from globopt_jax import linalg
+from globopt_jax.linalg import matmul
+from globopt_jax.shapes import Array, Inputs, Scalar, Targets
+
+__all__ = ["Fit", "GlobalMinimum", "factors", "global_minimum", "least_squares", "optimum", "relaxed_loss", "tail"]
+
+
+class Fit(NamedTuple):
+    """The least-squares fit ``F = X R_ls`` of Y, in coordinates in which the number of samples no longer matters.
+
+    With ``X = Q_x diag(scales) V^T`` the reduced data are ``inputs = diag(scales) V^T`` and ``targets = Q_x^T Y``.
+    Every R has ``1/2 ||X R - Y||^2 = 1/2 ||inputs R - targets||^2 + unexplained``, so that the functions here give
+    the same gradients, bounds and gaps for ``(inputs, targets)`` as for ``(X, Y)``, from min(m, dx) rows.
+
+    ``inputs`` (q, dx), ``targets`` (q, dy), q = min(m, dx): rows beyond the rank of X are zero. ``unexplained``:
+    ``1/2 ||Y - F||^2``. ``rank``: numerical rank r of X. ``scales`` (q,): singular values of X, largest first, 0 beyond
+    the rank. ``map`` (dx, dy): ``R_ls = X^+ Y``. ``singular_values`` (n,), n = min(dx, dy): ``s_1 >= s_2 >= ...`` of F.
+    ``directions`` (dy, n): the right singular vectors u_i of F as columns (zero where min(q, dy) < n). ``size``:
+    ``||Y||_F``. ``correlation_rank``: numerical rank of ``X^T Y``.
+    """
+
+    inputs: Array
+    targets: Array
+    unexplained: Array
+    rank: Array
+    scales: Array
+    map: Array
+    singular_values: Array
+    directions: Array
+    size: Array
+    correlation_rank: Array
+
+
+def least_squares(X: Inputs, Y: Targets, cutoff: str = "press") -> Fit:
+    """Fit Y by a linear map of X, and reduce the data to the sufficient statistics of every linear network.
+
+    One QR factorization of ``[X, Y]`` without Q, then decompositions of matrices with min(m, dx) rows. Nothing is
+    squared, so that singular values of X are resolved down to eps times the largest.
+
+    Args:
+        X: (m, dx), of any rank. Y: (m, dy).
+        cutoff: which singular values of X count as zero, see `linalg.cutoff`.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown cutoff.
+
+    Example:
+        >>> fit = least_squares(jnp.eye(3)[:, :2], jnp.array([[2.0], [0.0], [1.0]]))
+        >>> fit.map.round(6).tolist(), float(fit.unexplained), int(fit.rank)
+        ([[2.0], [0.0]], 0.5, 2)
+    """
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y):
+        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.")
+    (m, dx), dy = X.shape, Y.shape[1]
+    q, n = min(m, dx), min(dx, dy)
+    factor = jnp.linalg.qr(jnp.concatenate([X, Y], axis=1), mode="r")
+    U, s, Vt, rank, kept = linalg.svd(factor[:q, :dx], cutoff, of=X)
+    scales = kept * s
+    coordinates = matmul(U.T, factor[:q, dx:])
+    inputs, targets = scales[:, None] * Vt, kept[:, None] * coordinates
+    left_over = jnp.sum(jnp.square((1 - kept)[:, None] * coordinates)) + jnp.sum(jnp.square(factor[q:, dx:]))
+    R = matmul(Vt.T, targets / jnp.where(scales > 0, scales, 1)[:, None])
+    _, sigma, directions, correlation, _ = linalg.svd(targets)  # X^T Y = X^T F has the rank of F
+    pad = max(n - len(sigma), 0)
+    sigma, directions = jnp.pad(sigma, (0, pad))[:n], jnp.pad(directions, ((0, pad), (0, 0)))[:n].T
+    size = jnp.sqrt(jnp.sum(jnp.square(Y)))
+    return Fit(inputs, targets, 0.5 * left_over, rank, scales, R, sigma, directions, size, correlation)
+
+
+def tail(fit: Fit, rank: Any) -> Scalar:
+    """``1/2 sum_{i > rank} s_i^2``: what maps of that rank cannot reach of the fit."""
+    return 0.5 * jnp.sum(jnp.where(_top(fit, rank), 0, jnp.square(fit.singular_values)))
+
+
+def _top(fit: Fit, rank: Any) -> Array:
+    """Which directions come before `rank`; bool (n,)."""
+    return jnp.arange(len(fit.singular_values), dtype=jnp.int32) < jnp.asarray(rank, jnp.int32)
+
+
+def optimum(fit: Fit, rank: Any) -> Scalar:
+    """``L*`` of networks whose narrowest layer has `rank` units: ``1/2 ||Y - F||^2 + 1/2 sum_{i > rank} s_i^2``."""
+    return fit.unexplained + tail(fit, rank)
+
+
+class GlobalMinimum(NamedTuple):
+    """``value``: L*, (). ``map``: R*, (dx, dy). ``singular_values`` (min(dx, dy),): of the fitted values F."""
+
+    value: Array
+    map: Array
+    singular_values: Array
+
+
+def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
+    """Return the minimum of ``1/2 ||X R - Y||_F^2`` over maps R of at most a rank, in closed form.
+
+    With ``F = X X^+ Y = V S U^T`` and U_k the first k columns of U (in R^dy),
+
+        ``R* = X^+ Y U_k U_k^T``,   ``L* = 1/2 ||Y - F||^2 + 1/2 sum_{i > k} s_i^2``
+
+    (YSJ18 Prop 3.1, K18 (2.3); the papers misprint the shape of what is decomposed). It is also the global minimum of
+    every deep linear network whose narrowest layer, input and output included, has k units. The value does not cancel.
+    A rank-deficient X is handled by the pseudo-inverse: R* is the solution of least norm. Where ``s_k = s_{k+1}`` there
+    are several R*, and this is one of them.
+
+    Args:
+        X: (m, dx). Y: (m, dy).
+        rank: k >= 0, an integer, which may be traced; k >= min(dx, dy) constrains nothing.
+
+    Raises:
+        ValueError: shapes that do not fit, a rank known to be negative.
+        TypeError: a rank that is not an integer.
+
+    Example:
+        >>> best = global_minimum(jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0])), 1)
+        >>> float(best.value), best.map.round(6).tolist(), best.singular_values.round(6).tolist()
+        (0.5, [[3.0, 0.0], [0.0, 0.0]], [3.0, 1.0])
+    """
+    rank = _rank(rank)
+    fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
+    U = fit.directions * _top(fit, rank).astype(fit.map.dtype)
+    return GlobalMinimum(optimum(fit, rank), matmul(matmul(fit.map, U), U.T), fit.singular_values)
+
+
+def relaxed_loss(R: Float[Array, "dx dy"], X: Inputs, Y: Targets) -> Scalar:
+    """Return ``L_0(R) = 1/2 ||X R - Y||_F^2``, the relaxation of a deep network's loss to maps R (YSJ18 section 3.1).
+
+    Over maps of rank at most ``k = min_l d_l`` it has the same minimum as the network: `product` leads from weights to
+    a map with the same value, `factors` from any such map to weights. A local minimum of the network is mapped to a
+    local minimum of the relaxed problem, and all of those are global (K18 Theorems 2.1 to 2.3, Lu & Kawaguchi 2017).
+
+    Example:
+        >>> float(relaxed_loss(jnp.eye(2), jnp.eye(2), jnp.zeros((2, 2))))
+        1.0
+    """
+    return 0.5 * jnp.sum(jnp.square(matmul(X, R) - Y))
+
+
+def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
+    """Return balanced kernels with the product R: the other direction of Lu & Kawaguchi's correspondence.
+
+    With ``R = A diag(s) B^T`` every layer carries ``diag(s)^(1/(H+1))``, so that ``W_l^T W_l = W_{l+1} W_{l+1}^T``.
+    Singular values of R beyond ``min(widths)`` are dropped: the product is then the best approximation of R.
+
+    Args:
+        R: (dx, dy). widths: all of d_0..d_{H+1}, with d_0 = dx and d_{H+1} = dy.
+
+    Raises:
+        ValueError: widths that do not begin with dx, do not end with dy, or are not positive.
+
+    Example:
+        >>> W = factors(jnp.diag(jnp.array([4.0, 1.0])), (2, 3, 2))
+        >>> [w.shape for w in W], matmul(W[0], W[1]).round(5).tolist()
+        ([(2, 3), (3, 2)], [[4.0, 0.0], [0.0, 1.0]])
+    """
+    if len(widths) < 2 or (widths[0], widths[-1]) != R.shape or min(widths) < 1:
+        raise ValueError(f"widths: Expected: {R.shape[0]}, ..., {R.shape[1]}, all positive. Received: {widths}.")
+    k = min(widths)
+    A, s, Bt, *_ = linalg.svd(R)
+    if len(widths) == 2:
+        return [matmul(A * s[None], Bt)]
+    share = s[:k] ** (1 / (len(widths) - 1))
+    first = jnp.pad(A[:, :k] * share[None], ((0, 0), (0, widths[1] - k)))
+    middle = [jnp.pad(jnp.diag(share), ((0, a - k), (0, b - k))) for a, b in pairwise(widths[1:-1])]
+    last = jnp.pad(share[:, None] * Bt[:k], ((0, widths[-2] - k), (0, 0)))
+    return [first, *middle, last]
+
+
+def _rank(rank: Any) -> Any:
+    """The rank as an integer array, traced or not."""
+    if not isinstance(rank, jax.Array):
+        try:
+            rank = operator.index(rank)
+        except TypeError:
+            raise TypeError(f"rank: Expected: an integer. Received: {rank!r}.") from None
+        if rank < 0:
+            raise ValueError(f"rank: Expected: at least 0. Received: {rank}.")
+        return rank
+    if rank.shape or not jnp.issubdtype(rank.dtype, jnp.integer):
+        raise TypeError(f"rank: Expected: an integer. Received: shape {rank.shape} and dtype {rank.dtype}.")
+    return rank

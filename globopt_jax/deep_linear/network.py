@@ -1,0 +1,185 @@
+"""Deep linear networks: the map, the loss, and its gradients in one pass (YSJ18 section 2.1 and Lemma 3.2)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from globopt_jax.linalg import matmul
+from globopt_jax.shapes import Array, Inputs, Scalar, Targets
+
+__all__ = ["Weights", "check_chain", "gradients", "loss", "predict", "product", "widths_of"]
+
+#: The kernels ``W_l (d_{l-1}, d_l)``, l = 1..H+1, of a deep linear network.
+Weights: TypeAlias = Sequence[Float[Array, "_ _"]]
+
+
+def widths_of(weights: Any) -> tuple[int, ...]:
+    """All widths d_0..d_{H+1}; ``d_0`` and ``d_{H+1}`` are dx and dy.
+
+    Raises:
+        ValueError: no kernels, kernels that are not matrices or are empty, or kernels that do not fit together.
+
+    Example:
+        >>> widths_of([jnp.zeros((3, 2)), jnp.zeros((2, 4))])
+        (3, 2, 4)
+    """
+    shapes = [jnp.shape(w) for w in weights]
+    fits = shapes and all(len(s) == 2 and min(s) > 0 for s in shapes) and all(a[1] == b[0] for a, b in pairwise(shapes))
+    if not fits:
+        raise ValueError(
+            "weights: Expected: kernels of shapes (d_0, d_1), (d_1, d_2), ..., (d_H, d_H+1), at least one. Received: "
+            f"shapes {shapes}."
+        )
+    return (shapes[0][0], *(s[1] for s in shapes))
+
+
+def check_chain(weights: Any, X: Any, Y: Any) -> tuple[int, ...]:
+    """The widths of a network that fits X (m, dx) and Y (m, dy).
+
+    Raises:
+        ValueError: shapes that do not fit, with all of them.
+    """
+    widths = widths_of(weights)
+    x, y = jnp.shape(X), jnp.shape(Y)
+    if len(x) != 2 or len(y) != 2 or x[0] != y[0] or (x[1], y[1]) != (widths[0], widths[-1]):
+        raise ValueError(
+            f"X, Y: Expected: shapes (m, {widths[0]}) and (m, {widths[-1]}) for weights with the widths {widths}. "
+            f"Received: {x} and {y}."
+        )
+    return widths
+
+
+def product(weights: Weights) -> Float[Array, "dx dy"]:
+    """Return ``R = W_1 ... W_{H+1}``, multiplied in the order that takes the fewest operations.
+
+    Raises:
+        ValueError: kernels that do not fit together.
+
+    Example:
+        >>> product([jnp.ones((3, 2)), jnp.ones((2, 1))]).tolist()
+        [[2.0], [2.0], [2.0]]
+    """
+    _ = widths_of(weights)
+    return _chain(weights)
+
+
+def predict(weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
+    """Return ``Yhat = X W_1 ... W_{H+1}``, multiplied in the order that takes the fewest operations.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> predict([2 * jnp.eye(2), 3 * jnp.eye(2)], jnp.ones((1, 2))).tolist()
+        [[6.0, 6.0]]
+    """
+    _ = widths_of([X, *weights])
+    return _chain([X, *weights])
+
+
+def loss(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
+    """Return ``L = 1/2 ||X W_1 ... W_{H+1} - Y||_F^2``, a sum over samples (YSJ18 (1)).
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> float(loss([jnp.eye(2)], jnp.eye(2), jnp.zeros((2, 2))))
+        1.0
+    """
+    _ = check_chain(weights, X, Y)
+    return 0.5 * jnp.sum(jnp.square(predict(weights, X) - Y))
+
+
+def gradients(weights: Weights, X: Inputs, Y: Targets) -> list[Any]:
+    """Return ``dL/dW_l = P_{l-1}^T E S_l^T`` for every layer (YSJ18 Lemma 3.2).
+
+    ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}``, ``E = X^T (X R - Y)``. All partial products come from one
+    sweep. There are three ways to associate them, and the shapes decide at trace time which takes the fewest
+    operations: through the samples (back-propagation), through the inputs (E first, then dx rows instead of m), or
+    through the outputs (E first, then dy rows). With many samples the latter two save most of the work.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l), l = 1..H+1; H = 0 is linear regression.
+        X: (m, dx). Y: (m, dy).
+
+    Returns:
+        One array a layer, of the kernel's shape and dtype.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> W = [jnp.ones((2, 1)), jnp.ones((1, 2))]
+        >>> [g.tolist() for g in gradients(W, jnp.eye(2), jnp.eye(2))]
+        [[[1.0], [1.0]], [[1.0, 1.0]]]
+    """
+    widths = check_chain(weights, X, Y)
+    way = cheapest_way(len(X), widths)
+    if way == "samples":
+        return _sweep(weights, X, lambda last: matmul(last, weights[-1]) - Y)
+    if way == "inputs":
+        return _sweep(weights, None, lambda last: _pull_back(_join(last, weights[-1]), weights, X, Y))
+    # The transposed network from outputs to inputs has the transposed gradients, in reverse order.
+    mirrored = [w.T for w in reversed(weights)]
+    found = _sweep(mirrored, None, lambda last: _pull_back(_join(last, mirrored[-1]).T, weights, X, Y).T)
+    return [g.T for g in reversed(found)]
+
+
+def cheapest_way(m: int, widths: tuple[int, ...]) -> str:
+    """The association of `gradients` with the fewest multiplications: "samples", "inputs" or "outputs"."""
+    layers = [a * b for a, b in pairwise(widths)]
+    dx, dy = widths[0], widths[-1]
+    total = sum(layers)
+    residual = min(m * dx * dy, _chain_cost((m, *widths))) + m * dx * dy
+    cost = {
+        "samples": m * (3 * total - layers[0]),  # forward, the kernels' gradients, backward but to the inputs
+        "inputs": residual + dx * (3 * total - 3 * layers[0]),
+        "outputs": residual + dy * (3 * total - 3 * layers[-1]),
+    }
+    return min(cost, key=lambda way: cost[way])
+
+
+def _sweep(weights: Weights, start: Any, end: Any) -> list[Any]:
+    """``(start P_{l-1})^T D S_l^T`` for every l, with D = end(start P_H); a start of None is the identity."""
+    before = [start]
+    for w in weights[:-1]:
+        before.append(_join(before[-1], w))
+    signal, found = end(before[-1]), []
+    for l in range(len(weights) - 1, -1, -1):
+        found.append(signal if before[l] is None else matmul(before[l].T, signal))
+        if l:
+            signal = matmul(signal, weights[l].T)
+    return found[::-1]
+
+
+def _pull_back(R: Array, weights: Weights, X: Inputs, Y: Targets) -> Array:
+    """``E = X^T (X R - Y)``; X R through the layers where a bottleneck makes that cheaper."""
+    m, dx = X.shape
+    narrow = _chain_cost((m, *widths_of(weights))) < m * dx * Y.shape[1]
+    return matmul(X.T, (_chain([X, *weights]) if narrow else matmul(X, R)) - Y)
+
+
+def _join(A: Any, B: Array) -> Array:
+    """``A B``, where None is the identity."""
+    return B if A is None else matmul(A, B)
+
+
+def _chain(matrices: Sequence[Array]) -> Array:
+    if len(matrices) == 1:
+        return jnp.asarray(matrices[0])
+    return jnp.linalg.multi_dot(list(matrices), precision="highest")
+
+
+def _chain_cost(sizes: tuple[int, ...]) -> int:
+    """The multiplications of the best association of a product of matrices of shapes (sizes[i], sizes[i + 1])."""
+    n = len(sizes) - 1
+    best = [[0] * n for _ in range(n)]
+    for length in range(1, n):
+        for i in range(n - length):
+            j = i + length
+            best[i][j] = min(best[i][k] + best[k + 1][j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j))
+    return best[0][n - 1]

@@ -1,0 +1,128 @@
+"""What is this point? The value decides, the structure explains (YSJ18 Theorems 2.1 and 2.2, K18 2.4 and 2.5)."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from globopt_jax import linalg
+from globopt_jax.deep_linear.bounds import bounds_at
+from globopt_jax.deep_linear.minimum import Fit, optimum
+from globopt_jax.deep_linear.network import Weights, widths_of
+from globopt_jax.deep_linear.point import Point, at, gap_of, kept_directions, stationarity
+from globopt_jax.linalg import matmul
+from globopt_jax.shapes import Array
+
+__all__ = ["ASSUMPTIONS", "KINDS", "Verdict", "verdict_at"]
+
+#: What a verdict can say; the code is the index.
+KINDS = ("global_minimum", "saddle", "not_critical", "undecided")
+GLOBAL, SADDLE, NOT_CRITICAL, UNDECIDED = range(len(KINDS))
+
+#: The papers' assumptions, in the order of `Verdict.assumptions`, with what the failure of each costs.
+ASSUMPTIONS = (
+    ("rank(X^T Y) >= k", "the rank of the product alone decides nothing any more"),
+    ("s_k > s_(k+1)", "several subspaces are equally good, so the row space of S_p alone decides nothing"),
+    ("X has full column rank", "nothing: the pseudo-inverse takes its place"),
+    ("m >= dx", "nothing"),
+    ("m >= dy", "nothing"),
+    ("X^T Y has full rank", "nothing beyond rank(X^T Y) >= k"),
+    ("the s_i are distinct", "nothing beyond s_k > s_(k+1)"),
+)
+#: How close to 0 and 1 the shares of the directions are at a critical point, in the doubtful zone of tiny gaps.
+SETTLED = 0.01
+#: From which share on a direction counts as present near a global minimum.
+PRESENT = 0.9
+
+
+class Verdict(NamedTuple):
+    """What the values say about a point; arrays only, so that it can be taken under `jit` and `vmap`.
+
+    ``code``: index into `KINDS`. ``loss``, ``optimum``, ``gap`` = loss - optimum, computed without the cancellation.
+    ``gap_bound``: `suboptimality_bound`. ``rounding``: what rounding may have done to the gap. ``tolerance``: the
+    relative gap, and the stationarity, that count as zero. ``stationarity``: eta, see `point.stationarity`. ``rank``:
+    numerical rank of the product R. ``kept`` (n,): the share of each direction of the fit. ``assumptions`` (7,): bool,
+    see `ASSUMPTIONS`.
+    """
+
+    code: Array
+    loss: Array
+    optimum: Array
+    gap: Array
+    gap_bound: Array
+    rounding: Array
+    tolerance: Array
+    stationarity: Array
+    rank: Array
+    kept: Array
+    assumptions: Array
+
+
+def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point]:
+    """Judge weights against the fit of data with that many samples."""
+    widths = widths_of(weights)
+    k, dtype = min(widths), fit.inputs.dtype
+    point = at(weights, fit)
+    gap, rounding = gap_of(point, fit, k)
+    eta = stationarity(point, fit)
+    tolerance = jnp.asarray(linalg.decision_tolerance(dtype))
+    energy = 0.5 * jnp.square(fit.singular_values)
+    wanted = jnp.arange(len(energy)) < k
+    kept = kept_directions(point, fit)
+
+    tiny_gap = gap <= rounding + tolerance * jnp.sum(jnp.where(wanted, energy, 0))
+    counts = wanted & (energy > rounding)  # directions whose absence the gap can tell
+    complete = jnp.all(jnp.where(counts, kept >= PRESENT, True))
+    # A direction that is left out altogether while all others are settled: a saddle, however weak the direction is.
+    settled = jnp.all(jnp.where(energy > rounding, jnp.abs(kept - jnp.round(kept)) <= SETTLED, True))
+    left_out = settled & jnp.any(jnp.where(counts, kept <= SETTLED, False))
+    at_rest = jnp.where(
+        tiny_gap, jnp.where(left_out, SADDLE, GLOBAL), jnp.where(complete & (gap > 0), UNDECIDED, SADDLE)
+    )
+    moving = jnp.where(tiny_gap, GLOBAL, NOT_CRITICAL)
+    code = jnp.where(gap <= rounding, GLOBAL, jnp.where(eta <= tolerance, at_rest, moving))
+    best = optimum(fit, k)
+    bound = bounds_at(point, fit, k).best
+    verdict = Verdict(
+        code.astype(jnp.int32),
+        gap + best,
+        best,
+        gap,
+        bound,
+        rounding,
+        tolerance,
+        eta,
+        _product_rank(weights),
+        kept,
+        _assumptions(fit, k, samples),
+    )
+    return verdict, point
+
+
+def _product_rank(weights: Weights) -> Array:
+    """The number of singular values of R that rounding in the product cannot explain."""
+    dtype = weights[0].dtype
+    R, error = weights[0], jnp.zeros((), dtype)
+    for w in weights[1:]:
+        error = linalg.product_error(error, jnp.linalg.norm(R), jnp.linalg.norm(w), w.shape[0], dtype)
+        R = matmul(R, w)
+    s = linalg.singular_values(R)
+    return jnp.sum(s > error + linalg.cutoff(R, s), dtype=jnp.int32)
+
+
+def _assumptions(fit: Fit, k: int, samples: int) -> Array:
+    """Which of `ASSUMPTIONS` hold."""
+    s = fit.singular_values
+    dx, dy = fit.map.shape
+    apart = linalg.decision_tolerance(s.dtype) * s[0]
+    following = s[k] if k < len(s) else jnp.zeros((), s.dtype)
+    return jnp.stack(
+        [
+            fit.correlation_rank >= k,
+            s[k - 1] > following + (apart if k < len(s) else 0),
+            fit.rank >= dx,
+            jnp.asarray(samples >= dx),
+            jnp.asarray(samples >= dy),
+            fit.correlation_rank >= min(dx, dy),
+            jnp.all(s[:-1] - s[1:] > apart),
+        ]
+    )

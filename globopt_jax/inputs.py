@@ -1,0 +1,64 @@
+"""What every host function checks before it computes anything: numbers, shapes, ranges, one dtype."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["check_data", "check_range", "common_dtype", "finite"]
+
+
+def finite(name: str, array: Any) -> np.ndarray:
+    """The array as NumPy has it.
+
+    Raises:
+        TypeError: it does not hold real numbers.
+        ValueError: it holds NaN or infinities; the message says how many, and where the first is.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
+    if not np.all(np.isfinite(array)):
+        bad = int(array.size - np.isfinite(array).sum())
+        first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+        raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
+    return array
+
+
+def check_data(X: Any, Y: Any) -> None:
+    """Raise ValueError unless X and Y have shapes (m, dx) and (m, dy), neither of them empty."""
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
+        hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
+        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+
+
+def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
+    """float64 if any array has it and x64 is on, else float32; a warning where float64 would be lost silently."""
+    wanted = any(np.asarray(a).dtype == np.float64 for a in arrays)
+    if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        warnings.warn(
+            "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+        return np.dtype(np.float32)
+    wide = wanted or not any(np.asarray(a).dtype.kind == "f" for a in arrays)
+    return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
+
+
+def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None:
+    """Squares of products of the data must neither overflow nor vanish.
+
+    Raises:
+        ValueError: the largest entry is above 1e75 (1e12 in float32) or, with `tiny`, below the inverse and not 0.
+    """
+    high = 1e75 if dtype == np.float64 else 1e12
+    low = 1 / high if tiny else 0.0
+    size = float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
+    if size > high or 0 < size < low:
+        raise ValueError(
+            f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {np.dtype(dtype)}; scale "
+            f"the data. Received: {size:.3g}."
+        )

@@ -1,0 +1,50 @@
+"""Linear algebra in which every rank, projection and tolerance comes from one place.
+
+`cutoff` says which singular values count as zero (three criteria, KHK19 appendix C); `svd`, `numerical_rank`,
+`project` and `project_out` use it. `lowest_curvature` finds the lowest eigenvalue of a Hessian that is only known by
+its products with vectors. Products are taken with `precision="highest"`, since a GPU's or TPU's default is not float32.
+
+    >>> import jax.numpy as jnp
+    >>> M = jnp.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])
+    >>> int(numerical_rank(M))
+    1
+"""
+
+from globopt_jax.linalg.curvature import Curvature, lowest_curvature
+from globopt_jax.linalg.factors import (
+    Svd,
+    matmul,
+    numerical_rank,
+    project,
+    project_out,
+    singular_values,
+    spectral_norm,
+    svd,
+)
+from globopt_jax.linalg.tolerances import (
+    CRITERIA,
+    cutoff,
+    decision_tolerance,
+    product_error,
+    rounding_margin,
+    unit,
+)
+
+__all__ = [
+    "CRITERIA",
+    "Curvature",
+    "Svd",
+    "cutoff",
+    "decision_tolerance",
+    "lowest_curvature",
+    "matmul",
+    "numerical_rank",
+    "product_error",
+    "project",
+    "project_out",
+    "rounding_margin",
+    "singular_values",
+    "spectral_norm",
+    "svd",
+    "unit",
+]

@@ -1,0 +1,107 @@
+"""Products, singular values, ranks and projections."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from globopt_jax.linalg.tolerances import check_criterion, cutoff
+from globopt_jax.shapes import Array, Scalar
+
+__all__ = ["Svd", "matmul", "numerical_rank", "project", "project_out", "singular_values", "spectral_norm", "svd"]
+
+Matrix = Float[Array, "p q"]
+
+
+def matmul(A: Any, B: Any) -> Any:
+    """``A B`` in the full precision of the dtype, on every device."""
+    return jnp.matmul(A, B, precision="highest")
+
+
+class Svd(NamedTuple):
+    """``M = U diag(s) Vt``, thin: U (p, n), s (n,), Vt (n, q), n = min(p, q).
+
+    ``rank``: how many of s lie above the cutoff. ``kept`` (n,): 1 for those, else 0.
+    """
+
+    U: Array
+    s: Array
+    Vt: Array
+    rank: Array
+    kept: Array
+
+
+def svd(M: Matrix, criterion: str = "press", of: Matrix | None = None) -> Svd:
+    """Return the thin singular value decomposition of M (p, q) and its numerical rank. Do not differentiate it.
+
+    Args:
+        M: any real matrix, rank-deficient or zero, too. criterion: see `cutoff`.
+        of: the taller matrix whose triangular factor M is; the cutoff is that of its shape and entries.
+
+    Raises:
+        ValueError: an unknown criterion.
+
+    Example:
+        >>> found = svd(jnp.array([[3.0, 0.0], [0.0, 0.0]]))
+        >>> found.s.tolist(), int(found.rank), found.kept.tolist()
+        ([3.0, 0.0], 1, [1.0, 0.0])
+    """
+    check_criterion(criterion)
+    U, s, Vt = jnp.linalg.svd(M, full_matrices=False)
+    kept = s > cutoff(M if of is None else of, s, criterion)
+    return Svd(U, s, Vt, jnp.sum(kept, dtype=jnp.int32), kept.astype(M.dtype))
+
+
+def singular_values(M: Matrix) -> Float[Array, " n"]:
+    """The min(p, q) singular values of M, largest first."""
+    return jnp.linalg.svd(M, compute_uv=False)
+
+
+def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
+    """Return the number of singular values of M (p, q) above `cutoff`.
+
+    Example:
+        >>> int(numerical_rank(jnp.zeros((4, 3))))
+        0
+    """
+    check_criterion(criterion)
+    s = singular_values(M)
+    return jnp.sum(s > cutoff(M, s, criterion), dtype=jnp.int32)
+
+
+def spectral_norm(M: Matrix) -> Scalar:
+    """``||M||_2``, the largest singular value, from the smaller Gram matrix; 0 if M is empty.
+
+    Accurate to a few eps: unlike the small singular values, the largest loses nothing by squaring. The scaling by the
+    largest entry keeps the squares from overflowing.
+    """
+    size = jnp.max(jnp.abs(M), initial=0.0)
+    M = M / jnp.where(size > 0, size, 1)
+    gram = matmul(M.T, M) if M.shape[0] > M.shape[1] else matmul(M, M.T)
+    return size * jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(gram), initial=0.0))
+
+
+def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
+    """Return ``P[M] B``, the orthogonal projection of B's columns on the column space of M (p, q).
+
+    Singular values of M at or below the cutoff span nothing.
+
+    Example:
+        >>> project(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
+        [[1.0], [1.0]]
+    """
+    U, _, _, _, kept = svd(M, criterion)
+    return matmul(U, kept[:, None] * matmul(U.T, B))
+
+
+def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
+    """Return ``PN[M] B = B - P[M] B``, projected twice, so that what is left is orthogonal to M to rounding.
+
+    Example:
+        >>> project_out(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
+        [[1.0], [-1.0]]
+    """
+    U, _, _, _, kept = svd(M, criterion)
+    for _ in range(2):
+        B = B - matmul(U, kept[:, None] * matmul(U.T, B))
+    return B

@@ -1,0 +1,82 @@
+"""What counts as zero: the only home of cutoffs and tolerances."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from globopt_jax.shapes import Array, Scalar
+
+__all__ = ["CRITERIA", "check_criterion", "cutoff", "decision_tolerance", "product_error", "rounding_margin", "unit"]
+
+#: The names that `cutoff` knows; the first is the default everywhere.
+CRITERIA = ("press", "golub", "lapack")
+
+
+def unit(dtype: Any) -> float:
+    """eps, the spacing of the numbers of a dtype at 1."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def check_criterion(criterion: str) -> None:
+    """Raise ValueError unless the criterion is one of `CRITERIA`."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"cutoff: Expected: one of {', '.join(CRITERIA)}. Received: {criterion!r}.")
+
+
+def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar:
+    """Return the value at or below which singular values of M (p, q) count as zero (KHK19 appendix C).
+
+    ========= =====================================================
+    criterion value
+    ========= =====================================================
+    press     ``1/2 sigma_max eps sqrt(p + q + 1)``
+    golub     ``1/2 eps max_i sum_j |M_ij|``
+    lapack    ``sigma_max eps``
+    ========= =====================================================
+
+    The last two lie below the noise of the SVD itself where M is tall: for a (3000, 624) Jacobian in float64 `golub`
+    counted 621 where the rank is 305. They are there to compare with.
+
+    Args:
+        M: (p, q). singular_values: (n,), its own, largest first; may be empty.
+        criterion: one of `CRITERIA`.
+
+    Raises:
+        ValueError: an unknown criterion.
+
+    Example:
+        >>> float(cutoff(jnp.eye(3), jnp.ones(3)) / unit(jnp.eye(3).dtype))  # sqrt(7) / 2
+        1.322...
+    """
+    check_criterion(criterion)
+    eps = unit(M.dtype)
+    if criterion == "golub":
+        return 0.5 * eps * jnp.max(jnp.sum(jnp.abs(M), axis=1), initial=0.0)
+    largest = jnp.max(singular_values, initial=0.0)
+    if criterion == "lapack":
+        return eps * largest
+    return 0.5 * eps * float(sum(M.shape) + 1) ** 0.5 * largest
+
+
+def decision_tolerance(dtype: Any) -> float:
+    """sqrt(eps): how small a dimensionless residual has to be before a decision calls it zero.
+
+    Residuals of exact critical points stayed below 3e-12 in float64 and those of random points above 7e-3.
+    """
+    return unit(dtype) ** 0.5
+
+
+def product_error(error: Scalar, left: Scalar, right: Scalar, inner: int, dtype: Any) -> Scalar:
+    """Bound the Frobenius error of a computed product ``A B`` whose left factor is off by `error`.
+
+    ``||fl(A B) - A B||_F <= error ||B||_F + inner eps ||A||_F ||B||_F``, which holds for every order of summation.
+
+    Args:
+        error: of A in the Frobenius norm. left, right: the Frobenius norms of A and B. inner: columns of A.
+    """
+    return (error + inner * unit(dtype) * left) * right
+
+
+def rounding_margin(scale: Scalar, dtype: Any) -> Scalar:
+    """``8 eps scale``: what rounding may do to a difference of two sums of squares, `scale` their sum."""
+    return 8 * unit(dtype) * scale

@@ -1,0 +1,44 @@
+"""Results on disk: NamedTuples of arrays as .npz files that say where they come from."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from globopt_jax import runs
+
+__all__ = ["load", "plain", "save"]
+
+_Result = TypeVar("_Result", bound=NamedTuple)
+_ORIGIN = "__provenance__"
+
+
+def plain(result: NamedTuple) -> dict[str, Any]:
+    """The fields as numbers and lists; what is not finite becomes a string, which JSON can say."""
+
+    def say(value: Any) -> Any:
+        if isinstance(value, list):
+            return [say(v) for v in value]
+        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+    return {name: say(np.asarray(value).tolist()) for name, value in result._asdict().items()}
+
+
+def save(result: NamedTuple, path: str | Path) -> None:
+    """Write the arrays to an .npz, atomically, with versions, machine, time and command line."""
+    arrays = {name: np.asarray(value) for name, value in result._asdict().items()}
+    origin = runs.canonical_json(runs.provenance(dtype=next(iter(arrays.values())).dtype))
+    runs.write_arrays(Path(path), {**arrays, _ORIGIN: np.array(origin)})
+
+
+def load(kind: type[_Result], path: str | Path) -> _Result:
+    """Read what `save` wrote.
+
+    Raises:
+        ValueError: the file holds another kind of result.
+    """
+    arrays = runs.read_arrays(Path(path))
+    fields = cast(Any, kind)._fields
+    if set(arrays) != {*fields, _ORIGIN}:
+        raise ValueError(f"{path}: Expected: the fields {', '.join(fields)}. Received: {', '.join(arrays)}.")
+    return cast(Any, kind)(**{name: arrays[name] for name in fields})
