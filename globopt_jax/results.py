@@ -1,7 +1,7 @@
 """Results on disk: NamedTuples of arrays as .npz files that say where they come from."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from globopt_jax import runs
 
 __all__ = ["load", "plain", "save"]
 
-_Result = TypeVar("_Result", bound=NamedTuple)
+_Result = TypeVar("_Result")
 _ORIGIN = "__provenance__"
 
 
-def plain(result: NamedTuple) -> dict[str, Any]:
+def plain(result: Any) -> dict[str, Any]:
     """The fields as numbers and lists; what is not finite becomes a string, which JSON can say."""
 
     def say(value: Any) -> Any:
@@ -24,7 +24,7 @@ def plain(result: NamedTuple) -> dict[str, Any]:
     return {name: say(np.asarray(value).tolist()) for name, value in result._asdict().items()}
 
 
-def save(result: NamedTuple, path: str | Path) -> None:
+def save(result: Any, path: str | Path) -> None:
     """Write the arrays to an .npz, atomically, with versions, machine, time and command line."""
     arrays = {name: np.asarray(value) for name, value in result._asdict().items()}
     origin = runs.canonical_json(runs.provenance(dtype=next(iter(arrays.values())).dtype))
@@ -38,7 +38,7 @@ def load(kind: type[_Result], path: str | Path) -> _Result:
         ValueError: the file holds another kind of result.
     """
     arrays = runs.read_arrays(Path(path))
-    fields = cast(Any, kind)._fields
+    fields = getattr(kind, "_fields", ())
     if set(arrays) != {*fields, _ORIGIN}:
         raise ValueError(f"{path}: Expected: the fields {', '.join(fields)}. Received: {', '.join(arrays)}.")
-    return cast(Any, kind)(**{name: arrays[name] for name in fields})
+    return kind(**{name: arrays[name] for name in fields})

@@ -89,16 +89,17 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     """`gap_bounds` from what is known already."""
     dtype, layers = fit.inputs.dtype, len(point.gradients)
     dy = fit.targets.shape[1]
-    _, margin = gap_of(point, fit, k)
+    worst = point.before_error[-1]
+    margin = gap_of(point, fit, k)[1] + (linalg.norm(point.residual) + worst) * worst
     unit = linalg.unit(dtype)
-    size = jnp.linalg.norm(point.before[-1]) + jnp.linalg.norm(fit.targets)
+    size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
     spectra = [linalg.singular_values(a) for a in point.before[:-1]]
     suffix = [linalg.singular_values(s) for s in point.after[1:]]
 
     def slack(l: int) -> Array:
         """What rounding may have done to the gradient of layer l (0-based)."""
-        left, right = jnp.linalg.norm(point.before[l]), jnp.linalg.norm(point.after[l + 1])
-        residual = jnp.linalg.norm(point.residual)
+        left, right = linalg.norm(point.before[l]), linalg.norm(point.after[l + 1])
+        residual = linalg.norm(point.residual)
         inner = sum(point.before[l].shape) + dy
         return (
             point.before_error[l] * residual * right
@@ -107,9 +108,10 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
         )
 
     def squared(l: int, c: Array) -> Array:
-        """``||dL/dW_l||^2 / (2 c^2)``, inf for c <= 0."""
-        g = jnp.linalg.norm(point.gradients[l]) + slack(l)
-        return jnp.where(c > 0, 0.5 * jnp.square(g / jnp.where(c > 0, c, 1)), jnp.inf)
+        """``||dL/dW_l||^2 / (2 c^2)``, inf where c is 0, or so small that the gradient may have underflowed."""
+        g = linalg.norm(point.gradients[l]) + slack(l)
+        solid = c > float(jnp.finfo(dtype).tiny) / unit
+        return jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf)
 
     def safe(values: Array, index: Array | int, error: Array, largest: Array) -> Array:
         """The singular value with that 1-based index, less what rounding may have added; 0 if there is none."""

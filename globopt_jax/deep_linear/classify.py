@@ -96,7 +96,7 @@ class Classification(NamedTuple):
         return results.load(cls, path)
 
 
-def classify(weights: Weights, X: Inputs, Y: Targets, *, key: Array | None = None) -> Classification:
+def classify(weights: Any, X: Any, Y: Any, *, key: Any | None = None) -> Classification:
     """Say whether a deep linear network sits at a global minimum, at a saddle, or is still moving.
 
     The loss against its closed-form optimum decides; ranks and subspaces explain. With eta the dimensionless gradient
@@ -123,9 +123,9 @@ def classify(weights: Weights, X: Inputs, Y: Targets, *, key: Array | None = Non
         TypeError: arrays that are not real numbers.
 
     Example:
-        >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
-        >>> found = classify([jnp.zeros((2, 2))] * 3, X, Y)
-        >>> found.kind, float(found.loss), float(found.optimum), found.is_strict
+        >>> X, Y = np.eye(2), np.diag([3.0, 1.0])
+        >>> found = classify([np.zeros((2, 2))] * 3, X, Y)
+        >>> found.kind, round(float(found.loss), 9), round(float(found.optimum), 9), found.is_strict
         ('saddle', 5.0, 0.0, False)
     """
     weights, X, Y = check(weights, X, Y)
@@ -137,6 +137,7 @@ def classify(weights: Weights, X: Inputs, Y: Targets, *, key: Array | None = Non
         strict, curvature = int(flag), float(found.value) / (float(found.scale) or 1.0)
     widths = widths_of(weights)
     bottleneck = widths.index(min(widths))
+    suffix, top = np.asarray(point.after[bottleneck]), np.asarray(fit.directions)[:, : min(widths)]
     numbers = jax.tree.map(np.asarray, verdict)
     dtype = numbers.loss.dtype
     return Classification(
@@ -144,10 +145,13 @@ def classify(weights: Weights, X: Inputs, Y: Targets, *, key: Array | None = Non
         singular_values=np.asarray(fit.singular_values),
         widths=np.asarray(widths),
         bottleneck=np.asarray(bottleneck),
-        angle=_angle(np.asarray(point.after[bottleneck]), np.asarray(fit.directions)[:, : min(widths)]).astype(dtype),
+        angle=np.asarray(_angle(suffix, int(_numerical_rank(point.after[bottleneck])), top), dtype),
         strict=np.asarray(strict),
         curvature=np.asarray(curvature, dtype),
     )
+
+
+_numerical_rank = jax.jit(linalg.numerical_rank)
 
 
 @jax.jit
@@ -161,13 +165,13 @@ def _second_order(weights: Weights, point: Point, fit: Fit, key: Array) -> tuple
     return second_order.is_strict(weights, point, fit), second_order.lowest(weights, fit, key)
 
 
-def _angle(suffix: np.ndarray, top: np.ndarray) -> np.ndarray:
+def _angle(suffix: np.ndarray, rank: int, top: np.ndarray) -> float:
     """The largest principal angle between the row space of S_p (k, dy) and the columns of U_k (dy, k)."""
     from scipy.linalg import subspace_angles  # late: scipy.linalg takes a while to load
 
-    if not np.any(suffix) or np.linalg.matrix_rank(suffix) < len(suffix) or not np.all(np.any(top, axis=0)):
-        return np.asarray(np.pi / 2)
-    return np.max(subspace_angles(suffix.T, top), initial=0.0)
+    if rank < len(suffix) or not np.all(np.any(top, axis=0)):
+        return np.pi / 2
+    return float(np.max(subspace_angles(suffix.T, top)))
 
 
 def _sentences(found: Classification) -> list[str]:

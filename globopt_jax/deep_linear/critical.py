@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from globopt_jax.deep_linear.inputs import check, check_key
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.linalg import matmul
-from globopt_jax.shapes import Array, Inputs, Targets
+from globopt_jax.shapes import Array
 
 __all__ = ["basis_change", "critical_point"]
 
@@ -17,14 +17,14 @@ _least_squares = jax.jit(least_squares)
 
 
 def critical_point(
-    X: Inputs,
-    Y: Targets,
-    widths: Sequence[int],
-    indices: Sequence[int],
-    key: Array | None = None,
+    X: Any,
+    Y: Any,
+    widths: Sequence[Any],
+    indices: Sequence[Any],
+    key: Any | None = None,
     *,
     condition: float = 10.0,
-    blocks: Sequence[int] = (),
+    blocks: Sequence[Any] = (),
 ) -> list[Any]:
     """Build weights at which every gradient vanishes, and which keep a chosen set of directions of the fit.
 
@@ -106,7 +106,7 @@ def basis_change(key: Array, n: int, condition: float, dtype: Any) -> tuple[Arra
     return matmul(U * s[None], V.T), matmul(V / s[None], U.T)
 
 
-def _check_widths(widths: Sequence[int], dx: int, dy: int) -> tuple[int, ...]:
+def _check_widths(widths: Sequence[Any], dx: int, dy: int) -> tuple[int, ...]:
     sizes = tuple(int(d) for d in widths)
     if len(sizes) < 2 or sizes[0] != dx or sizes[-1] != dy or min(sizes) < 1:
         raise ValueError(
@@ -115,7 +115,7 @@ def _check_widths(widths: Sequence[int], dx: int, dy: int) -> tuple[int, ...]:
     return sizes
 
 
-def _check_indices(indices: Sequence[int], widths: tuple[int, ...], fit: Fit) -> list[int]:
+def _check_indices(indices: Sequence[Any], widths: tuple[int, ...], fit: Fit) -> list[int]:
     chosen = [int(i) for i in indices]
     k, rank = min(widths), int(fit.correlation_rank)
     inside = all(0 <= i < rank for i in chosen) and len(set(chosen)) == len(chosen)

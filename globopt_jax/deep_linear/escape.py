@@ -59,7 +59,7 @@ class _Candidates(NamedTuple):
     rounding: Array
 
 
-def escape(weights: Weights, X: Inputs, Y: Targets, radius: float, key: Array) -> Escape:
+def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     """Find weights nearby with a lower loss: from a point that moves, a strict saddle, or a degenerate one.
 
     Candidates are a backtracked gradient step; both ways along the most negative curvature that Lanczos finds; a
@@ -142,7 +142,7 @@ def _candidates(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Arr
 
     def line(direction: Array, code: int) -> tuple[int, list[Any]]:
         """The best of both ways along a direction, at halved lengths."""
-        direction = direction / jnp.where(jnp.any(direction != 0), jnp.linalg.norm(direction), 1)
+        direction = direction / jnp.where(jnp.any(direction != 0), linalg.norm(direction), 1)
         lengths = room * 0.5 ** jnp.arange(HALVINGS[code], dtype=flat.dtype)
         lengths = jnp.concatenate([-lengths, lengths])
         heights = jax.lax.map(lambda t: increment(weights, unravel(flat + t * direction), point, fit)[0], lengths)
@@ -160,7 +160,7 @@ def _candidates(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Arr
 def _room(radius: Array, weights: Array) -> Array:
     """How far a step may go so that its rounding, up to eps ||W|| in all, does not lead out of the ball."""
     unit = linalg.unit(weights.dtype)
-    return jnp.maximum((1 - 16 * unit) * radius - 2 * unit * jnp.linalg.norm(weights), 0)
+    return jnp.maximum((1 - 16 * unit) * radius - 2 * unit * linalg.norm(weights), 0)
 
 
 def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array, Array]:
@@ -171,10 +171,10 @@ def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array
     before, terms, size = fit.inputs, [], jnp.zeros((), fit.inputs.dtype)
     for a, b, after in zip(old, new, point.after[1:], strict=True):
         terms.append(matmul(matmul(before, b - a), after))
-        size = size + jnp.linalg.norm(before) * jnp.linalg.norm(b - a) * jnp.linalg.norm(after)
+        size = size + linalg.norm(before) * linalg.norm(b - a) * linalg.norm(after)
         before = matmul(before, b)
     dZ = sum(terms[1:], terms[0])
-    rounding = 4 * linalg.unit(size.dtype) * size * (jnp.linalg.norm(point.residual) + jnp.linalg.norm(dZ))
+    rounding = 4 * linalg.unit(size.dtype) * size * (linalg.norm(point.residual) + linalg.norm(dZ))
     return jnp.sum(point.residual * dZ) + 0.5 * jnp.sum(jnp.square(dZ)), rounding
 
 
@@ -189,7 +189,7 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
     ui = linalg.svd(linalg.project_out(V, F.T).T).Vt[0]
     # Orthogonal to rounding even where nothing is left outside.
     ui = ui - matmul(V, matmul(V.T, ui))
-    ui = ui / jnp.where(jnp.any(ui != 0), jnp.linalg.norm(ui), 1)
+    ui = ui / jnp.where(jnp.any(ui != 0), linalg.norm(ui), 1)
     K = jnp.stack([uj, ui], axis=1)
     inverse = matmul(V / jnp.where(s > 0, s, 1)[None], U.T)
     first, last = matmul(fit.map, K), matmul(weights[-1], K)
@@ -233,7 +233,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -
             # What rounding left of the gradient drowns C at tiny radii; its part along the chain stays clean.
             clean = x[q][:, None] * y[q][None]
             for D in (C, clean * jnp.sum(C * clean)):
-                size = jnp.linalg.norm(D)
+                size = linalg.norm(D)
                 D = D / jnp.where(size > 0, size, 1)
                 bend = jnp.sum(jnp.square(matmul(matmul(left, D), right)))
                 step = jnp.minimum(delta, size / jnp.where(bend > 0, bend, 1))
@@ -248,7 +248,7 @@ def _null(M: Array, error: Array, key: Array) -> Array:
     free = s <= error + linalg.cutoff(M, s)
     free = free.at[-1].set(True)
     v = matmul(jnp.where(free, jax.random.normal(key, s.shape, M.dtype), 0), Vt)
-    return v / jnp.linalg.norm(v)
+    return v / linalg.norm(v)
 
 
 class Ascent(NamedTuple):
@@ -259,7 +259,7 @@ class Ascent(NamedTuple):
     found: Array
 
 
-def ascend(weights: Weights, X: Inputs, Y: Targets, radius: float, key: Array) -> Ascent:
+def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
     """Find weights nearby with a larger loss: no critical point is a local maximum (YSJ18 Lemma B.1; X != 0).
 
     The layer with the largest ``sigma_1(X P_{l-1}) sigma_1(S_l)`` moves by ``radius v u^T``, along the top right
@@ -300,7 +300,7 @@ def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array)
     keys = jax.random.split(key, len(weights))
     noise = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)]
     share = 0.5 / len(weights) ** 0.5
-    stirred = [w + room * share * n / jnp.linalg.norm(n) for w, n in zip(weights, noise, strict=True)]
+    stirred = [w + room * share * n / linalg.norm(n) for w, n in zip(weights, noise, strict=True)]
     tries = _climb(weights, start, room) + _climb(stirred, at(stirred, fit), 0.5 * room)
     heights = jnp.stack([increment(weights, w, start, fit)[0] for w in tries])
     best = jnp.argmax(heights)

@@ -73,8 +73,7 @@ def least_squares(X: Inputs, Y: Targets, cutoff: str = "press") -> Fit:
     _, sigma, directions, correlation, _ = linalg.svd(targets)  # X^T Y = X^T F has the rank of F
     pad = max(n - len(sigma), 0)
     sigma, directions = jnp.pad(sigma, (0, pad))[:n], jnp.pad(directions, ((0, pad), (0, 0)))[:n].T
-    size = jnp.sqrt(jnp.sum(jnp.square(Y)))
-    return Fit(inputs, targets, 0.5 * left_over, rank, scales, R, sigma, directions, size, correlation)
+    return Fit(inputs, targets, 0.5 * left_over, rank, scales, R, sigma, directions, linalg.norm(Y), correlation)
 
 
 def tail(fit: Fit, rank: Any) -> Scalar:
@@ -127,7 +126,7 @@ def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
     """
     rank = _rank(rank)
     fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
-    U = fit.directions * _top(fit, rank).astype(fit.map.dtype)
+    U = fit.directions * _top(fit, rank).astype(fit.map.dtype)[None]
     return GlobalMinimum(optimum(fit, rank), matmul(matmul(fit.map, U), U.T), fit.singular_values)
 
 

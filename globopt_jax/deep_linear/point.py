@@ -35,13 +35,13 @@ def at(weights: Weights, fit: Fit) -> Point:
     """Sweep forward and backward once."""
     dtype, dy = fit.inputs.dtype, fit.targets.shape[1]
     widths = widths_of(weights)
-    norms = [jnp.linalg.norm(w) for w in weights]
+    norms = [linalg.norm(w) for w in weights]
     prefix: Any = None
     before: list[Any] = [fit.inputs]
     error: list[Any] = [jnp.zeros((), dtype)]
     prefix_norms: list[Any] = [jnp.ones((), dtype)]
     for w, norm, inner in zip(weights, norms, widths, strict=False):
-        error.append(linalg.product_error(error[-1], jnp.linalg.norm(before[-1]), norm, inner, dtype))
+        error.append(linalg.product_error(error[-1], linalg.norm(before[-1]), norm, inner, dtype))
         before.append(matmul(before[-1], w))
         prefix = w if prefix is None else matmul(prefix, w)
         prefix_norms.append(linalg.spectral_norm(prefix))
@@ -50,7 +50,7 @@ def at(weights: Weights, fit: Fit) -> Point:
     for w, norm, inner in zip(reversed(weights), reversed(norms), reversed(widths), strict=False):
         # The last kernel meets the identity: exact.
         inner = inner if len(after) > 1 else 0
-        after_error.append(linalg.product_error(after_error[-1], jnp.linalg.norm(after[-1]), norm, inner, dtype))
+        after_error.append(linalg.product_error(after_error[-1], linalg.norm(after[-1]), norm, inner, dtype))
         after.append(w if len(after) == 1 else matmul(w, after[-1]))
     after, after_error = after[::-1], after_error[::-1]
     residual = before[-1] - fit.targets
@@ -69,14 +69,13 @@ def at(weights: Weights, fit: Fit) -> Point:
 
 
 def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
-    """``L - L*`` in closed form, and what rounding may have done to it.
+    """``L - L*`` in closed form, and what rounding does to it where the products are well conditioned.
 
     The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted.
     """
-    size = jnp.linalg.norm(point.residual)
-    gap = 0.5 * size**2 - tail(fit, k)
+    gap = 0.5 * jnp.sum(jnp.square(point.residual)) - tail(fit, k)
     scale = fit.size**2 + jnp.sum(jnp.square(point.before[-1]))
-    return gap, linalg.rounding_margin(scale, gap.dtype) + (size + point.before_error[-1]) * point.before_error[-1]
+    return gap, linalg.rounding_margin(scale, gap.dtype)
 
 
 def stationarity(point: Point, fit: Fit) -> Array:
@@ -85,9 +84,9 @@ def stationarity(point: Point, fit: Fit) -> Array:
     Free of units: neither scaling the data nor moving scale from one layer to another changes it much. Where E = 0 it
     is 0, unlike a norm divided by ||E||.
     """
-    size = jnp.stack([jnp.linalg.norm(g) for g in point.gradients])
+    size = jnp.stack([linalg.norm(g) for g in point.gradients])
     scale = point.prefix_norms[:-1] * point.suffix_norms[1:]
-    scale = scale * fit.scales[0] * (jnp.linalg.norm(point.before[-1]) + fit.size)
+    scale = scale * fit.scales[0] * (linalg.norm(point.before[-1]) + fit.size)
     return jnp.max(jnp.where(size > 0, size / jnp.where(scale > 0, scale, 1), 0))
 
 

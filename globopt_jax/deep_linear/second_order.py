@@ -37,8 +37,8 @@ def is_strict(weights: Weights, point: Point, fit: Fit) -> Array:
     top = jnp.sum(jnp.where(jnp.arange(len(kept), dtype=jnp.int32) < n, energy, 0))
     other = jnp.sum(kept * energy) < top - tolerance * jnp.sum(energy)
     strict = (n >= min(widths)) | other
-    norms = [jnp.linalg.norm(w) for w in weights]
-    size = jnp.linalg.norm(point.before[-1]) + fit.size
+    norms = [linalg.norm(w) for w in weights]
+    size = linalg.norm(point.before[-1]) + fit.size
     for i in range(layers - 1):
         middle: Any = None  # the product of the layers between i and j
         error: Any = jnp.zeros((), dtype)
@@ -47,10 +47,10 @@ def is_strict(weights: Weights, point: Point, fit: Fit) -> Array:
                 middle = weights[j - 1]
             elif j > i + 2:
                 w = weights[j - 1]
-                error = linalg.product_error(error, jnp.linalg.norm(middle), norms[j - 1], w.shape[0], dtype)
+                error = linalg.product_error(error, linalg.norm(middle), norms[j - 1], w.shape[0], dtype)
                 middle = matmul(middle, w)
             free = widths[i + 1] > n if middle is None else _rank(middle, error) > n
-            coupling = jnp.linalg.norm(matmul(matmul(point.before[i].T, point.residual), point.after[j + 1].T))
+            coupling = linalg.norm(matmul(matmul(point.before[i].T, point.residual), point.after[j + 1].T))
             scale = point.prefix_norms[i] * point.suffix_norms[j + 1] * fit.scales[0] * size
             strict |= free & (coupling > tolerance * scale)
     return strict

@@ -12,7 +12,7 @@ from globopt_jax.deep_linear.point import Point, at, gap_of, kept_directions, st
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
 
-__all__ = ["ASSUMPTIONS", "KINDS", "Verdict", "verdict_at"]
+__all__ = ["ASSUMPTIONS", "KINDS", "Verdict", "product_rank", "verdict_at"]
 
 #: What a verdict can say; the code is the index.
 KINDS = ("global_minimum", "saddle", "not_critical", "undecided")
@@ -91,19 +91,19 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
         rounding,
         tolerance,
         eta,
-        _product_rank(weights),
+        product_rank(weights),
         kept,
         _assumptions(fit, k, samples),
     )
     return verdict, point
 
 
-def _product_rank(weights: Weights) -> Array:
+def product_rank(weights: Weights) -> Array:
     """The number of singular values of R that rounding in the product cannot explain."""
     dtype = weights[0].dtype
     R, error = weights[0], jnp.zeros((), dtype)
     for w in weights[1:]:
-        error = linalg.product_error(error, jnp.linalg.norm(R), jnp.linalg.norm(w), w.shape[0], dtype)
+        error = linalg.product_error(error, linalg.norm(R), linalg.norm(w), w.shape[0], dtype)
         R = matmul(R, w)
     s = linalg.singular_values(R)
     return jnp.sum(s > error + linalg.cutoff(R, s), dtype=jnp.int32)

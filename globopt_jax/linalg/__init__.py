@@ -14,6 +14,7 @@ from globopt_jax.linalg.curvature import Curvature, lowest_curvature
 from globopt_jax.linalg.factors import (
     Svd,
     matmul,
+    norm,
     numerical_rank,
     project,
     project_out,
@@ -38,6 +39,7 @@ __all__ = [
     "decision_tolerance",
     "lowest_curvature",
     "matmul",
+    "norm",
     "numerical_rank",
     "product_error",
     "project",

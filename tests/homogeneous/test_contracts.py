@@ -1,6 +1,4 @@
-"""What every array function promises: jit equals eager, vmap equals a loop, the dtype stays, nothing retraces."""
-
-from typing import Any
+"""The array functions of the homogeneous networks, held to what every array function promises."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from globopt_jax import homogeneous, losses
 from globopt_jax.homogeneous import dual, steps
 from globopt_jax.homogeneous.polar import ascent, relaxation
 from globopt_jax.homogeneous.problem import objective, penalty, predict
+from tests import contracts
 
 R, M, DX, DY = 3, 5, 3, 2
 NEURON, DEEP = homogeneous.relu_neuron(), homogeneous.deep_subnetwork("leaky_relu", layers=3)
@@ -108,28 +107,4 @@ REGISTRY = {
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_array_function(name, dtype):
-    """One function, two sets of arguments."""
-    f, make = REGISTRY[name]
-    traces = []
-
-    def counted(*arguments):
-        traces.append(name)
-        return f(*arguments)
-
-    calls = [jax.tree.map(lambda a: jnp.asarray(a, dtype), make(np.random.default_rng(seed))) for seed in (0, 1)]
-    jitted = jax.jit(counted)
-    results = [jitted(*call) for call in calls]
-    assert len(traces) == 1, "another call with the same shapes traced again"
-    for leaf in jax.tree.leaves(results):
-        assert leaf.dtype == dtype
-        assert jnp.all(jnp.isfinite(leaf))
-    if dtype == jnp.float32:
-        return  # rounding apart, the rest is the same program
-    close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
-    eager = f(*calls[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), eager, results[0])
-    assert jax.tree.structure(eager) == jax.tree.structure(results[0])
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *calls)
-    together = jax.jit(jax.vmap(f))(*stacked)
-    looped = jax.tree.map(lambda *a: jnp.stack(a), *results)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), together, looped)
+    contracts.assert_kept(*REGISTRY[name], dtype)

@@ -1,0 +1,123 @@
+"""Critical points of full rank, seen from the bottleneck (YSJ18 Prop 3.6 and 3.7)."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from globopt_jax import linalg
+from globopt_jax.deep_linear.minimum import least_squares, tail
+from globopt_jax.deep_linear.network import Weights, check_chain
+from globopt_jax.deep_linear.verdict import product_rank
+from globopt_jax.linalg import matmul
+from globopt_jax.shapes import Array, Inputs, Targets
+
+__all__ = ["BottleneckConditions", "bottleneck_conditions"]
+
+
+class BottleneckConditions(NamedTuple):
+    """The residuals of Prop 3.6 and 3.7 at ``A = S_p`` (k, dy) and ``B = P_p`` (dx, k); all scalars.
+
+    ``rank``: numerical rank of the product R; the propositions speak of ``rank = k``. ``backward``: ``||E A^T||``,
+    ``forward``: ``||B^T E||``. ``first_gradient``, ``last_gradient``: ``||dL/dW_1||``, ``||dL/dW_{H+1}||``, and
+    ``first_factor = sigma_k(W_2..W_p)``, ``last_factor = sigma_k(W_{p+1}..W_H)``, so that ``first_factor backward <=
+    first_gradient`` and ``last_factor forward <= last_gradient``. ``stationarity``: the larger of backward and forward,
+    free of units. ``map_residual``: ``||X R - F Pi||``, Pi the projector on the row space of A. ``gap``: ``1/2
+    (sum_{i<=k} s_i^2 - ||F Pi||^2)``, which is ``L - L*`` at critical points. ``distance``: ``||Pi - U_k U_k^T||_2``.
+    ``critical``: whether rank R = k and the stationarity is 0 to the tolerance. ``global_minimum``: whether besides the
+    gap is.
+    """
+
+    rank: Array
+    backward: Array
+    forward: Array
+    first_gradient: Array
+    last_gradient: Array
+    first_factor: Array
+    last_factor: Array
+    stationarity: Array
+    map_residual: Array
+    gap: Array
+    distance: Array
+    critical: Array
+    global_minimum: Array
+
+
+def bottleneck_conditions(weights: Weights, X: Inputs, Y: Targets, layer: int | None = None) -> BottleneckConditions:
+    """Return the residuals of the conditions for a critical point of full rank, and for a global minimum among those.
+
+    Let p be a hidden layer of the smallest width k and rank R = k. The point is critical iff ``E A^T = 0`` and
+    ``B^T E = 0`` (Prop 3.6). Then ``X R = F Pi``, and it is a global minimum iff ``||F Pi||^2 = sum_{i<=k} s_i^2``,
+    which is ``Pi = U_k U_k^T`` where ``s_k > s_{k+1}`` (Prop 3.7).
+
+    Array function: pure, works under `jit` and `vmap`. The tolerance is sqrt(eps), see `linalg.decision_tolerance`.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l), with a hidden layer of the smallest width. X: (m, dx). Y: (m, dy).
+        layer: p, 1..H; None: the first one of the smallest width.
+
+    Raises:
+        ValueError: shapes that do not fit, a layer that is not hidden or not of the smallest width.
+
+    Example:
+        >>> Y = jnp.diag(jnp.array([3.0, 1.0]))
+        >>> found = bottleneck_conditions([jnp.array([[0.0], [1.0]]), jnp.array([[0.0, 1.0]])], jnp.eye(2), Y)
+        >>> bool(found.critical), bool(found.global_minimum), round(float(found.gap), 5)
+        (True, False, 4.0)
+    """
+    widths = check_chain(weights, X, Y)
+    k = min(widths)
+    narrow = [p for p in range(1, len(widths) - 1) if widths[p] == k]
+    p = layer if layer is not None else (narrow or [0])[0]
+    if p not in narrow:
+        raise ValueError(
+            f"layer: Expected: a hidden layer (1..{len(widths) - 2}) of the smallest width {k} of {widths}. Received: "
+            f"{layer if layer is not None else 'none, and there is none'}."
+        )
+    fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
+    before, after = _products(weights[:p]), _products(weights[p:])
+    residual = matmul(matmul(fit.inputs, before), after) - fit.targets
+    E = matmul(fit.inputs.T, residual)
+    backward, forward = matmul(E, after.T), matmul(before.T, E)
+    middle_first, middle_last = weights[1:p], weights[p:-1]
+    size = fit.scales[0] * (linalg.norm(residual + fit.targets) + fit.size)
+    lengths = [linalg.norm(backward), linalg.norm(forward)]
+    scales = [size * linalg.spectral_norm(after), size * linalg.spectral_norm(before)]
+    stationarity = jnp.max(
+        jnp.stack([jnp.where(a > 0, a / jnp.where(b > 0, b, 1), 0) for a, b in zip(lengths, scales, strict=True)])
+    )
+    row = linalg.svd(after)
+    V = row.Vt.T * row.kept[None]
+    projected = matmul(matmul(fit.targets, V), V.T)
+    U = fit.directions[:, :k]
+    best = 0.5 * jnp.sum(jnp.square(fit.singular_values)) - tail(fit, k)
+    gap = best - 0.5 * jnp.sum(jnp.square(projected))
+    tolerance = linalg.decision_tolerance(gap.dtype)
+    rank = product_rank(weights)
+    critical = (rank == k) & (stationarity <= tolerance)
+    return BottleneckConditions(
+        rank=rank,
+        backward=lengths[0],
+        forward=lengths[1],
+        first_gradient=linalg.norm(matmul(backward, _products(middle_first).T) if middle_first else backward),
+        last_gradient=linalg.norm(matmul(_products(middle_last).T, forward) if middle_last else forward),
+        first_factor=_smallest(middle_first, k, gap.dtype),
+        last_factor=_smallest(middle_last, k, gap.dtype),
+        stationarity=stationarity,
+        map_residual=linalg.norm(residual + fit.targets - projected),
+        gap=gap,
+        distance=linalg.spectral_norm(matmul(V, V.T) - matmul(U, U.T)),
+        critical=critical,
+        global_minimum=critical & (gap <= tolerance * best + linalg.rounding_margin(fit.size**2, gap.dtype)),
+    )
+
+
+def _products(weights: Weights) -> Any:
+    product = weights[0]
+    for w in weights[1:]:
+        product = matmul(product, w)
+    return product
+
+
+def _smallest(weights: Weights, k: int, dtype: Any) -> Array:
+    """``sigma_k`` of a product in which every matrix has at least k rows and columns; 1 for the empty product."""
+    return linalg.singular_values(_products(weights))[k - 1] if weights else jnp.ones((), dtype)

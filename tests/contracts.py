@@ -1,0 +1,35 @@
+"""What every array function promises: jit equals eager, vmap equals a loop, the dtype stays, nothing retraces."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def assert_kept(f: Callable[..., Any], make: Callable[[np.random.Generator], Any], dtype: Any) -> None:
+    """One function, two sets of arguments; integers stay integers."""
+    traces = []
+
+    def counted(*arguments):
+        traces.append(f)
+        return f(*arguments)
+
+    calls = [jax.tree.map(lambda a: jnp.asarray(a, dtype), make(np.random.default_rng(seed))) for seed in (0, 1)]
+    jitted = jax.jit(counted)
+    results = [jitted(*call) for call in calls]
+    assert len(traces) == 1, "another call with the same shapes traced again"
+    for leaf in jax.tree.leaves(results):
+        assert leaf.dtype == dtype or not jnp.issubdtype(leaf.dtype, jnp.floating)
+        assert jnp.all(jnp.isfinite(leaf))
+    if dtype == jnp.float32:
+        return  # rounding apart, the rest is the same program
+    close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
+    eager = f(*calls[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), eager, results[0])
+    assert jax.tree.structure(eager) == jax.tree.structure(results[0])
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *calls)
+    together = jax.jit(jax.vmap(f))(*stacked)
+    looped = jax.tree.map(lambda *a: jnp.stack(a), *results)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), together, looped)
