@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.minimum import Fit, least_squares, tail
-from globopt_jax.deep_linear.network import Weights, check_chain
+from globopt_jax.deep_linear.network import Weights, check_chain, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
@@ -58,9 +59,14 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
         >>> found.layers.round(5).tolist(), round(float(found.best), 5)
         ([1.0, 1.0], 1.0)
     """
-    widths = check_chain(weights, X, Y)
-    fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
-    return bounds_at(at(weights, fit), fit, min(widths))
+    _ = check_chain(weights, X, Y)
+    return _gap_bounds(list(weights), X, Y)
+
+
+@jax.jit  # operation by operation the first call would take ten seconds
+def _gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
+    fit = least_squares(X, Y)
+    return bounds_at(at(weights, fit), fit, min(widths_of(weights)))
 
 
 def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets) -> Scalar:

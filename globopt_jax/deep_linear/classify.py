@@ -15,7 +15,7 @@ from globopt_jax.deep_linear.point import Point
 from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
 from globopt_jax.shapes import Array, Inputs, Targets
 
-__all__ = ["Classification", "classify"]
+__all__ = ["Classification", "classify", "judge", "lowest_curvature"]
 
 
 class Classification(NamedTuple):
@@ -130,11 +130,11 @@ def classify(weights: Any, X: Any, Y: Any, *, key: Any | None = None) -> Classif
     """
     weights, X, Y = check(weights, X, Y)
     key = jax.random.key(0) if key is None else key
-    verdict, point, fit = _judge(weights, X, Y)
+    verdict, point, fit = judge(weights, X, Y)
     strict, curvature = -1, np.nan
     if KINDS[int(verdict.code)] == "saddle":
-        flag, found = _second_order(weights, point, fit, key)
-        strict, curvature = int(flag), float(found.value) / (float(found.scale) or 1.0)
+        found = lowest_curvature(weights, fit, key)
+        strict, curvature = int(_is_strict(weights, point, fit)), float(found.value) / (float(found.scale) or 1.0)
     widths = widths_of(weights)
     bottleneck = widths.index(min(widths))
     suffix, top = np.asarray(point.after[bottleneck]), np.asarray(fit.directions)[:, : min(widths)]
@@ -155,14 +155,14 @@ _numerical_rank = jax.jit(linalg.numerical_rank)
 
 
 @jax.jit
-def _judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
+def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
+    """The verdict, and what it was read off."""
     fit = least_squares(X, Y)
     return *verdict_at(weights, fit, len(X)), fit
 
 
-@jax.jit
-def _second_order(weights: Weights, point: Point, fit: Fit, key: Array) -> tuple[Array, linalg.Curvature]:
-    return second_order.is_strict(weights, point, fit), second_order.lowest(weights, fit, key)
+_is_strict = jax.jit(second_order.is_strict)
+lowest_curvature = jax.jit(second_order.lowest)
 
 
 def _angle(suffix: np.ndarray, rank: int, top: np.ndarray) -> float:

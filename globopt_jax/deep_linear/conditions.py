@@ -1,7 +1,9 @@
 """Critical points of full rank, seen from the bottleneck (YSJ18 Prop 3.6 and 3.7)."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
@@ -73,7 +75,12 @@ def bottleneck_conditions(weights: Weights, X: Inputs, Y: Targets, layer: int | 
             f"layer: Expected: a hidden layer (1..{len(widths) - 2}) of the smallest width {k} of {widths}. Received: "
             f"{layer if layer is not None else 'none, and there is none'}."
         )
-    fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
+    return _conditions(list(weights), X, Y, p, k)
+
+
+@partial(jax.jit, static_argnums=(3, 4))  # operation by operation the first call would take seconds
+def _conditions(weights: Weights, X: Inputs, Y: Targets, p: int, k: int) -> BottleneckConditions:
+    fit = least_squares(X, Y)
     before, after = _products(weights[:p]), _products(weights[p:])
     residual = matmul(matmul(fit.inputs, before), after) - fit.targets
     E = matmul(fit.inputs.T, residual)

@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from globopt_jax.deep_linear.inputs import check, check_key
 from globopt_jax.deep_linear.minimum import Fit, least_squares
-from globopt_jax.linalg import matmul
-from globopt_jax.shapes import Array
 
 __all__ = ["basis_change", "critical_point"]
 
@@ -58,7 +57,7 @@ def critical_point(
     Example:
         >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
         >>> saddle = critical_point(X, Y, (2, 2, 2), [1])  # keeps 1, leaves 3
-        >>> matmul(saddle[0], saddle[1]).round(6).tolist()
+        >>> (saddle[0] @ saddle[1]).round(6).tolist()
         [[0.0, 0.0], [0.0, 1.0]]
     """
     _, X, Y = check([], X, Y)
@@ -78,32 +77,32 @@ def critical_point(
         raise ValueError(f"condition: Expected: at least 1. Received: {condition}.")
     if layers == 1:
         return [fit.map]
-    U = fit.directions[:, jnp.asarray(chosen, int)]
-    cores = [matmul(fit.map, U), *[jnp.eye(n, dtype=X.dtype)] * (layers - 2), U.T]
+    # In NumPy: a compilation for every number of directions would take far longer than the assembly.
+    rng = None if key is None else np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    U = np.asarray(fit.directions, np.float64)[:, chosen]
+    cores = [np.asarray(fit.map, np.float64) @ U, *[np.eye(n)] * (layers - 2), U.T]
     weights = []
     for l, (core, rows, columns) in enumerate(zip(cores, widths[:-1], widths[1:], strict=True)):
-        top, left = (rows if l == 0 else n), (columns if l == layers - 1 else n)
         # The block lies beside the core in the first layer, below it in the last, diagonally in between.
-        shape = (rows if l == 0 else rows - n, columns if l == layers - 1 else columns - n)
-        block = jnp.zeros(shape, X.dtype)
-        if l in blocks and key is not None:
-            block = jax.random.normal(jax.random.fold_in(key, 2 * l + 1), shape, X.dtype)
-        w = jnp.zeros((rows, columns), X.dtype).at[rows - shape[0] :, columns - shape[1] :].set(block)
-        weights.append(w.at[:top, :left].set(core) if n else w)
-    if key is None:
-        return weights
-    for l in range(1, layers):
-        G, inverse = basis_change(jax.random.fold_in(key, 2 * l), widths[l], condition, X.dtype)
-        weights[l - 1], weights[l] = matmul(weights[l - 1], G), matmul(inverse, weights[l])
-    return weights
+        top, left = (rows if l == 0 else n), (columns if l == layers - 1 else n)
+        below, right = (0 if l == 0 else n), (0 if l == layers - 1 else n)
+        w = np.zeros((rows, columns))
+        if l in blocks and rng is not None:
+            w[below:, right:] = rng.normal(size=(rows - below, columns - right))
+        w[:top, :left] = core
+        weights.append(w)
+    if rng is not None:
+        for l in range(1, layers):
+            G, inverse = basis_change(rng, widths[l], condition)
+            weights[l - 1], weights[l] = weights[l - 1] @ G, inverse @ weights[l]
+    return [jnp.asarray(w, X.dtype) for w in weights]
 
 
-def basis_change(key: Array, n: int, condition: float, dtype: Any) -> tuple[Array, Array]:
+def basis_change(rng: np.random.Generator, n: int, condition: float) -> tuple[np.ndarray, np.ndarray]:
     """A random (n, n) matrix G with singular values from ``condition^-1/2`` to ``condition^1/2``, and its inverse."""
-    k1, k2 = jax.random.split(key)
-    U, V = (jax.random.orthogonal(k, n, dtype=dtype) for k in (k1, k2))
-    s = jnp.asarray(condition, dtype) ** jnp.linspace(0.5, -0.5, n, dtype=dtype)
-    return matmul(U * s[None], V.T), matmul(V / s[None], U.T)
+    U, V = (np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(2))
+    s = condition ** np.linspace(0.5, -0.5, n)
+    return (U * s) @ V.T, (V / s) @ U.T
 
 
 def _check_widths(widths: Sequence[Any], dx: int, dy: int) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Which way is down from a saddle, and which way is up from anywhere (YSJ18 Lemma B.1)."""
 
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -8,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear import exact, second_order
+from globopt_jax.deep_linear import exact
+from globopt_jax.deep_linear.classify import judge, lowest_curvature
 from globopt_jax.deep_linear.inputs import check, check_key
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at
-from globopt_jax.deep_linear.verdict import KINDS, verdict_at
+from globopt_jax.deep_linear.verdict import KINDS
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
@@ -97,9 +100,12 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     arrays, X, Y = check(weights, X, Y)
     check_key(key)
     radius = _positive("radius", radius)
-    code, tries = _candidates(arrays, X, Y, jnp.asarray(radius, X.dtype), key)
-    if KINDS[int(code)] == "global_minimum":
+    verdict, point, fit = judge(arrays, X, Y)
+    if KINDS[int(verdict.code)] == "global_minimum":
         return _stay(given, AT_OPTIMUM)
+    k1, k2 = jax.random.split(key)
+    curvature = lowest_curvature(arrays, fit, k1).v
+    tries = _candidates(arrays, point, fit, curvature, jnp.asarray(radius, X.dtype), k2)
     heights = np.asarray(tries.increments, np.float64)
     heights = np.where(heights < -np.asarray(tries.rounding), heights, 0.0)
     if not np.any(heights < 0) and exact.work(arrays, X) * len(heights) <= exact.AFFORDABLE:
@@ -131,14 +137,10 @@ def _positive(name: str, value: Any) -> float:
 
 
 @jax.jit
-def _candidates(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array) -> tuple[Array, _Candidates]:
-    fit = least_squares(X, Y)
-    verdict, point = verdict_at(weights, fit, len(X))
-    k1, k2 = jax.random.split(key)
+def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radius: Array, key: Array) -> _Candidates:
     flat, unravel = jax.flatten_util.ravel_pytree(list(weights))
     room = _room(radius, flat)
     gradient = jax.flatten_util.ravel_pytree(point.gradients)[0]
-    curvature = second_order.lowest(weights, fit, k1).v
 
     def line(direction: Array, code: int) -> tuple[int, list[Any]]:
         """The best of both ways along a direction, at halved lengths."""
@@ -151,10 +153,12 @@ def _candidates(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Arr
     tries = [line(gradient, GRADIENT), line(curvature, CURVATURE)]
     if len(weights) > 1:
         tries.append((ROTATION, _rotation(weights, point, fit, room)))
-    tries += [(CHAIN, w) for w in _chains(weights, point, fit, room, k2)]
-    new = [jnp.stack(layer) for layer in zip(*(w for _, w in tries), strict=True)]
+    chains = _chains(weights, point, fit, room, key)
+    codes = jnp.array([code for code, _ in tries] + [CHAIN] * len(chains[0]))
+    stacked = [jnp.stack(layer) for layer in zip(*(w for _, w in tries), strict=True)]
+    new = [jnp.concatenate(pair) for pair in zip(stacked, chains, strict=True)]
     heights, rounding = jax.lax.map(lambda w: increment(weights, w, point, fit), new)
-    return verdict.code, _Candidates(jnp.array([code for code, _ in tries]), new, heights, rounding)
+    return _Candidates(codes, new, heights, rounding)
 
 
 def _room(radius: Array, weights: Array) -> Array:
@@ -203,42 +207,44 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
     return new
 
 
-def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -> list[list[Any]]:
-    """Rank-one changes that open a path from the top input to the top output direction of E, for every middle layer.
+def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -> list[Any]:
+    """Rank-one changes that open a path from the top input to the top output direction of E, stacked.
 
     With ``x_l^T S_l = 0`` and ``P_l y_l = 0`` the changes before and after layer q leave the product alone, and let
-    layer q move along ``C = Pt^T E St^T``, which is not zero any more.
+    layer q move along ``C = Pt^T E St^T``, which is not zero any more. Every q is tried, with both signs.
     """
     layers, dtype = len(weights), fit.inputs.dtype
     delta = room / layers**0.5
-    E = matmul(fit.inputs.T, point.residual)
-    top = linalg.svd(E)
+    top = linalg.svd(matmul(fit.inputs.T, point.residual))
     keys = jax.random.split(key, 2 * layers)
     x = [top.U[:, 0], *[_null(point.after[l].T, point.after_error[l], keys[2 * l]) for l in range(1, layers)]]
     y = [_null(point.before[l], point.before_error[l], keys[2 * l + 1]) for l in range(1, layers)] + [top.Vt[0]]
-    opened = []
-    for q in range(layers):
-        for sign in (1.0, -1.0):
-            changed = list(weights)
-            for l in range(layers):
-                a, b = (x[l], x[l + 1]) if l < q else (y[l - 1], y[l]) if l > q else (None, None)
-                if a is not None and b is not None:
-                    changed[l] = weights[l] + sign * delta * a[:, None] * b[None]
-            left, right = fit.inputs, jnp.eye(fit.targets.shape[1], dtype=dtype)
-            for w in changed[:q]:
-                left = matmul(left, w)
-            for w in reversed(changed[q + 1 :]):
-                right = matmul(w, right)
-            C = matmul(matmul(left.T, point.residual), right.T)
-            # What rounding left of the gradient drowns C at tiny radii; its part along the chain stays clean.
-            clean = x[q][:, None] * y[q][None]
-            for D in (C, clean * jnp.sum(C * clean)):
-                size = linalg.norm(D)
-                D = D / jnp.where(size > 0, size, 1)
-                bend = jnp.sum(jnp.square(matmul(matmul(left, D), right)))
-                step = jnp.minimum(delta, size / jnp.where(bend > 0, bend, 1))
-                opened.append([*changed[:q], weights[q] - step * D, *changed[q + 1 :]])
-    return opened
+    entering: list[Any] = [a[:, None] * b[None] for a, b in pairwise(x)]  # at layers before q
+    leaving: list[Any] = [None, *(a[:, None] * b[None] for a, b in pairwise(y))]  # at layers after q
+
+    def through(q: int, step: Array) -> list[Any]:
+        """Layer q joins the links before it to those after it; step is delta, or its negative."""
+        before = [w + step * link for w, link in zip(weights[:q], entering[:q], strict=True)]
+        after = [w + step * link for w, link in zip(weights[q + 1 :], leaving[q + 1 :], strict=True)]
+        left, right = fit.inputs, jnp.eye(fit.targets.shape[1], dtype=dtype)
+        for w in before:
+            left = matmul(left, w)
+        for w in reversed(after):
+            right = matmul(w, right)
+        C = matmul(matmul(left.T, point.residual), right.T)
+        # What rounding left of the gradient drowns C at tiny radii; its part along the chain stays clean.
+        clean = x[q][:, None] * y[q][None]
+        D = jnp.stack([C, clean * jnp.sum(C * clean)])
+        size = jax.vmap(linalg.norm)(D)[:, None, None]
+        D = D / jnp.where(size > 0, size, 1)
+        bend = jnp.sum(jnp.square(matmul(matmul(left, D), right)), axis=(1, 2), keepdims=True)
+        moves = weights[q][None] - jnp.minimum(delta, size / jnp.where(bend > 0, bend, 1)) * D
+        twice = [[jnp.stack([w, w]) for w in side] for side in (before, after)]
+        return [*twice[0], moves, *twice[1]]
+
+    signs = jnp.stack([delta, -delta])
+    opened = [jax.vmap(partial(through, q))(signs) for q in range(layers)]
+    return [jnp.concatenate([w[l].reshape(-1, *weights[l].shape) for w in opened]) for l in range(layers)]
 
 
 def _null(M: Array, error: Array, key: Array) -> Array:

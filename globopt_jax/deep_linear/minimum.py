@@ -1,6 +1,7 @@
 """The global minimum in closed form, and the rank-constrained problem behind it (YSJ18 Prop 3.1, K18 section 2.1)."""
 
 import operator
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -61,6 +62,11 @@ def least_squares(X: Inputs, Y: Targets, cutoff: str = "press") -> Fit:
     """
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y):
         raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.")
+    return _least_squares(X, Y, cutoff)
+
+
+@partial(jax.jit, static_argnums=2)  # operation by operation the first call would take seconds
+def _least_squares(X: Inputs, Y: Targets, cutoff: str) -> Fit:
     (m, dx), dy = X.shape, Y.shape[1]
     q, n = min(m, dx), min(dx, dy)
     factor = jnp.linalg.qr(jnp.concatenate([X, Y], axis=1), mode="r")

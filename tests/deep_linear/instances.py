@@ -1,5 +1,6 @@
 """Random profiles, data, and the closed forms again, in NumPy float64 with none of the package's code."""
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -87,7 +88,7 @@ def loss(weights, X, Y) -> float:
 def alternating(X: np.ndarray, Y: np.ndarray, k: int, seed: int, sweeps: int = 400) -> float:
     """The least loss of maps A B of rank k that alternating least squares reaches from random starts."""
     rng = np.random.default_rng(seed)
-    best = np.inf
+    best, A = np.inf, np.zeros((X.shape[1], k))
     for _ in range(5):
         B = rng.normal(size=(k, Y.shape[1]))
         for _ in range(sweeps):
@@ -99,9 +100,12 @@ def alternating(X: np.ndarray, Y: np.ndarray, k: int, seed: int, sweeps: int = 4
 
 def hessian(weights, X, Y) -> np.ndarray:
     """The dense Hessian at flat weights, by automatic differentiation."""
-    shapes = [w.shape for w in weights]
     flat = jax.numpy.concatenate([jax.numpy.ravel(w) for w in weights])
+    return np.asarray(_hessian(tuple(w.shape for w in weights), flat, X, Y))
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hessian(shapes, flat, X, Y):
     def value(v):
         kernels, start = [], 0
         for shape in shapes:
@@ -110,7 +114,7 @@ def hessian(weights, X, Y) -> np.ndarray:
             start += size
         return deep_linear.loss(kernels, X, Y)
 
-    return np.asarray(jax.jit(jax.hessian(value))(flat))
+    return jax.hessian(value)(flat)
 
 
 def subsets(profile: Profile, most: int = 6) -> list[tuple[int, ...]]:

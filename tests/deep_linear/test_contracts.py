@@ -69,7 +69,8 @@ REGISTRY = {
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_array_function(name, dtype):
-    contracts.assert_kept(*REGISTRY[name], dtype)
+    f, make = REGISTRY[name]
+    contracts.assert_kept(f, make, dtype)
 
 
 def test_the_rank_of_global_minimum_may_be_traced(dtype):

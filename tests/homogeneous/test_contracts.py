@@ -107,4 +107,5 @@ REGISTRY = {
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_array_function(name, dtype):
-    contracts.assert_kept(*REGISTRY[name], dtype)
+    f, make = REGISTRY[name]
+    contracts.assert_kept(f, make, dtype)
