@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from globopt_jax.deep_linear import History
 from globopt_jax.homogeneous import Certificate
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 else:
     Axes = object  # matplotlib is the caller's to import
 
-__all__ = ["certificate", "gap", "progress", "subnetworks"]
+__all__ = ["certificate", "certified_gap", "gap", "growth", "progress", "staircase", "subnetworks"]
 
 BLUE, ORANGE, GREEN, GRAY, INK = "#0072B2", "#E69F00", "#009E73", "#BBBBBB", "#333333"
 
@@ -189,6 +190,84 @@ def certificate(ax: Axes, found: Certificate) -> Axes:
     _ = ax.set_yticks([])
     _plain(ax).spines["left"].set_visible(False)
     return ax
+
+
+def staircase(ax: Axes, seen: History, levels: np.ndarray) -> Axes:
+    """Draw the loss of a deep linear network while it trains, and thin lines at the losses of critical points.
+
+    Args:
+        ax: to draw on.
+        seen: from `deep_linear.history`.
+        levels: losses to mark, such as those of the critical points that keep the top 0, 1, 2, ... directions.
+
+    Returns:
+        The same Axes.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> rows = np.ones(3)
+        >>> seen = History(np.arange(3), rows, rows, 2 * rows, rows, rows, rows, rows[:, None], rows[:, None])
+        >>> staircase(Figure().subplots(), seen, np.ones(1)).get_ylabel()
+        'loss'
+    """
+    for level in levels:
+        _ = ax.axhline(level, color=GRAY, lw=0.8)
+    _ = ax.plot(seen.step, seen.loss, color=BLUE, lw=2.5)
+    _ = ax.set(xlabel="step", ylabel="loss", title="loss, and critical points (gray)")
+    return _plain(ax)
+
+
+def certified_gap(ax: Axes, seen: History) -> Axes:
+    """Draw the gap of a deep linear network while it trains, and what its gradients prove of it.
+
+    Args:
+        ax: to draw on.
+        seen: from `deep_linear.history`.
+
+    Returns:
+        The same Axes, with a logarithmic scale; gaps far below what rounding lets be proved are cut off.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> rows = np.ones(3)
+        >>> seen = History(np.arange(3), rows, rows, 2 * rows, rows, rows, rows, rows[:, None], rows[:, None])
+        >>> certified_gap(Figure().subplots(), seen).get_yscale()
+        'log'
+    """
+    bound = np.where(np.isfinite(seen.gap_bound), seen.gap_bound, np.nan)
+    _ = ax.plot(seen.step, bound, color=GREEN, lw=2, label="proved by the gradients")
+    _ = ax.plot(seen.step, np.where(seen.gap > 0, seen.gap, np.nan), color=BLUE, lw=2.5, label="loss $-$ optimum")
+    _ = ax.set_yscale("log")
+    if np.any(np.isfinite(bound)) and seen.gap[0] > 0:
+        _ = ax.set_ylim(0.03 * np.nanmin(bound), max(1e6 * seen.gap[0], 2 * np.nanmin(bound)))
+    _ = ax.set(xlabel="step", ylabel="gap", title="how far from the global minimum")
+    _ = ax.legend(frameon=False, fontsize="small")
+    return _plain(ax)
+
+
+def growth(ax: Axes, seen: History, targets: np.ndarray) -> Axes:
+    """Draw the singular values of a deep linear network's prediction over time, and those of the fit as goals.
+
+    Args:
+        ax: to draw on.
+        seen: from `deep_linear.history`. targets: (n,), the singular values of the least-squares fit.
+
+    Returns:
+        The same Axes.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> rows = np.ones(3)
+        >>> seen = History(np.arange(3), rows, rows, 2 * rows, rows, rows, rows, rows[:, None], rows[:, None])
+        >>> growth(Figure().subplots(), seen, np.ones(1)).get_xlabel()
+        'step'
+    """
+    for goal in targets:
+        _ = ax.axhline(goal, color=GRAY, lw=0.8)
+    for values in np.asarray(seen.singular_values).T:
+        _ = ax.plot(seen.step, values, color=ORANGE, lw=1.8)
+    _ = ax.set(xlabel="step", ylabel="singular value of $XR$", title="one direction of the fit after the other")
+    return _plain(ax)
 
 
 def _plain(ax: Axes) -> Axes:

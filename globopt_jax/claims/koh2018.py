@@ -1,12 +1,14 @@
 """K18: Koh, Global optimality in deep neural networks with regularization, thesis, 2018."""
 
+import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import homogeneous, losses
+from globopt_jax import deep_linear, homogeneous, losses
+from globopt_jax.claims import yun_sra_jadbabaie2018
 from globopt_jax.claims.registry import Claim, Outcome, outcome
 from globopt_jax.homogeneous import rigorous
 
@@ -58,7 +60,61 @@ def _weak_duality(key: jax.Array) -> Outcome:
     return outcome(max(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
 
 
+def _local_minima(key: jax.Array) -> Outcome:
+    """Descent from random weights, in networks with and without a bottleneck: the ends against the closed form."""
+    rate, steps = 0.02, 6000
+    worst, control = 0.0, np.inf
+    for widths in ((3, 4, 2), (4, 1, 3)):
+        kx, kr, kw = jax.random.split(jax.random.fold_in(key, widths[1]), 3)
+        X = jax.random.normal(kx, (20, widths[0])) / 20**0.5
+        Y = X @ jax.random.normal(kr, (widths[0], widths[-1])) + 0.1 * jax.random.normal(kw, (20, widths[-1]))
+
+        def descend(W: list[jax.Array], X: jax.Array = X, Y: jax.Array = Y) -> list[jax.Array]:
+            def step(W: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+                grads = deep_linear.gradients(W, X, Y)
+                return [w - rate * 5 * g for w, g in zip(W, grads, strict=True)], None
+
+            return jax.lax.scan(step, W, length=steps)[0]
+
+        keys = jax.random.split(kw, len(widths) - 1)
+        start = [jax.random.normal(k, s) * 0.5 for k, s in zip(keys, itertools.pairwise(widths), strict=True)]
+        end = jax.jit(descend)(start)
+        best = deep_linear.global_minimum(X, Y, min(widths))
+        scale = float(jnp.sum(Y * Y))
+        ends = (deep_linear.loss(end, X, Y), deep_linear.relaxed_loss(deep_linear.product(end), X, Y))
+        worst = max(worst, *(abs(float(value - best.value)) / scale for value in ends))
+        # The map of least norm is the image of balanced weights: the correspondence works both ways.
+        back = deep_linear.factors(best.map, widths)
+        worst = max(worst, abs(float(deep_linear.loss(back, X, Y) - best.value)) / scale)
+        control = min(control, abs(float(deep_linear.loss(start, X, Y) - best.value)) / scale)
+    return outcome(worst, 1e2 * _eps() ** 0.5, control)
+
+
 CLAIMS = (
+    _claim(
+        key="K18 Thm 2.1",
+        statement="Local minima of a deep linear network are those of the rank-constrained problem; all are global.",
+        equation="Theorems 2.1 to 2.3 (Lu & Kawaguchi 2017)",
+        check=_local_minima,
+    ),
+    _claim(
+        key="K18 (2.3)",
+        statement="The rank-constrained problem has the minimum of the deep linear network, in closed form.",
+        equation="section 2.1, (2.3)",
+        check=yun_sra_jadbabaie2018.closed_form,
+    ),
+    _claim(
+        key="K18 Thm 2.4",
+        statement="Without a bottleneck a critical point is a global minimum iff its product has rank k.",
+        equation="Theorem 2.4 (YSJ18 Theorem 2.1)",
+        check=yun_sra_jadbabaie2018.without_bottleneck,
+    ),
+    _claim(
+        key="K18 Thm 2.5",
+        statement="With a bottleneck the row space of S_p has to be the span of the top k directions as well.",
+        equation="Theorem 2.5 (YSJ18 Theorem 2.2)",
+        check=yun_sra_jadbabaie2018.with_bottleneck,
+    ),
     _claim(
         key="K18 (A.2)",
         statement="The polar of one ReLU neuron in two dimensions is the largest maximum over the arcs of patterns.",

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from globopt_jax.cli import work
+    from globopt_jax.runs import RunFolder
 
 __all__ = ["app", "main"]
 
@@ -144,6 +145,63 @@ def check(
 
 
 @app.command()
+def linear(
+    weights: Annotated[
+        Path | None,
+        typer.Argument(help="An .npz with W1..WL, kernels (d_{l-1}, d_l), to classify; without it one is trained."),
+    ] = None,
+    data: Data = "digits",
+    escape: Annotated[
+        Path | None,
+        typer.Option(help="With weights: where to write weights of a lower loss, if there are any nearby."),
+    ] = None,
+    radius: Annotated[float, typer.Option(help="How far away to look for them, in the Frobenius norm.")] = 0.1,
+    hidden: Annotated[
+        str | None, typer.Option(help="Hidden widths, such as 32,32; '' for none.", show_default="32,32")
+    ] = None,
+    init: Annotated[
+        float | None,
+        typer.Option(help="Scale of the initial weights, times 1/sqrt(fan-in).", show_default="0.01"),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd (full batch) or adam.", show_default="sgd")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="The learning rate.", show_default="sgd: from the curvature at a minimum; adam: 0.001"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the optimizer.", show_default="100000")] = None,
+    whiten: Annotated[bool, typer.Option("--whiten", help="Replace X by its left singular vectors.")] = False,
+    seed: Seed = 0,
+    dtype: Dtype = "float64",
+    out: Out = None,
+    resume: Resume = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify a deep linear network, or train one and watch: loss, proved gap, singular values.
+
+    Says whether the weights are a global minimum, a saddle (strict or not) or still moving, how far from the
+    optimum they are, and how much lower the loss is nearby. A trained network's run folder gets result.json, the
+    weights, the history and plots.
+    """
+    from globopt_jax.cli import linear_networks as work
+
+    if weights is not None:
+        with _bad_input():
+            options = (hidden, init, optimizer, rate, steps, out)
+            work.check_classifying(options, resume=resume)
+            found = work.classified(weights, data, radius, escape, whiten=whiten, seed=seed, dtype=dtype)
+        work.show(found, json=json, quiet=quiet)
+        return
+    with _bad_input():
+        work.check_training(escape)
+        choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
+        run = work.Run(choices, out, resume=resume, quiet=quiet)
+    with _interruptible(run.folder), _bad_input():  # a rate that is too large shows only now
+        result = run.document()
+    work.show({**result, "folder": str(run.folder.path)}, json=json, quiet=quiet)
+
+
+@app.command()
 def verify(
     select: Annotated[
         list[str] | None,
@@ -192,20 +250,27 @@ def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
     """Do a run, show its result, and leave with the exit code that it deserves."""
     from globopt_jax.cli import report
 
-    with run.folder:
-        try:
-            result = run.document()
-        except KeyboardInterrupt:
-            _say(f"stopped; {run.folder.path} is kept. To go on: {_again()}")
-            raise typer.Exit(130) from None
-        except OSError as error:  # a full disk, a folder taken away
-            _say(f"{_words(error)}; {run.folder.path} is kept. To go on: {_again()}")
-            raise typer.Exit(2) from None
+    with _interruptible(run.folder):
+        result = run.document()
     if json:
         report.document({**result, "folder": run.folder.path})
     elif not quiet:
         report.summary(result, run.folder.path)
     _finish(result["check"]["holds"])
+
+
+@contextlib.contextmanager
+def _interruptible(folder: "RunFolder") -> Iterator[None]:
+    """Hold a run folder; say how to go on after Ctrl-C, or when the disk is full."""
+    with folder:
+        try:
+            yield
+        except KeyboardInterrupt:
+            _say(f"stopped; {folder.path} is kept. To go on: {_again()}")
+            raise typer.Exit(130) from None
+        except OSError as error:  # a full disk, a folder taken away
+            _say(f"{_words(error)}; {folder.path} is kept. To go on: {_again()}")
+            raise typer.Exit(2) from None
 
 
 def _again() -> str:

@@ -16,7 +16,8 @@ from globopt_jax.homogeneous.inputs import check
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Targets
 
-__all__ = ["Options", "Task", "Training", "grading", "training"]
+__all__ = ["Options", "Task", "Training", "check_numbers", "data_named", "grading", "integers", "is_float64"]
+__all__ += ["read", "training"]
 
 
 class Options(NamedTuple):
@@ -77,11 +78,11 @@ def training(options: Options, start: Training) -> Task:
         ValueError: anything that is wrong with the options or the data.
         OSError: files that cannot be read.
     """
-    _check_numbers(seed=options.seed, width=start.width)
-    with jax.enable_x64(_is_float64(options.dtype)):
-        X, Y = _data(options)
+    check_numbers(seed=options.seed, width=start.width)
+    with jax.enable_x64(is_float64(options.dtype)):
+        X, Y = data_named(options.data)
         phi = _map(options.map)
-        widths = _integers("--widths", options.widths)
+        widths = integers("--widths", options.widths)
         if widths and not isinstance(phi, maps.DeepSubnetwork):
             raise ValueError(
                 "--widths: Expected: a deep map such as relu:3 beside it. "
@@ -100,10 +101,10 @@ def grading(options: Options, weights: Path) -> Task:
         ValueError: anything that is wrong with the options, the data or the weights.
         OSError: files that cannot be read.
     """
-    _check_numbers(seed=options.seed)
-    with jax.enable_x64(_is_float64(options.dtype)):
-        X, Y = _data(options)
-        stored = _read(weights)
+    check_numbers(seed=options.seed)
+    with jax.enable_x64(is_float64(options.dtype)):
+        X, Y = data_named(options.data)
+        stored = read(weights)
         params, ones = layout(stored)
         if ones:
             X = np.concatenate([X, np.ones((len(X), 1))], axis=1)
@@ -197,14 +198,16 @@ def _checked(
     return Task(command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer)
 
 
-def _check_numbers(**numbers: int) -> None:
+def check_numbers(**numbers: int) -> None:
+    """Raise ValueError unless the options are integers that make sense; only counts have to be positive."""
     for name, number in numbers.items():
-        low = 1 if name == "width" else 0
+        low = 0 if name == "seed" else 1
         if not low <= number < 2**63:
             raise ValueError(f"--{name}: Expected: an integer from {low} to 2^63 - 1. Received: {number}.")
 
 
-def _is_float64(dtype: str) -> bool:
+def is_float64(dtype: str) -> bool:
+    """Whether `--dtype` says float64; ValueError if it says neither that nor float32."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"--dtype: Expected: float64 or float32. Received: {dtype!r}.")
     return dtype == "float64"
@@ -222,18 +225,20 @@ def _cast(name: str, array: Any, dtype: np.dtype) -> np.ndarray:
     return cast
 
 
-def _data(options: Options) -> tuple[np.ndarray, np.ndarray]:
-    if options.data in datasets.names():
-        found = datasets.load(options.data)
-    elif options.data.endswith(".npz"):
-        found = datasets.load_npz(options.data)
+def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """X and Y of a data set, or of an .npz."""
+    if name in datasets.names():
+        found = datasets.load(name)
+    elif name.endswith(".npz"):
+        found = datasets.load_npz(name)
     else:
         known = ", ".join(datasets.names())
-        raise ValueError(f"--data: Expected: {known}, or an .npz with X and Y. Received: {options.data!r}.")
+        raise ValueError(f"--data: Expected: {known}, or an .npz with X and Y. Received: {name!r}.")
     return found.X, found.Y
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz; ValueError for any other file."""
     try:
         return runs.read_arrays(path)
     except OSError:
@@ -284,7 +289,8 @@ def _optimizer(start: Training) -> optax.GradientTransformation | None:
     return optax.sgd(rate)
 
 
-def _integers(name: str, text: str) -> tuple[int, ...]:
+def integers(name: str, text: str) -> tuple[int, ...]:
+    """A list such as `4,4`; ValueError, with the option's name, for anything else."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdigit() for part in parts):
         raise ValueError(f"{name}: Expected: integers such as 4,4. Received: {text!r}.")

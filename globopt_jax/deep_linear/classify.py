@@ -68,7 +68,7 @@ class Classification(NamedTuple):
     def failures(self) -> tuple[str, ...]:
         """The papers' assumptions that fail here, each with what that costs."""
         return tuple(
-            f"{name} fails, which costs {cost}"
+            f"{name} fails: {cost}"
             for (name, cost), holds in zip(ASSUMPTIONS, self.assumptions, strict=True)
             if not holds
         )
@@ -207,7 +207,8 @@ def _sentences(found: Classification) -> list[str]:
         words.append(_curvature(found))
     if found.kind in ("saddle", "global_minimum"):
         words.append(_structure(found, n))
-    words += [f"{text[0].upper()}{text[1:]}." for text in found.failures]
+    if found.failures:
+        words.append("Of the papers' assumptions " + "; ".join(found.failures) + ".")
     return words
 
 
@@ -225,7 +226,7 @@ def _structure(found: Classification, n: int) -> str:
     k = int(min(found.widths))
     needed = found.assumptions[0] if found.theorem.endswith("2.1") else found.assumptions[1]
     if not needed:
-        return f"{found.theorem} cannot say so from the structure here, since an assumption fails; the value can."
+        return f"The value says so; {found.theorem} cannot, from the structure, since an assumption fails."
     if n < k:
         return f"{found.theorem} agrees: the product keeps {n} directions where a global minimum keeps {k}."
     if found.theorem.endswith("2.1"):

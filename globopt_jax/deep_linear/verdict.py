@@ -20,13 +20,13 @@ GLOBAL, SADDLE, NOT_CRITICAL, UNDECIDED = range(len(KINDS))
 
 #: The papers' assumptions, in the order of `Verdict.assumptions`, with what the failure of each costs.
 ASSUMPTIONS = (
-    ("rank(X^T Y) >= k", "the rank of the product alone decides nothing any more"),
-    ("s_k > s_(k+1)", "several subspaces are equally good, so the row space of S_p alone decides nothing"),
-    ("X has full column rank", "nothing: the pseudo-inverse takes its place"),
-    ("m >= dx", "nothing"),
-    ("m >= dy", "nothing"),
-    ("X^T Y has full rank", "nothing beyond rank(X^T Y) >= k"),
-    ("the s_i are distinct", "nothing beyond s_k > s_(k+1)"),
+    ("rank(X^T Y) >= k", "the rank of the product decides nothing any more"),
+    ("s_k > s_(k+1)", "several subspaces are equally good, and the row space of S_p decides nothing any more"),
+    ("X has full column rank", "that costs nothing, the pseudo-inverse takes the place of the inverse"),
+    ("m >= dx", "that costs nothing"),
+    ("m >= dy", "that costs nothing"),
+    ("X^T Y has full rank", "that costs nothing, rank(X^T Y) >= k is what is needed"),
+    ("the s_i are distinct", "that costs nothing, s_k > s_(k+1) is what is needed"),
 )
 #: How close to 0 and 1 the shares of the directions are at a critical point, in the doubtful zone of tiny gaps.
 SETTLED = 0.01

@@ -1,0 +1,231 @@
+"""YSJ18: Yun, Sra & Jadbabaie, Global optimality conditions for deep neural networks, ICLR 2018."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import deep_linear
+from globopt_jax.claims.registry import Claim, Outcome, outcome
+
+_PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
+_claim = partial(Claim, paper=_PAPER)
+
+#: Without and with a bottleneck; one shape each, so that the claims compile few programs.
+_WIDE, _NARROW, _SAMPLES = (5, 6, 5, 4), (5, 2, 6, 4), 30
+
+
+def _eps() -> float:
+    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
+
+
+def _data(key: jax.Array, widths: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    kx, kr, kn = jax.random.split(key, 3)
+    X = jax.random.normal(kx, (_SAMPLES, widths[0]))
+    R = jax.random.normal(kr, (widths[0], widths[-1]))
+    return X, X @ R + jax.random.normal(kn, (_SAMPLES, widths[-1]))
+
+
+def _weights(key: jax.Array, widths: tuple[int, ...]) -> list[jax.Array]:
+    keys = jax.random.split(key, len(widths) - 1)
+    shapes = itertools.pairwise(widths)
+    return [jax.random.normal(k, s) / s[0] ** 0.5 for k, s in zip(keys, shapes, strict=True)]
+
+
+def _gradients(key: jax.Array) -> Outcome:
+    X, Y = _data(key, _WIDE)
+    W = _weights(jax.random.fold_in(key, 1), _WIDE)
+
+    def distance(found: list[jax.Array], wanted: list[jax.Array]) -> jax.Array:
+        return jnp.max(
+            jnp.stack([jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)) for a, b in zip(found, wanted, strict=True)])
+        )
+
+    wanted = jax.grad(deep_linear.loss)(W, X, Y)
+    found = deep_linear.gradients(W, X, Y)
+    wrong = deep_linear.gradients(W, X, 1.01 * Y)  # the same products with another E
+    return outcome(distance(found, wanted), 1e3 * _eps(), distance(wrong, wanted))
+
+
+def closed_form(key: jax.Array) -> Outcome:
+    """The closed-form value and map against NumPy's, and the loss that the map attains."""
+    X, Y = _data(key, _NARROW)
+    found = deep_linear.global_minimum(X, Y, 2)
+    attained = deep_linear.relaxed_loss(found.map, X, Y)
+    # Eckart and Young: the best rank-2 approximation of the fit, from NumPy.
+    F = np.asarray(X, np.float64) @ np.linalg.lstsq(np.asarray(X, np.float64), np.asarray(Y, np.float64), rcond=None)[0]
+    s = np.linalg.svd(F, compute_uv=False)
+    value = 0.5 * np.sum((np.asarray(Y, np.float64) - F) ** 2) + 0.5 * np.sum(s[2:] ** 2)
+    error = max(abs(float(attained) - value), abs(float(found.value) - value)) / value
+    other = deep_linear.global_minimum(X, Y, 1)
+    return outcome(error, 1e3 * _eps(), abs(float(deep_linear.relaxed_loss(other.map, X, Y)) - value) / value)
+
+
+def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
+    """Global minima by value are those by rank and row space; all other critical points are saddles with a way down."""
+    X, Y = _data(key, widths)
+    k = min(widths)
+    keep = [(), (0,), (1,), tuple(range(k))] + ([(0, 2)] if k == 2 else [])
+    wrong, control = 0, 0
+    for number, indices in enumerate(keep):
+        W = deep_linear.critical_point(X, Y, widths, indices, jax.random.fold_in(key, number), condition=5.0)
+        found = deep_linear.classify(W, X, Y)
+        by_structure = len(indices) == k and (k == min(widths[0], widths[-1]) or float(found.angle) < _eps() ** 0.5)
+        wrong += (found.kind == "global_minimum") != by_structure
+        wrong += not by_structure and not bool(deep_linear.escape(W, X, Y, 0.1, key).found)
+        # A point that is not critical gets neither name.
+        kicked = [w + 0.1 * v for w, v in zip(W, _weights(key, widths), strict=True)]
+        control += deep_linear.classify(kicked, X, Y).kind == "not_critical"
+    return outcome(wrong, 0.5, control)
+
+
+without_bottleneck, with_bottleneck = partial(_iff, _WIDE), partial(_iff, _NARROW)
+
+
+def _bound(key: jax.Array) -> Outcome:
+    worst, control = -np.inf, 0.0
+    for widths in (_WIDE, _NARROW):
+        X, Y = _data(key, widths)
+        best = deep_linear.global_minimum(X, Y, min(widths))
+        near = deep_linear.factors(best.map, widths)
+        for number, scale in enumerate((1.0, 0.1, 1e-3)):
+            noise = _weights(jax.random.fold_in(key, number), widths)
+            W = [a + scale * b for a, b in zip(near, noise, strict=True)]
+            gap = float(deep_linear.loss(W, X, Y) - best.value)
+            bounds = deep_linear.gap_bounds(W, X, Y)
+            worst = max(worst, (gap - float(bounds.best)) / float(best.value))
+            # Without the square in c_l, or with a gradient half as long, the bound is false.
+            control = max(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
+    return outcome(max(worst, 0.0), 10 * _eps(), control)
+
+
+def _bottleneck(key: jax.Array) -> Outcome:
+    X, Y = _data(key, _NARROW)
+    W = deep_linear.critical_point(X, Y, _NARROW, (0, 2), key, condition=5.0)
+    found = deep_linear.bottleneck_conditions(W, X, Y)
+    moved = deep_linear.bottleneck_conditions([*W[:-1], 1.1 * W[-1]], X, Y)
+    return outcome(found.stationarity + (~found.critical), 1e3 * _eps(), moved.stationarity)
+
+
+def _projector(key: jax.Array) -> Outcome:
+    X, Y = _data(key, _NARROW)
+    best = deep_linear.global_minimum(X, Y, 2)
+    errors = []
+    for indices in ((0, 1), (0, 2)):
+        W = deep_linear.critical_point(X, Y, _NARROW, indices, key, condition=5.0)
+        found = deep_linear.bottleneck_conditions(W, X, Y)
+        gap = deep_linear.loss(W, X, Y) - best.value
+        same = (found.distance < 1e3 * _eps() ** 0.5) == (indices == (0, 1))
+        errors.append(jnp.abs(found.gap - gap) / best.value + (~same) + found.map_residual / best.singular_values[0])
+    W = _weights(key, _NARROW)  # not critical: X R is not F Pi
+    moved = deep_linear.bottleneck_conditions(W, X, Y)
+    return outcome(max(errors), 1e4 * _eps(), moved.map_residual / best.singular_values[0])
+
+
+def _ascent(key: jax.Array) -> Outcome:
+    X, Y = _data(key, _WIDE)
+    points = [
+        [jnp.zeros(w.shape) for w in _weights(key, _WIDE)],
+        deep_linear.critical_point(X, Y, _WIDE, (0,)),
+        deep_linear.critical_point(X, Y, _WIDE, range(4)),
+    ]
+    lowest = min(float(deep_linear.ascend(W, X, Y, 0.1, key).increase) for W in points)
+    # A step against the gradient is no ascent.
+    W = _weights(key, _WIDE)
+    down = [w - 1e-4 * g for w, g in zip(W, deep_linear.gradients(W, X, Y), strict=True)]
+    return outcome(max(-lowest, 0.0) + (lowest == 0), 0.0, deep_linear.loss(W, X, Y) - deep_linear.loss(down, X, Y))
+
+
+def _residual(key: jax.Array) -> Outcome:
+    d, layers, rate = 4, 3, 0.02
+    covariance = jnp.eye(d)
+
+    def descend(R: jax.Array) -> list[jax.Array]:
+        def step(W: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+            grads = deep_linear.residual_gradients(W, R, covariance)
+            return [w - rate * g for w, g in zip(W, grads, strict=True)], None
+
+        return jax.lax.scan(step, [jnp.zeros((d, d))] * layers, length=3000)[0]
+
+    descend = jax.jit(descend)
+    R = jnp.eye(d) + 0.1 * jax.random.normal(key, (d, d))
+    end = deep_linear.residual_gap(descend(R), R, covariance)
+    # With a reflection as target the region has no critical point: the gap stays.
+    turned = R.at[0].multiply(-1)
+    stuck = deep_linear.residual_gap(descend(turned), turned, covariance)
+    return outcome(end.bound + (~end.inside), 1e3 * _eps(), stuck.gap)
+
+
+def _factorization(key: jax.Array) -> Outcome:
+    Y = jax.random.normal(key, (6, 5))
+    U, s, Vt = np.linalg.svd(np.asarray(Y))
+    pairs = [[jnp.asarray(U[:, i] * s[i]), jnp.asarray(Vt[i])] for i in ([0, 1], [0, 2])]
+    found, other = (deep_linear.classify(W, jnp.eye(6), Y) for W in pairs)
+    named = found.kind == "global_minimum" and other.kind == "saddle" and bool(other.is_strict)
+    return outcome(abs(float(found.gap)) / float(found.loss) + (not named), 1e2 * _eps(), other.gap)
+
+
+CLAIMS = (
+    _claim(
+        key="YSJ18 Lemma 3.2",
+        statement="The gradient of layer l is P_{l-1}^T E S_l^T.",
+        equation="Lemma 3.2, (5)",
+        check=_gradients,
+    ),
+    _claim(
+        key="YSJ18 Prop 3.1",
+        statement="The best map of rank k is the least-squares map projected on the top k right directions of the fit.",
+        equation="Proposition 3.1, (4)",
+        check=closed_form,
+    ),
+    _claim(
+        key="YSJ18 Thm 2.1",
+        statement="Without a bottleneck a critical point is a global minimum iff its product has rank k.",
+        equation="Theorem 2.1",
+        check=without_bottleneck,
+    ),
+    _claim(
+        key="YSJ18 Thm 2.2",
+        statement="With a bottleneck the row space of S_p has to be the span of the top k directions as well.",
+        equation="Theorem 2.2",
+        check=with_bottleneck,
+    ),
+    _claim(
+        key="YSJ18 Prop 3.4",
+        statement="Gradients over the singular values of partial products bound the gap, at any point.",
+        equation="Propositions 3.4 and 3.5, generalized",
+        check=_bound,
+    ),
+    _claim(
+        key="YSJ18 Prop 3.6",
+        statement="A point of full rank is critical iff E A^T = 0 and B^T E = 0 at the bottleneck.",
+        equation="Proposition 3.6",
+        check=_bottleneck,
+    ),
+    _claim(
+        key="YSJ18 Prop 3.7",
+        statement="There X R = F Pi; it is a global minimum iff Pi projects on the span of the top k directions.",
+        equation="Proposition 3.7",
+        check=_projector,
+    ),
+    _claim(
+        key="YSJ18 Lemma B.1",
+        statement="No critical point is a local maximum: a larger loss is found in every neighbourhood.",
+        equation="appendix B, Lemma B.1",
+        check=_ascent,
+    ),
+    _claim(
+        key="YSJ18 Cor 2.3",
+        statement="A critical point of a linear residual network with all norms below 1 is a global minimum.",
+        equation="Corollary 2.3 (Hardt & Ma 2017, Theorem 2.2)",
+        check=_residual,
+    ),
+    _claim(
+        key="YSJ18 matrix factorization",
+        statement="||U V^T - Y||^2 is the case X = I, H = 1; other pairs of singular directions are strict saddles.",
+        equation="section 2.2",
+        check=_factorization,
+    ),
+)

@@ -1,0 +1,299 @@
+"""The work of `linear`: classify a deep linear network, or train one in steps that survive a kill."""
+
+import io
+import time
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from globopt_jax import deep_linear, runs
+from globopt_jax.cli import report
+from globopt_jax.cli.task import check_numbers, data_named, integers, is_float64, read
+from globopt_jax.deep_linear.second_order import lowest
+from globopt_jax.inputs import finite
+
+__all__ = ["Choices", "Run", "check_classifying", "check_training", "classified", "show"]
+
+#: How often a run is saved, and how often the monitor looks.
+CHUNKS, LOOKS = 50, 500
+
+
+class Choices(NamedTuple):
+    """The options of training, as they were typed; None: the default."""
+
+    data: str
+    hidden: str | None
+    init: float | None
+    optimizer: str | None
+    rate: float | None
+    steps: int | None
+    whiten: bool
+    seed: int
+    dtype: str
+
+
+def check_classifying(options: Sequence[Any], *, resume: bool) -> None:
+    """Raise ValueError if an option of training stands beside weights."""
+    names = ("--hidden", "--init", "--optimizer", "--rate", "--steps", "--out")
+    given = [name for name, value in zip(names, options, strict=True) if value is not None]
+    given += ["--resume"] * resume
+    if given:
+        raise ValueError(f"{', '.join(given)}: Expected: nothing of the kind beside weights. Received: both.")
+
+
+def check_training(escape: Path | None) -> None:
+    """Raise ValueError if an option of classifying stands without weights."""
+    if escape is not None:
+        raise ValueError("--escape: Expected: weights to escape from. Received: none.")
+
+
+def classified(
+    weights: Path, data: str, radius: float, escape: Path | None, *, whiten: bool, seed: int, dtype: str
+) -> dict[str, Any]:
+    """The verdict on a file, and the way down.
+
+    Raises:
+        ValueError: files or options that are wrong.
+        OSError: files that cannot be read or written.
+    """
+    check_numbers(seed=seed)
+    with jax.enable_x64(is_float64(dtype)):
+        X, Y = _data(data, dtype, whiten=whiten)
+        kernels = [a.astype(dtype) for a in _kernels(weights, read(weights))]
+        key = jax.random.key(seed)
+        found = deep_linear.classify(kernels, X, Y, key=key)
+        down = deep_linear.escape(kernels, X, Y, radius, key)
+        if escape is not None and down.found:
+            _save(escape, down.weights)
+        written = escape if down.found else None
+        return {**found.to_json(), "escape": _way_down(down, radius, written)}
+
+
+def _way_down(down: deep_linear.Escape, radius: float, written: Path | None = None) -> dict[str, Any]:
+    return {
+        "found": bool(down.found),
+        "method": down.method,
+        "radius": radius,
+        "distance": float(down.distance),
+        "decrease": float(down.decrease),
+        "weights": None if written is None else str(written),
+    }
+
+
+def _data(name: str, dtype: str, *, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
+    """X and Y; whitened, X is its left singular vectors, as many as its rank: the same fits, all directions of one size."""
+    X, Y = (a.astype(dtype) for a in data_named(name))
+    if whiten:
+        fit = deep_linear.least_squares(X, Y)
+        X = np.linalg.svd(X, full_matrices=False)[0][:, : int(fit.rank)]
+    return X, Y
+
+
+def _kernels(path: Path, stored: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """W1..WL, or kernel1..kernelL, in order."""
+    for prefix in ("W", "kernel"):
+        names = [f"{prefix}{l + 1}" for l in range(len(stored))]
+        if stored and set(names) == set(stored):
+            return [finite(name, stored[name]) for name in names]
+    received = ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays"
+    raise ValueError(f"{path}: Expected: W1..WL, or kernel1..kernelL, without gaps. Received: {received}.")
+
+
+def _save(path: Path, weights: Sequence[Any]) -> None:
+    runs.write_arrays(path, {f"W{l + 1}": np.asarray(w) for l, w in enumerate(weights)})
+
+
+def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
+    """Print a verdict: what it is, how far from the optimum, which way is down."""
+    if json:
+        report.document(found)
+        return
+    if quiet:
+        return
+    console = Console()
+    down = found["escape"]
+    way = (
+        f"{down['decrease']:.6g} lower within {down['radius']:g}: {down['method']}" if down["found"] else down["method"]
+    )
+    lines = [
+        ("verdict", found["kind"].replace("_", " ")),
+        ("loss", f"{found['loss']:.10g}"),
+        ("optimum", f"{found['optimum']:.10g}"),
+        ("gap", f"{found['gap']:.6g}, at most {float(found['gap_bound']):.6g} by the gradients alone (proved)"),
+        ("way down", way),
+    ]
+    if "folder" in found:
+        lines.append(("run folder", found["folder"]))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in lines:
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
+    console.print(Text(found["reason"]), soft_wrap=True)
+    console.print(table)
+
+
+class Run:
+    """A training run in its folder; `document` does what is left of it and returns the result.
+
+    Raises:
+        ValueError: anything that is wrong with the options or the data; nothing has been written then.
+        FolderInUse: another process is at work there.
+    """
+
+    def __init__(self, choices: Choices, out: Path | None, *, resume: bool, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        hidden = integers("--hidden", "32,32" if choices.hidden is None else choices.hidden)
+        steps = 100_000 if choices.steps is None else choices.steps
+        init = 0.01 if choices.init is None else choices.init
+        name = choices.optimizer or "sgd"
+        check_numbers(seed=choices.seed, steps=steps, **{f"hidden {d}": d for d in hidden})
+        for option, value in (("--init", init), ("--rate", choices.rate)):
+            if value is not None and not (np.isfinite(value) and (value > 0 or (option == "--init" and value == 0))):
+                raise ValueError(f"{option}: Expected: a positive number. Received: {value}.")
+        if name not in ("sgd", "adam"):
+            raise ValueError(f"--optimizer: Expected: sgd or adam. Received: {name!r}.")
+        self.x64 = partial(jax.enable_x64, is_float64(choices.dtype))
+        with self.x64():
+            X, Y = _data(choices.data, choices.dtype, whiten=choices.whiten)
+        self.X, self.Y, self.widths = X, Y, (X.shape[1], *hidden, Y.shape[1])
+        self.init, self.steps, self.name, self.rate = init, steps, name, choices.rate
+        self.configuration = {
+            "command": "linear",
+            "data": choices.data,
+            "data_hash": runs.hash_arrays({"X": X, "Y": Y}),
+            "hidden": list(hidden),
+            "init": init,
+            "optimizer": name,
+            "rate": choices.rate,
+            "steps": steps,
+            "whiten": choices.whiten,
+            "seed": choices.seed,
+            "dtype": choices.dtype,
+        }
+        self.folder = runs.RunFolder(self.configuration, out)
+        if resume and not self.folder.started:
+            raise ValueError(f"--resume: Expected: a run in {self.folder.path}. Received: no such run.")
+        if self.folder.result is None:
+            self.folder.claim()
+
+    def document(self) -> dict[str, Any]:
+        """Do what is left to do; the result is in the folder, too."""
+        if (result := self.folder.result) is not None:
+            return result
+        with self.x64():
+            weights, state, done, seconds = self._train()
+            result = self._result(weights, deep_linear.history(state), done, seconds)
+            self.folder.finish(result)
+            return result
+
+    def _train(self) -> tuple[list[Any], Any, int, float]:
+        """Chunks of steps, each saved before the next begins."""
+        fit = deep_linear.least_squares(self.X, self.Y)
+        self.rate = self._rate(fit) if self.rate is None else self.rate
+        make = {"sgd": optax.sgd, "adam": optax.adam}[self.name]
+        watch = deep_linear.monitor(fit.inputs, fit.targets, every=max(self.steps // LOOKS, 1), capacity=2 * LOOKS)
+        optimizer = optax.chain(watch, make(self.rate))
+
+        @partial(jax.jit, static_argnums=1)
+        def advance(carry: Any, count: int) -> Any:
+            def step(carry: Any, _: None) -> tuple[Any, None]:
+                weights, state = carry
+                grads = deep_linear.gradients(weights, fit.inputs, fit.targets)
+                moves, state = optimizer.update(grads, state, weights)
+                return (optax.apply_updates(weights, moves), state), None
+
+            return jax.lax.scan(step, carry, length=count)[0]
+
+        weights = self._start(fit.inputs.dtype)
+        carry, done, seconds = self._load((weights, optimizer.init(weights)))
+        length = max(self.steps // CHUNKS, 1)
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
+        )
+        with bar:
+            shown = bar.add_task("training", total=self.steps, completed=done)
+            while done < self.steps:
+                began = time.monotonic()
+                count = min(length, self.steps - done)
+                carry = jax.block_until_ready(advance(carry, count))
+                loss = float(deep_linear.loss(carry[0], fit.inputs, fit.targets) + fit.unexplained)
+                if not np.isfinite(loss):
+                    raise ValueError(
+                        f"--rate: Expected: one that does not diverge. Received: {self.rate:g}; the loss overflows "
+                        f"after step {done}. Choose a smaller one."
+                    )
+                done, seconds = done + count, seconds + time.monotonic() - began
+                self._checkpoint(carry, done, seconds)
+                bar.update(shown, completed=done, description=f"step {done}, loss {loss:.6g}")
+        return carry[0], carry[1], done, seconds
+
+    def _rate(self, fit: deep_linear.Fit) -> float:
+        """sgd: half the largest stable one, 1/lambda_max of the Hessian at a balanced global minimum."""
+        if self.name == "adam":
+            return 1e-3
+        k = min(self.widths)
+        U = fit.directions[:, :k]
+        balanced = deep_linear.factors(fit.map @ U @ U.T, self.widths)
+        return 1.0 / max(float(jax.jit(lowest)(balanced, fit, jax.random.key(0)).scale), 1e-30)
+
+    def _start(self, dtype: Any) -> list[Any]:
+        keys = jax.random.split(jax.random.key(self.configuration["seed"]), len(self.widths) - 1)
+        shapes = pairwise(self.widths)
+        return [self.init * jax.random.normal(k, s, dtype) / s[0] ** 0.5 for k, s in zip(keys, shapes, strict=True)]
+
+    def _checkpoint(self, carry: Any, done: int, seconds: float) -> None:
+        leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+        self.folder.save_checkpoint(leaves, {"done": done, "seconds": seconds})
+
+    def _load(self, carry: Any) -> tuple[Any, int, float]:
+        stored = self.folder.load_checkpoint()
+        if stored is None:
+            return carry, 0, 0.0
+        tree = jax.tree.structure(carry)
+        leaves = [jnp.asarray(stored.arrays[f"leaf{i}"]) for i in range(tree.num_leaves)]
+        return jax.tree.unflatten(tree, leaves), stored.meta["done"], stored.meta["seconds"]
+
+    def _result(self, weights: list[Any], seen: deep_linear.History, done: int, seconds: float) -> dict[str, Any]:
+        key = jax.random.key(self.configuration["seed"])
+        found = deep_linear.classify(weights, self.X, self.Y, key=key)
+        down = deep_linear.escape(weights, self.X, self.Y, 0.1, key)
+        self.folder.write_arrays("weights.npz", {f"W{l + 1}": np.asarray(w) for l, w in enumerate(weights)})
+        self.folder.write_arrays("history.npz", seen._asdict())
+        self.folder.write_bytes("plots.png", _picture(seen, found))
+        return {
+            **found.to_json(),
+            "escape": _way_down(down, 0.1),
+            "rate": self.rate,
+            "steps": done,
+            "seconds": seconds,
+            "configuration": self.configuration,
+            "provenance": runs.provenance({"X": self.X, "Y": self.Y}, self.X.dtype),
+        }
+
+
+def _picture(seen: deep_linear.History, found: deep_linear.Classification) -> bytes:
+    """The gap and the singular values over time, as a PNG file without a date or a version in it."""
+    from matplotlib.figure import Figure  # late: half a second
+
+    from globopt_jax import plotting
+
+    s = np.asarray(found.singular_values)
+    above = np.append(np.cumsum(np.square(s[: int(min(found.widths))])[::-1])[::-1], 0.0)
+    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    _ = plotting.staircase(left, seen, float(found.optimum) + 0.5 * above)
+    _ = plotting.certified_gap(middle, seen)
+    _ = plotting.growth(right, seen, s)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
+    return file.getvalue()
