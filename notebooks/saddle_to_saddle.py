@@ -49,7 +49,7 @@ print("singular values of the fit:", s.round(2))
 
 # %%
 widths = (white.shape[1], 32, 32, Y.shape[1])
-STEPS, EVERY = (4000, 20) if SMALL else (30_000, 30)
+STEPS, EVERY = (3000, 20) if SMALL else (8000, 20)
 keys = jax.random.split(jax.random.key(0), 3)
 start = [0.002 * jax.random.normal(k, shape) for k, shape in zip(keys, itertools.pairwise(widths), strict=True)]
 rate = 0.1 / s[0] ** (4 / 3)
@@ -89,8 +89,8 @@ for t in dips:
     indices = tuple(np.flatnonzero(seen.kept[t] > 0.5).tolist())
     level = explained[: min(widths)].sum() - explained[list(indices)].sum()
     settled = np.abs(seen.kept[t] - np.round(seen.kept[t]))[s > 1e-6].max()
-    if settled > 0.1:  # two directions of nearly equal strength arrive together: no plateau in between
-        continue
+    if settled > 0.1 or seen.gap[t] < 1e-3 * explained.sum():
+        continue  # two directions of nearly equal strength arrive together, without a plateau; or it is all over
     names.append(indices)
     print(f"step {seen.step[t]:6d}: gap {seen.gap[t]:8.3f}, near the critical point that keeps {indices}: {level:8.3f}")
     assert abs(seen.gap[t] - level) <= 0.1 * explained.sum()

@@ -1,6 +1,8 @@
 """The benchmarks run, at a small size, so that they cannot rot; what they measure is printed, not asserted."""
 
-from benchmarks import scalar
+import jax.numpy as jnp
+
+from benchmarks import linear, saddles, scalar
 
 
 def test_scalar_agrees_with_the_convex_program():
@@ -10,3 +12,19 @@ def test_scalar_agrees_with_the_convex_program():
     assert float(cells[" proved gap "]) <= 1e-6
     assert float(cells[" error "]) <= 1e-6
     assert float(cells[" its error "]) <= 1e-6
+
+
+def test_linear_gradients_agree_with_autodiff():
+    row = linear.gradients_table([(20, (6, 4, 3))], jnp.float64)[-1].split("|")
+    assert row[1].strip() == "20"
+    assert float(row[-2]) < 1e-12
+    answers = linear.answers_table(20, (6, 4, 3), jnp.float64)
+    assert [line.split("|")[1].strip() for line in answers[2:]][0] == "suboptimality_bound"
+    assert all(float(line.split("|")[2]) > 0 for line in answers[2:])
+
+
+def test_saddles_are_named_right(monkeypatch):
+    monkeypatch.setattr(saddles, "WIDTHS", ((3, 2, 3, 3),))
+    rows = [line.split("|") for line in saddles.table(1).splitlines()[2:]]
+    assert {row[4].strip() for row in rows} == {"100.0 %"}, "classify"
+    assert {row[5].strip() for row in rows if "degenerate" in row[1]} == {"0.0 %"}, "the Hessian"

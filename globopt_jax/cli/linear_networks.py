@@ -92,7 +92,7 @@ def _way_down(down: deep_linear.Escape, radius: float, written: Path | None = No
 
 
 def _data(name: str, dtype: str, *, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X and Y; whitened, X is its left singular vectors, as many as its rank: the same fits, all directions of one size."""
+    """X and Y; whitened, X is replaced by its left singular vectors, as many as its rank, which has the same fits."""
     X, Y = (a.astype(dtype) for a in data_named(name))
     if whiten:
         fit = deep_linear.least_squares(X, Y)
@@ -201,7 +201,7 @@ class Run:
         fit = deep_linear.least_squares(self.X, self.Y)
         self.rate = self._rate(fit) if self.rate is None else self.rate
         make = {"sgd": optax.sgd, "adam": optax.adam}[self.name]
-        watch = deep_linear.monitor(fit.inputs, fit.targets, every=max(self.steps // LOOKS, 1), capacity=2 * LOOKS)
+        watch = deep_linear.monitor(self.X, self.Y, every=max(self.steps // LOOKS, 1), capacity=2 * LOOKS)
         optimizer = optax.chain(watch, make(self.rate))
 
         @partial(jax.jit, static_argnums=1)

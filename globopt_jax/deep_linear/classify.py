@@ -96,7 +96,9 @@ class Classification(NamedTuple):
         return results.load(cls, path)
 
 
-def classify(weights: Any, X: Any, Y: Any, *, key: Any | None = None) -> Classification:
+def classify(
+    weights: Any, X: Any, Y: Any, *, key: Any | None = None, lanczos_steps: int | None = None
+) -> Classification:
     """Say whether a deep linear network sits at a global minimum, at a saddle, or is still moving.
 
     The loss against its closed-form optimum decides; ranks and subspaces explain. With eta the dimensionless gradient
@@ -117,9 +119,11 @@ def classify(weights: Any, X: Any, Y: Any, *, key: Any | None = None) -> Classif
     Args:
         weights: kernels W_l (d_{l-1}, d_l), l = 1..H+1. X: (m, dx). Y: (m, dy).
         key: of the start of Lanczos; None: a fixed one.
+        lanczos_steps: Hessian-vector products at a saddle, at least 1; None: 40, fewer above 20,000 weights (800,000
+            over their number, at least 6), so that a verdict on a large network does not wait for its witness.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow.
+        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow, steps below 1.
         TypeError: arrays that are not real numbers.
 
     Example:
@@ -130,10 +134,14 @@ def classify(weights: Any, X: Any, Y: Any, *, key: Any | None = None) -> Classif
     """
     weights, X, Y = check(weights, X, Y)
     key = jax.random.key(0) if key is None else key
+    size = sum(w.size for w in weights)
+    steps = max(6, min(40, 800_000 // size)) if lanczos_steps is None else lanczos_steps
+    if steps < 1:
+        raise ValueError(f"lanczos_steps: Expected: at least 1. Received: {steps}.")
     verdict, point, fit = judge(weights, X, Y)
     strict, curvature = -1, np.nan
     if KINDS[int(verdict.code)] == "saddle":
-        found = lowest_curvature(weights, fit, key)
+        found = lowest_curvature(weights, fit, key, steps)
         strict, curvature = int(_is_strict(weights, point, fit)), float(found.value) / (float(found.scale) or 1.0)
     widths = widths_of(weights)
     bottleneck = widths.index(min(widths))
@@ -162,7 +170,7 @@ def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]
 
 
 _is_strict = jax.jit(second_order.is_strict)
-lowest_curvature = jax.jit(second_order.lowest)
+lowest_curvature = jax.jit(second_order.lowest, static_argnums=3)
 
 
 def _angle(suffix: np.ndarray, rank: int, top: np.ndarray) -> float:

@@ -104,7 +104,7 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     if KINDS[int(verdict.code)] == "global_minimum":
         return _stay(given, AT_OPTIMUM)
     k1, k2 = jax.random.split(key)
-    curvature = lowest_curvature(arrays, fit, k1).v
+    curvature = lowest_curvature(arrays, fit, k1, 40).v
     tries = _candidates(arrays, point, fit, curvature, jnp.asarray(radius, X.dtype), k2)
     heights = np.asarray(tries.increments, np.float64)
     heights = np.where(heights < -np.asarray(tries.rounding), heights, 0.0)
