@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from globopt_jax import plotting
+from globopt_jax.deep_linear import History
 from globopt_jax.homogeneous import Certificate, rigorous
 
 
@@ -101,3 +102,33 @@ def test_green_and_orange_meet_at_the_lower_bound(ax):
     assert gap.get_x() == pytest.approx(0.9)
     assert gap.get_x() + gap.get_width() == pytest.approx(1.0)
     assert to_hex(proved.get_facecolor()).upper() == plotting.GREEN
+
+
+def seen(gaps, bounds):
+    """What a monitor saw."""
+    n = len(gaps)
+    gaps, bounds = np.asarray(gaps, float), np.asarray(bounds, float)
+    rows = np.ones((n, 2))
+    return History(np.arange(n), 1 + gaps, gaps, bounds, gaps, np.zeros(n), np.ones(n), rows, rows)
+
+
+def test_the_loss_of_a_linear_network_stands_among_critical_points(ax):
+    assert plotting.staircase(ax, seen([4, 2, 0], [5, 3, 1e-9]), np.array([5.0, 3.0, 1.0])) is ax
+    _ = drawn(ax)
+    assert len(ax.lines) == 4
+    np.testing.assert_array_equal(ax.lines[-1].get_ydata(), [5, 3, 1])
+
+
+@pytest.mark.parametrize("bounds", [[5, 3, 1e-9], [np.inf, 3, 1e-9], [np.inf] * 3])
+@pytest.mark.parametrize("gaps", [[4, 2, 0], [0, 0, 0], [4, 2, -1e-16]])
+def test_what_is_proved_of_a_linear_network(ax, gaps, bounds):
+    assert plotting.certified_gap(ax, seen(gaps, bounds)) is ax
+    _ = drawn(ax)
+    assert ax.get_yscale() == "log"
+    assert len(ax.lines) == 2
+
+
+def test_singular_values_grow_to_their_goals(ax):
+    assert plotting.growth(ax, seen([4, 2, 0], [5, 3, 1]), np.array([2.0, 1.0])) is ax
+    _ = drawn(ax)
+    assert len(ax.lines) == 4

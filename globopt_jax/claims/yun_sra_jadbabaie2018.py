@@ -106,7 +106,7 @@ def _bottleneck(key: jax.Array) -> Outcome:
     W = deep_linear.critical_point(X, Y, _NARROW, (0, 2), key, condition=5.0)
     found = deep_linear.bottleneck_conditions(W, X, Y)
     moved = deep_linear.bottleneck_conditions([*W[:-1], 1.1 * W[-1]], X, Y)
-    return outcome(found.stationarity + (~found.critical), 1e3 * _eps(), moved.stationarity)
+    return outcome(jnp.where(found.critical, found.stationarity, 1.0), 1e3 * _eps(), moved.stationarity)
 
 
 def _projector(key: jax.Array) -> Outcome:
@@ -117,8 +117,9 @@ def _projector(key: jax.Array) -> Outcome:
         W = deep_linear.critical_point(X, Y, _NARROW, indices, key, condition=5.0)
         found = deep_linear.bottleneck_conditions(W, X, Y)
         gap = deep_linear.loss(W, X, Y) - best.value
-        same = (found.distance < 1e3 * _eps() ** 0.5) == (indices == (0, 1))
-        errors.append(jnp.abs(found.gap - gap) / best.value + (~same) + found.map_residual / best.singular_values[0])
+        same = bool(found.distance < 1e3 * _eps() ** 0.5) == (indices == (0, 1))
+        error = jnp.abs(found.gap - gap) / best.value + found.map_residual / best.singular_values[0]
+        errors.append(float(error) + (not same))
     W = _weights(key, _NARROW)  # not critical: X R is not F Pi
     moved = deep_linear.bottleneck_conditions(W, X, Y)
     return outcome(max(errors), 1e4 * _eps(), moved.map_residual / best.singular_values[0])
@@ -155,7 +156,7 @@ def _residual(key: jax.Array) -> Outcome:
     # With a reflection as target the region has no critical point: the gap stays.
     turned = R.at[0].multiply(-1)
     stuck = deep_linear.residual_gap(descend(turned), turned, covariance)
-    return outcome(end.bound + (~end.inside), 1e3 * _eps(), stuck.gap)
+    return outcome(jnp.where(end.inside, end.bound, 1.0), 1e3 * _eps(), stuck.gap)
 
 
 def _factorization(key: jax.Array) -> Outcome:
