@@ -117,9 +117,8 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
             tries, heights = tries._replace(weights=turned), np.array([exactly(w) for w in zip(*turned, strict=True)])
     for best in np.argsort(heights):
         new = [jnp.asarray(w[best]) for w in tries.weights]
-        distance = np.sqrt(
-            sum(np.sum(np.square(np.asarray(w, np.float64) - v)) for w, v in zip(arrays, new, strict=True))
-        )
+        moves = (np.asarray(v, np.float64) - np.asarray(w, np.float64) for w, v in zip(arrays, new, strict=True))
+        distance = np.sqrt(sum(np.sum(np.square(move)) for move in moves))
         if heights[best] < 0 and distance <= radius:
             code = np.asarray(tries.methods[best], np.int32)
             return Escape(new, np.asarray(-heights[best]), np.asarray(True), np.asarray(distance), code)

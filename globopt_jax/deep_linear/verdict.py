@@ -64,7 +64,7 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
     point = at(weights, fit)
     gap, rounding = gap_of(point, fit, k)
     eta = stationarity(point, fit)
-    tolerance = jnp.asarray(linalg.decision_tolerance(dtype))
+    tolerance = jnp.asarray(linalg.decision_tolerance(dtype), dtype)
     energy = 0.5 * jnp.square(fit.singular_values)
     wanted = jnp.arange(len(energy)) < k
     kept = kept_directions(point, fit)

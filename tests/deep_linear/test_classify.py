@@ -265,6 +265,18 @@ def test_points_that_are_not_critical_are_not_built(arguments, options, message)
         deep_linear.critical_point(rng.normal(size=(9, 3)), rng.normal(size=(9, 2)), *arguments, **options)
 
 
+def test_float32_with_x64_on_stays_float32():
+    X = Y = jnp.eye(2, dtype=jnp.float32)
+    saddle = [jnp.zeros((2, 2), jnp.float32)] * 2
+    found = deep_linear.classify(saddle, X, Y)
+    assert (found.kind, found.is_strict, found.gap.dtype) == ("saddle", True, np.float32)
+    assert float(found.tolerance) == pytest.approx(np.finfo(np.float32).eps ** 0.5)
+    assert deep_linear.suboptimality_bound(saddle, X, Y).dtype == jnp.float32
+    assert deep_linear.escape(saddle, X, Y, 0.1, jax.random.key(0)).weights[0].dtype == jnp.float32
+    assert deep_linear.ascend(saddle, X, Y, 0.1, jax.random.key(0)).weights[0].dtype == jnp.float32
+    assert deep_linear.bottleneck_conditions(saddle, X, Y).gap.dtype == jnp.float32
+
+
 def test_numpy_float64_without_x64_is_said():
     with jax.enable_x64(False), pytest.warns(UserWarning, match=r"jax.enable_x64\(True\)"):
         found = deep_linear.classify([np.eye(2)], np.eye(2), np.eye(2))
