@@ -56,7 +56,7 @@ def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None
     """
     high = 1e75 if dtype == np.float64 else 1e12
     low = 1 / high if tiny else 0.0
-    size = float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
+    size = max(float(np.max(array, initial=0)), -float(np.min(array, initial=0)))  # without a copy of the data
     if size > high or 0 < size < low:
         raise ValueError(
             f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {np.dtype(dtype)}; scale "

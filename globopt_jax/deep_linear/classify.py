@@ -162,13 +162,13 @@ def classify(
 _numerical_rank = jax.jit(linalg.numerical_rank)
 
 
-@jax.jit
 def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
-    """The verdict, and what it was read off."""
+    """The verdict, and what it was read off: two programs, since one would run factorizations against each other."""
     fit = least_squares(X, Y)
-    return *verdict_at(weights, fit, len(X)), fit
+    return *_verdict(weights, fit, len(X)), fit
 
 
+_verdict = jax.jit(verdict_at, static_argnums=2)
 _is_strict = jax.jit(second_order.is_strict)
 lowest_curvature = jax.jit(second_order.lowest, static_argnums=3)
 
