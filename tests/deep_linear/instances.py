@@ -77,12 +77,12 @@ def truth(X: np.ndarray, Y: np.ndarray, k: int) -> Truth:
     return found._replace(optimum=found.minimum(Y, k))
 
 
-def loss(weights, X, Y) -> float:
-    """Multiplied out."""
-    Z = X
+def loss(weights, X, Y) -> np.longdouble:
+    """Multiplied out in extended precision: the rounding of ill-conditioned kernels is larger than that of the loss."""
+    Z = np.asarray(X, np.longdouble)
     for w in weights:
-        Z = Z @ np.asarray(w, np.float64)
-    return 0.5 * float(np.sum((Z - Y) ** 2))
+        Z = Z @ np.asarray(w, np.longdouble)
+    return np.longdouble(0.5) * np.sum((Z - np.asarray(Y, np.longdouble)) ** 2)
 
 
 def alternating(X: np.ndarray, Y: np.ndarray, k: int, seed: int, sweeps: int = 400) -> float:
