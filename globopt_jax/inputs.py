@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_data", "check_range", "common_dtype", "finite"]
+__all__ = ["check_data", "check_range", "common_dtype", "finite", "real"]
 
 
 def finite(name: str, array: Any) -> np.ndarray:
@@ -25,6 +26,21 @@ def finite(name: str, array: Any) -> np.ndarray:
         first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
         raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
     return array
+
+
+def real(name: str, array: Any) -> jax.Array:
+    """The array as JAX has it, traced or not, with integers made floats.
+
+    Raises:
+        TypeError: it does not hold real numbers.
+    """
+    try:
+        array = jnp.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: Expected: an array of real numbers. Received: {type(array).__name__}.") from error
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.zeros(()).dtype)
 
 
 def check_data(X: Any, Y: Any) -> None:

@@ -14,12 +14,14 @@ _ORIGIN = "__provenance__"
 
 
 def plain(result: Any) -> dict[str, Any]:
-    """The fields as numbers and lists; what is not finite becomes a string, which JSON can say."""
+    """The fields as numbers and lists; infinities become strings, which JSON can say, and NaN becomes null."""
 
     def say(value: Any) -> Any:
         if isinstance(value, list):
             return [say(v) for v in value]
-        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+        if isinstance(value, float) and not np.isfinite(value):
+            return None if np.isnan(value) else str(value)
+        return value
 
     return {name: say(np.asarray(value).tolist()) for name, value in result._asdict().items()}
 

@@ -12,7 +12,10 @@ import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots are written, never shown; subprocesses inherit it
 # Compiling is most of the time here, and small problems gain nothing from optimized code.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The scheduler: without that, jaxlib 0.10.2 can wait forever in a program with several batched factorizations.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The workers and the commands that tests start inherit one cache, which lives as long as this run.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="globopt-jax-compiled-")

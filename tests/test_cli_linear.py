@@ -121,6 +121,7 @@ def test_whitened_data_and_adam(folder):
         (("--hidden", "0"), "Expected: an integer from 1"),
         (("--optimizer", "lbfgs"), "--optimizer: Expected: sgd or adam"),
         (("--rate", "-1"), "--rate: Expected: a positive number"),
+        (("--radius", "0.5"), "--radius: Expected: weights to escape from"),
         (("--steps", "0"), "--steps: Expected: an integer from 1"),
         (("--dtype", "float16"), "--dtype: Expected: float64 or float32"),
         (("--resume", "--steps", "3"), "--resume: Expected: a run in"),
@@ -141,7 +142,8 @@ def test_a_rate_that_diverges_is_named(folder):
     done = run(
         "--hidden", "3", "--steps", "500", "--rate", "100", "--data", folder / "data.npz", "--out", folder / "run"
     )
-    assert done.exit_code == 2
+    assert done.exit_code == 1
+    assert done.stdout == ""
     assert "--rate: Expected: one that does not diverge. Received: 100" in done.stderr
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Is this network a global minimum, how far from one is it at most, and which way is down?\n\n"
-    "Exit codes: 0 done, 1 a check failed, 2 bad input, 130 stopped by Ctrl-C.",
+    "Exit codes: 0 done, 1 a check failed or training diverged, 2 bad input, 130 stopped by Ctrl-C.",
 )
 
 Data = Annotated[str, typer.Option(help="A data set's name (`globopt datasets`), or an .npz with X and Y.")]
@@ -155,7 +155,10 @@ def linear(
         Path | None,
         typer.Option(help="With weights: where to write weights of a lower loss, if there are any nearby."),
     ] = None,
-    radius: Annotated[float, typer.Option(help="How far away to look for them, in the Frobenius norm.")] = 0.1,
+    radius: Annotated[
+        float | None,
+        typer.Option(help="With weights: how far to look for them, in the Frobenius norm.", show_default="0.1"),
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Hidden widths, such as 32,32; '' for none.", show_default="32,32")
     ] = None,
@@ -193,11 +196,15 @@ def linear(
         work.show(found, json=json, quiet=quiet)
         return
     with _bad_input():
-        work.check_training(escape)
+        work.check_training(escape, radius)
         choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
         run = work.Run(choices, out, resume=resume, quiet=quiet)
-    with _interruptible(run.folder), _bad_input():  # a rate that is too large shows only now
-        result = run.document()
+    try:
+        with _interruptible(run.folder), _bad_input():
+            result = run.document()
+    except work.Diverged as error:
+        _say(str(error))
+        raise typer.Exit(1) from None
     work.show({**result, "folder": str(run.folder.path)}, json=json, quiet=quiet)
 
 

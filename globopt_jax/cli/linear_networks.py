@@ -23,10 +23,16 @@ from globopt_jax.cli.task import check_numbers, data_named, integers, is_float64
 from globopt_jax.deep_linear.second_order import lowest
 from globopt_jax.inputs import finite
 
-__all__ = ["Choices", "Run", "check_classifying", "check_training", "classified", "show"]
+__all__ = ["RADIUS", "Choices", "Diverged", "Run", "check_classifying", "check_training", "classified", "show"]
 
 #: How often a run is saved, and how often the monitor looks.
 CHUNKS, LOOKS = 50, 500
+#: How far `escape` looks for weights with a lower loss.
+RADIUS = 0.1
+
+
+class Diverged(RuntimeError):
+    """The loss overflows: a matter of the rate, which only training can tell."""
 
 
 class Choices(NamedTuple):
@@ -52,14 +58,15 @@ def check_classifying(options: Sequence[Any], *, resume: bool) -> None:
         raise ValueError(f"{', '.join(given)}: Expected: nothing of the kind beside weights. Received: both.")
 
 
-def check_training(escape: Path | None) -> None:
+def check_training(escape: Path | None, radius: float | None) -> None:
     """Raise ValueError if an option of classifying stands without weights."""
-    if escape is not None:
-        raise ValueError("--escape: Expected: weights to escape from. Received: none.")
+    for name, value in (("--escape", escape), ("--radius", radius)):
+        if value is not None:
+            raise ValueError(f"{name}: Expected: weights to escape from. Received: none.")
 
 
 def classified(
-    weights: Path, data: str, radius: float, escape: Path | None, *, whiten: bool, seed: int, dtype: str
+    weights: Path, data: str, radius: float | None, escape: Path | None, *, whiten: bool, seed: int, dtype: str
 ) -> dict[str, Any]:
     """The verdict on a file, and the way down.
 
@@ -68,6 +75,9 @@ def classified(
         OSError: files that cannot be read or written.
     """
     check_numbers(seed=seed)
+    radius = RADIUS if radius is None else radius
+    if escape is not None and (escape.is_dir() or not escape.parent.is_dir()):
+        raise ValueError(f"--escape: Expected: a file in a folder that exists. Received: {escape}.")
     with jax.enable_x64(is_float64(dtype)):
         X, Y = _data(data, dtype, whiten=whiten)
         kernels = [a.astype(dtype) for a in _kernels(weights, read(weights))]
@@ -130,7 +140,7 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
         ("verdict", found["kind"].replace("_", " ")),
         ("loss", f"{found['loss']:.10g}"),
         ("optimum", f"{found['optimum']:.10g}"),
-        ("gap", f"{found['gap']:.6g}, at most {float(found['gap_bound']):.6g} by the gradients alone (proved)"),
+        ("gap", f"{found['gap']:.6g}, proved by the gradients alone: at most {float(found['gap_bound']):.6g}"),
         ("way down", way),
     ]
     if "folder" in found:
@@ -228,9 +238,9 @@ class Run:
                 carry = jax.block_until_ready(advance(carry, count))
                 loss = float(deep_linear.loss(carry[0], fit.inputs, fit.targets) + fit.unexplained)
                 if not np.isfinite(loss):
-                    raise ValueError(
+                    raise Diverged(
                         f"--rate: Expected: one that does not diverge. Received: {self.rate:g}; the loss overflows "
-                        f"after step {done}. Choose a smaller one."
+                        f"after step {done}. Choose a smaller one. {self.folder.path} is kept as it was before."
                     )
                 done, seconds = done + count, seconds + time.monotonic() - began
                 self._checkpoint(carry, done, seconds)
@@ -266,13 +276,13 @@ class Run:
     def _result(self, weights: list[Any], seen: deep_linear.History, done: int, seconds: float) -> dict[str, Any]:
         key = jax.random.key(self.configuration["seed"])
         found = deep_linear.classify(weights, self.X, self.Y, key=key)
-        down = deep_linear.escape(weights, self.X, self.Y, 0.1, key)
+        down = deep_linear.escape(weights, self.X, self.Y, RADIUS, key)
         self.folder.write_arrays("weights.npz", {f"W{l + 1}": np.asarray(w) for l, w in enumerate(weights)})
         self.folder.write_arrays("history.npz", seen._asdict())
         self.folder.write_bytes("plots.png", _picture(seen, found))
         return {
             **found.to_json(),
-            "escape": _way_down(down, 0.1),
+            "escape": _way_down(down, RADIUS),
             "rate": self.rate,
             "steps": done,
             "seconds": seconds,

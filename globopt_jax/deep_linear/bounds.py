@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.minimum import Fit, least_squares, tail
-from globopt_jax.deep_linear.network import Weights, check_chain, widths_of
+from globopt_jax.deep_linear.network import Weights, arrays, check_chain, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
@@ -45,8 +45,9 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
     and its mirror image with the column space of X P_H and the last layer's gradient. Both hold for any part of the
     spaces, so that the numerical rank may be wrong and the bound is not.
 
-    The bounds are rigorous for the numerical rank of X (`least_squares`): rounding is accounted for in the products
-    (worst case), and in the factorization of the data by ``8 eps (||Y||^2 + ||X R||^2)``.
+    The bounds are rigorous for the numerical rank of X (`least_squares`) up to rounding, for which they are widened: in
+    the products by the worst case, in the factorization of the data by a relative ``8 sqrt(m) eps``, nine times the
+    worst that was seen (`linalg.factorization_error`). `classify` has the gap itself, from the closed-form optimum.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
@@ -59,8 +60,9 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
         >>> found.layers.round(5).tolist(), round(float(found.best), 5)
         ([1.0, 1.0], 1.0)
     """
+    weights, X, Y = arrays(weights, X, Y)
     _ = check_chain(weights, X, Y)
-    return _gap_bounds(list(weights), X, Y)
+    return _gap_bounds(weights, X, Y)
 
 
 @jax.jit  # operation by operation the first call would take ten seconds
@@ -110,7 +112,7 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
         return (
             point.before_error[l] * residual * right
             + left * residual * point.after_error[l + 1]
-            + left * right * (point.before_error[-1] + inner * unit * size)
+            + left * right * (point.before_error[-1] + inner * unit * size + 2 * fit.accuracy * (size + fit.size))
         )
 
     def squared(l: int, c: Array) -> Array:
@@ -126,7 +128,8 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
         return jnp.where(there, jnp.maximum(value - error - 8 * unit * largest, 0), 0)
 
     def before(l: int, index: Array | int) -> Array:
-        return safe(spectra[l], index, point.before_error[l], spectra[l][0])
+        error = point.before_error[l] + fit.accuracy * fit.scales[0] * point.prefix_norms[l]
+        return safe(spectra[l], index, error, spectra[l][0])
 
     def after(l: int, index: Array | int) -> Array:
         return safe(suffix[l], index, point.after_error[l + 1], suffix[l][0])

@@ -8,7 +8,7 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.deep_linear import second_order
-from globopt_jax.deep_linear.inputs import check
+from globopt_jax.deep_linear.inputs import check, check_key
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
@@ -108,8 +108,9 @@ def classify(
       leaves out a weak direction of the fit altogether (then it is a saddle);
     - else ``eta > tolerance``: "not_critical";
     - else "saddle": a critical point above the optimum is nothing else (YSJ18 Theorems 2.1, 2.2 and Lemma B.1);
-    - "undecided" where a point is stationary and has every direction of the fit, but a gap above the tolerance: a badly
-      conditioned neighbourhood of a global minimum.
+    - "undecided" where a point is stationary to the tolerance, but its product is no projection of the fit, or has
+      every direction of it, or there is no hidden layer: a badly conditioned neighbourhood of a global minimum; and
+      where the gap is within its rounding, since X explains little of Y.
 
     A saddle is called strict by the ranks of its partial products (`second_order.is_strict`), with the most negative
     curvature that Lanczos finds as a second witness. In float32 the tolerance is 3e-4, and decisions are as coarse.
@@ -124,7 +125,7 @@ def classify(
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow, steps below 1.
-        TypeError: arrays that are not real numbers.
+        TypeError: arrays that are not real numbers, a key that is none.
 
     Example:
         >>> X, Y = np.eye(2), np.diag([3.0, 1.0])
@@ -133,6 +134,8 @@ def classify(
         ('saddle', 5.0, 0.0, False)
     """
     weights, X, Y = check(weights, X, Y)
+    if key is not None:
+        check_key(key)
     key = jax.random.key(0) if key is None else key
     size = sum(w.size for w in weights)
     steps = max(6, min(40, 800_000 // size)) if lanczos_steps is None else lanczos_steps
@@ -198,14 +201,10 @@ def _sentences(found: Classification) -> list[str]:
             "as zero)."
         ],
         "not_critical": [
-            f"{value}, and the {eta} is above the tolerance {tolerance:.1g}: no critical point. At most "
-            f"{float(found.gap_bound):.4g} can be gained by the gradients alone, {float(found.gap):.4g} in fact."
+            f"{value}, and the {eta} is above the tolerance {tolerance:.1g}: no critical point. The gradients alone "
+            f"prove that at most {float(found.gap_bound):.4g} can be gained; it is {float(found.gap):.4g}."
         ],
-        "undecided": [
-            f"{value}. The {eta} is below the tolerance {tolerance:.1g} and every direction of the fit is there, but "
-            f"a gap of {float(found.gap):.2g} is left: most likely a badly conditioned neighbourhood of a global "
-            "minimum. Train on, or use float64."
-        ],
+        "undecided": [f"{value}. {_doubt(found, eta)}"],
         "saddle": [
             f"{value}, and the {eta} is below the tolerance {tolerance:.1g}: a saddle that keeps {n} directions of the "
             f"fit, {float(found.gap):.6g} above the optimum."
@@ -218,6 +217,20 @@ def _sentences(found: Classification) -> list[str]:
     if found.failures:
         words.append("Of the papers' assumptions " + "; ".join(found.failures) + ".")
     return words
+
+
+def _doubt(found: Classification, eta: str) -> str:
+    """Why a point has no name."""
+    if float(found.gap) <= float(found.rounding):
+        return (
+            f"The gap {float(found.gap):.2g} is within what rounding may do to it ({float(found.rounding):.2g}), since "
+            "X explains little of Y. Center the targets, or use float64."
+        )
+    return (
+        f"The {eta} is below the tolerance {float(found.tolerance):.1g}, but the product is that of no critical point, "
+        f"or has every direction of the fit, and a gap of {float(found.gap):.2g} is left: most likely a badly "
+        "conditioned neighbourhood of a global minimum. Train on, scale the features alike, or use float64."
+    )
 
 
 def _curvature(found: Classification) -> str:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.minimum import least_squares, tail
-from globopt_jax.deep_linear.network import Weights, check_chain
+from globopt_jax.deep_linear.network import Weights, arrays, check_chain
 from globopt_jax.deep_linear.verdict import product_rank
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
@@ -66,6 +66,7 @@ def bottleneck_conditions(weights: Weights, X: Inputs, Y: Targets, layer: int | 
         >>> bool(found.critical), bool(found.global_minimum), round(float(found.gap), 5)
         (True, False, 4.0)
     """
+    weights, X, Y = arrays(weights, X, Y)
     widths = check_chain(weights, X, Y)
     k = min(widths)
     narrow = [p for p in range(1, len(widths) - 1) if widths[p] == k]
@@ -114,7 +115,7 @@ def _conditions(weights: Weights, X: Inputs, Y: Targets, p: int, k: int) -> Bott
         gap=gap,
         distance=linalg.spectral_norm(matmul(V, V.T) - matmul(U, U.T)),
         critical=critical,
-        global_minimum=critical & (gap <= tolerance * best + linalg.rounding_margin(fit.size**2, gap.dtype)),
+        global_minimum=critical & (gap <= tolerance * best),
     )
 
 

@@ -1,5 +1,6 @@
 """Critical points by construction: any set of singular directions, any depth, any basis between the layers."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.deep_linear.inputs import check, check_key
+from globopt_jax.deep_linear.inputs import check_key, check_pair
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 
 __all__ = ["basis_change", "critical_point"]
@@ -52,7 +53,7 @@ def critical_point(
     Raises:
         ValueError: widths that do not fit the data, indices that are repeated, too many or out of range, blocks without
             a key or with fewer than two layers left.
-        TypeError: data that are not real numbers.
+        TypeError: data that are not real numbers, widths, indices or blocks that are no integers.
 
     Example:
         >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
@@ -60,20 +61,20 @@ def critical_point(
         >>> (saddle[0] @ saddle[1]).round(6).tolist()
         [[0.0, 0.0], [0.0, 1.0]]
     """
-    _, X, Y = check([], X, Y)
+    X, Y = check_pair(X, Y)
     widths = _check_widths(widths, X.shape[1], Y.shape[1])
     if key is not None:
         check_key(key)
     fit = _least_squares(X, Y)
     chosen = _check_indices(indices, widths, fit)
     layers, n = len(widths) - 1, len(chosen)
-    blocks = [int(l) for l in blocks]
+    blocks = _integers("blocks", blocks)
     if blocks and (key is None or len(set(blocks)) > layers - 2 or not set(blocks) <= set(range(layers))):
         raise ValueError(
             f"blocks: Expected: a key, and at most {layers - 2} different layers of 0..{layers - 1}. Received: "
             f"{blocks} and {'no key' if key is None else 'a key'}."
         )
-    if condition < 1:
+    if not 1 <= condition < np.inf:
         raise ValueError(f"condition: Expected: at least 1. Received: {condition}.")
     if layers == 1:
         return [fit.map]
@@ -105,8 +106,18 @@ def basis_change(rng: np.random.Generator, n: int, condition: float) -> tuple[np
     return (U * s) @ V.T, (V / s) @ U.T
 
 
+def _integers(name: str, values: Sequence[Any]) -> list[int]:
+    """The values as Python integers; no fraction is cut off."""
+    try:
+        if any(isinstance(value, bool | np.bool_) for value in values):
+            raise TypeError
+        return [operator.index(value) for value in values]
+    except TypeError:
+        raise TypeError(f"{name}: Expected: integers. Received: {values!r}.") from None
+
+
 def _check_widths(widths: Sequence[Any], dx: int, dy: int) -> tuple[int, ...]:
-    sizes = tuple(int(d) for d in widths)
+    sizes = tuple(_integers("widths", widths))
     if len(sizes) < 2 or sizes[0] != dx or sizes[-1] != dy or min(sizes) < 1:
         raise ValueError(
             f"widths: Expected: all widths from dx = {dx} to dy = {dy}, both included. Received: {tuple(widths)}."
@@ -115,7 +126,7 @@ def _check_widths(widths: Sequence[Any], dx: int, dy: int) -> tuple[int, ...]:
 
 
 def _check_indices(indices: Sequence[Any], widths: tuple[int, ...], fit: Fit) -> list[int]:
-    chosen = [int(i) for i in indices]
+    chosen = _integers("indices", indices)
     k, rank = min(widths), int(fit.correlation_rank)
     inside = all(0 <= i < rank for i in chosen) and len(set(chosen)) == len(chosen)
     if not inside or len(chosen) > k:

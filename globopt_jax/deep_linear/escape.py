@@ -32,6 +32,8 @@ METHODS = (
     "chain: a path through the layers to a direction of the fit that the product lacks",
 )
 AT_OPTIMUM, UNRESOLVED, GRADIENT, CURVATURE, ROTATION, CHAIN = range(len(METHODS))
+#: Random changes that `ascend` tries before it gives up.
+ATTEMPTS = 8
 HALVINGS = {GRADIENT: 30, CURVATURE: 8}
 
 
@@ -130,8 +132,9 @@ def _stay(weights: list[Any], code: int) -> Escape:
 
 
 def _positive(name: str, value: Any) -> float:
-    if np.ndim(value) or not np.isfinite(value) or not value > 0:
-        raise ValueError(f"{name}: Expected: a positive number. Received: {value}.")
+    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and np.ndim(value) == 0
+    if not number or not np.isfinite(value) or not value > 0:
+        raise ValueError(f"{name}: Expected: a positive number. Received: {value!r}.")
     return float(value)
 
 
@@ -257,7 +260,9 @@ def _null(M: Array, error: Array, key: Array) -> Array:
 
 
 class Ascent(NamedTuple):
-    """``weights``: where the loss is larger. ``increase``: loss(new) - loss(old) > 0. ``found``: bool."""
+    """``weights``: where the loss is larger, or the old ones unchanged. ``increase``: loss(new) - loss(old), 0 if none
+    was found. ``found``: bool.
+    """
 
     weights: list[Any]
     increase: Array
@@ -269,8 +274,8 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
 
     The layer with the largest ``sigma_1(X P_{l-1}) sigma_1(S_l)`` moves by ``radius v u^T``, along the top right
     singular vector v of X P_{l-1} and the top left one u of S_l, one way or the other: the loss is quadratic along that
-    line, with positive curvature. Where all of these products vanish, random changes of layers, one after the other,
-    first make them nonzero (half of the radius).
+    line, with positive curvature. Where all of these products vanish, random changes of all layers first make them
+    nonzero (half of the radius), with the first layer's change and with its opposite.
 
     Host function.
 
@@ -287,13 +292,17 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
         >>> bool(up.found), float(up.increase) > 0
         (True, True)
     """
+    given = list(weights)
     arrays, X, Y = check(weights, X, Y)
     check_key(key)
     radius = _positive("radius", radius)
     if not np.any(np.asarray(X)):
         raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")
-    new, height = _ascents(arrays, X, Y, jnp.asarray(radius, X.dtype), key)
-    return Ascent(new, height, np.asarray(float(height) > 0))
+    for attempt in jax.random.split(key, ATTEMPTS):
+        new, height = _ascents(arrays, X, Y, jnp.asarray(radius, X.dtype), attempt)
+        if float(height) > 0:
+            return Ascent(new, height, np.asarray(True))
+    return Ascent(given, np.zeros(()), np.asarray(False))
 
 
 @jax.jit
@@ -305,20 +314,27 @@ def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array)
     keys = jax.random.split(key, len(weights))
     noise = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)]
     share = 0.5 / len(weights) ** 0.5
-    stirred = [w + room * share * n / linalg.norm(n) for w, n in zip(weights, noise, strict=True)]
-    tries = _climb(weights, start, room) + _climb(stirred, at(stirred, fit), 0.5 * room)
-    heights = jnp.stack([increment(weights, w, start, fit)[0] for w in tries])
+    moves = [room * share * n / linalg.norm(n) for n in noise]
+
+    def stirred(sign: Array) -> list[Any]:
+        """From zero weights one of the two signs of the product leads up, however little."""
+        new = [w + move for w, move in zip(weights, [sign * moves[0], *moves[1:]], strict=True)]
+        return _climb(new, at(new, fit), 0.5 * room)
+
+    signs = jnp.asarray([1.0, -1.0], flat.dtype)
+    both = [w.reshape(-1, *w.shape[2:]) for w in jax.vmap(stirred)(signs)]
+    tries = [jnp.concatenate(pair) for pair in zip(_climb(weights, start, room), both, strict=True)]
+    heights = jax.lax.map(lambda w: increment(weights, w, start, fit)[0], tries)
     best = jnp.argmax(heights)
-    chosen = [jnp.stack([w[l] for w in tries])[best] for l in range(len(weights))]
-    return chosen, heights[best]
+    return [w[best] for w in tries], heights[best]
 
 
-def _climb(weights: Weights, point: Point, radius: Array) -> list[list[Any]]:
-    """Both ways along the line of largest curvature in one layer, for every layer."""
+def _climb(weights: Weights, point: Point, radius: Array) -> list[Any]:
+    """Both ways along the line of largest curvature in one layer, for every layer; stacked."""
     tries = []
     for l, w in enumerate(weights):
         v, u = linalg.svd(point.before[l]).Vt[0], linalg.svd(point.after[l + 1]).U[:, 0]
         step = radius * v[:, None] * u[None]
         for sign in (1.0, -1.0):
             tries.append([*weights[:l], w + sign * step, *weights[l + 1 :]])
-    return tries
+    return [jnp.stack(layer) for layer in zip(*tries, strict=True)]

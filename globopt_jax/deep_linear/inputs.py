@@ -9,11 +9,17 @@ import numpy as np
 from globopt_jax.deep_linear.network import check_chain
 from globopt_jax.inputs import check_data, check_range, common_dtype, finite
 
-__all__ = ["check", "check_key"]
+__all__ = ["check", "check_key", "check_pair"]
+
+
+def check_pair(X: Any, Y: Any) -> tuple[jax.Array, jax.Array]:
+    """Check data without a network; see `check`."""
+    _, X, Y = _check([], X, Y)
+    return X, Y
 
 
 def check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """Check weights and data; hand back arrays of one dtype. No weights are fine: [] then stands for no network.
+    """Check weights and data; hand back arrays of one dtype.
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish.
@@ -21,12 +27,18 @@ def check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax
     """
     if isinstance(weights, dict) or not hasattr(weights, "__len__"):
         raise TypeError(f"weights: Expected: a list of kernels. Received: {type(weights).__name__}.")
+    if not len(weights):
+        raise ValueError("weights: Expected: at least one kernel. Received: none.")
+    return _check(weights, X, Y)
+
+
+def _check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax.Array]:
     named = [("X", X), ("Y", Y), *((f"weights[{l}]", w) for l, w in enumerate(weights))]
     host = {name: finite(name, array) for name, array in named}
     check_data(host["X"], host["Y"])
     if len(weights):
         _ = check_chain([host[f"weights[{l}]"] for l in range(len(weights))], host["X"], host["Y"])
-    dtype = common_dtype([a for _, a in named], stacklevel=5)
+    dtype = common_dtype([a for _, a in named], stacklevel=6)
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
     arrays = [jnp.asarray(a, dtype) for _, a in named]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax import linalg
+from globopt_jax.inputs import real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
@@ -27,7 +28,7 @@ class Fit(NamedTuple):
     ``1/2 ||Y - F||^2``. ``rank``: numerical rank r of X. ``scales`` (q,): singular values of X, largest first, 0 beyond
     the rank. ``map`` (dx, dy): ``R_ls = X^+ Y``. ``singular_values`` (n,), n = min(dx, dy): ``s_1 >= s_2 >= ...`` of F.
     ``directions`` (dy, n): the right singular vectors u_i of F as columns (zero where min(q, dy) < n). ``size``:
-    ``||Y||_F``. ``correlation_rank``: numerical rank of ``X^T Y``.
+    ``||Y||_F``. ``correlation_rank``: numerical rank of ``X^T Y``. ``accuracy``: relative error of the reduced data.
     """
 
     inputs: Array
@@ -40,6 +41,7 @@ class Fit(NamedTuple):
     directions: Array
     size: Array
     correlation_rank: Array
+    accuracy: Array
 
 
 def least_squares(X: Inputs, Y: Targets, cutoff: str = "press") -> Fit:
@@ -60,7 +62,8 @@ def least_squares(X: Inputs, Y: Targets, cutoff: str = "press") -> Fit:
         >>> fit.map.round(6).tolist(), float(fit.unexplained), int(fit.rank)
         ([[2.0], [0.0]], 0.5, 2)
     """
-    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y):
+    X, Y = real("X", X), real("Y", Y)
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
         raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.")
     return _least_squares(X, Y, cutoff)
 
@@ -79,7 +82,9 @@ def _least_squares(X: Inputs, Y: Targets, cutoff: str) -> Fit:
     _, sigma, directions, correlation, _ = linalg.svd(targets)  # X^T Y = X^T F has the rank of F
     pad = max(n - len(sigma), 0)
     sigma, directions = jnp.pad(sigma, (0, pad))[:n], jnp.pad(directions, ((0, pad), (0, 0)))[:n].T
-    return Fit(inputs, targets, 0.5 * left_over, rank, scales, R, sigma, directions, linalg.norm(Y), correlation)
+    accuracy = jnp.asarray(linalg.factorization_error(m, inputs.dtype), inputs.dtype)
+    size = linalg.norm(Y)
+    return Fit(inputs, targets, 0.5 * left_over, rank, scales, R, sigma, directions, size, correlation, accuracy)
 
 
 def tail(fit: Fit, rank: Any) -> Scalar:
@@ -131,7 +136,7 @@ def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
         (0.5, [[3.0, 0.0], [0.0, 0.0]], [3.0, 1.0])
     """
     rank = _rank(rank)
-    fit = least_squares(jnp.asarray(X), jnp.asarray(Y))
+    fit = least_squares(X, Y)
     U = fit.directions * _top(fit, rank).astype(fit.map.dtype)[None]
     return GlobalMinimum(optimum(fit, rank), matmul(matmul(fit.map, U), U.T), fit.singular_values)
 
@@ -182,14 +187,14 @@ def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
 
 def _rank(rank: Any) -> Any:
     """The rank as an integer array, traced or not."""
-    if not isinstance(rank, jax.Array):
-        try:
-            rank = operator.index(rank)
-        except TypeError:
-            raise TypeError(f"rank: Expected: an integer. Received: {rank!r}.") from None
-        if rank < 0:
-            raise ValueError(f"rank: Expected: at least 0. Received: {rank}.")
-        return rank
-    if rank.shape or not jnp.issubdtype(rank.dtype, jnp.integer):
+    if isinstance(rank, jax.Array) and (rank.shape or not jnp.issubdtype(rank.dtype, jnp.integer)):
         raise TypeError(f"rank: Expected: an integer. Received: shape {rank.shape} and dtype {rank.dtype}.")
-    return rank
+    try:
+        known = operator.index(rank)
+    except jax.errors.TracerIntegerConversionError:
+        return rank
+    except TypeError:
+        raise TypeError(f"rank: Expected: an integer. Received: {rank!r}.") from None
+    if known < 0:
+        raise ValueError(f"rank: Expected: at least 0. Received: {rank}.")
+    return known

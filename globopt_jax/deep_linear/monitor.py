@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.inputs import check
+from globopt_jax.deep_linear.inputs import check_pair
 from globopt_jax.deep_linear.minimum import Fit, least_squares
-from globopt_jax.deep_linear.network import widths_of
-from globopt_jax.deep_linear.verdict import KINDS, verdict_at
+from globopt_jax.deep_linear.network import predict, widths_of
+from globopt_jax.deep_linear.verdict import KINDS, NOT_CRITICAL, verdict_at
 from globopt_jax.shapes import Array
 
 __all__ = ["History", "MonitorState", "history", "monitor", "observe"]
@@ -57,10 +57,13 @@ class MonitorState(NamedTuple):
 def observe(weights: Sequence[Any], fit: Fit, samples: int, step: Any = 0) -> History:
     """One row, at weights whose dtype is made the fit's; an array function."""
     weights = [jnp.asarray(w, fit.inputs.dtype) for w in weights]
+    # Weights that have diverged are noted as NaN; LAPACK would complain about them on the standard output.
+    well = jnp.isfinite(jnp.sum(jnp.square(predict(weights, fit.inputs))))
+    weights = [jnp.where(well, w, 0) for w in weights]
     verdict, point = verdict_at(weights, fit, samples)
     n = len(fit.singular_values)
     values = linalg.singular_values(point.before[-1])[:n]
-    return History(
+    seen = History(
         step=jnp.asarray(step, jnp.int32),
         loss=verdict.loss,
         gap=verdict.gap,
@@ -71,6 +74,8 @@ def observe(weights: Sequence[Any], fit: Fit, samples: int, step: Any = 0) -> Hi
         kept=verdict.kept,
         singular_values=jnp.pad(values, (0, n - len(values))),
     )
+    diverged = jax.tree.map(lambda a: jnp.where(well, a, jnp.nan) if jnp.issubdtype(a.dtype, jnp.floating) else a, seen)
+    return diverged._replace(code=jnp.where(well, seen.code, NOT_CRITICAL))
 
 
 def monitor(
@@ -111,15 +116,21 @@ def monitor(
         >>> notes.loss.round(9).tolist(), notes.kinds
         ([1.0], ['not_critical'])
     """
-    if every < 1 or capacity < 2 or capacity % 2:
+    whole = all(isinstance(number, int | np.integer) for number in (every, capacity))
+    if not whole or every < 1 or capacity < 2 or capacity % 2:
         raise ValueError(
-            f"every, capacity: Expected: at least 1, and an even number >= 2. Received: {every} and {capacity}."
+            f"every, capacity: Expected: an integer >= 1, and an even one >= 2. Received: {every} and {capacity}."
         )
-    _, X, Y = check([], X, Y)
+    X, Y = check_pair(X, Y)
     fit, samples = _least_squares(X, Y), len(X)
 
     def look(params: Any, step: Any) -> History:
         weights = kernels(params)
+        if any(jnp.ndim(w) != 2 for w in weights):
+            raise ValueError(
+                "params: Expected: a list of kernels, or monitor(..., kernels=) that finds them. Received: "
+                f"{jax.tree.structure(params)}."
+            )
         widths = widths_of(weights)
         if (widths[0], widths[-1]) != (X.shape[1], Y.shape[1]):
             raise ValueError(
@@ -155,13 +166,18 @@ def history(state: Any) -> History:
     """Return what a monitor noted, as NumPy arrays, from an optimizer's state, chained or not.
 
     Raises:
-        ValueError: no monitor, or more than one, is in there.
+        ValueError: no monitor, or more than one, is in there; the states of many networks at once.
     """
     leaves = jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, MonitorState))
     found = [s for s in leaves if isinstance(s, MonitorState)]
     if len(found) != 1:
         raise ValueError(
             f"state: Expected: the state of an optimizer with one monitor. Received: {len(found)} of them."
+        )
+    if np.ndim(found[0].used):
+        raise ValueError(
+            "state: Expected: one network's; of many take jax.tree.map(lambda a: a[i], state). Received: "
+            f"{np.shape(found[0].used)} of them."
         )
     used = int(found[0].used)
     return jax.tree.map(lambda a: np.asarray(a)[:used], found[0].rows)

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from globopt_jax.inputs import real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
-__all__ = ["Weights", "check_chain", "gradients", "loss", "predict", "product", "widths_of"]
+__all__ = ["Weights", "arrays", "check_chain", "gradients", "loss", "predict", "product", "widths_of"]
 
 #: The kernels ``W_l (d_{l-1}, d_l)``, l = 1..H+1, of a deep linear network.
 Weights: TypeAlias = Sequence[Float[Array, "_ _"]]
@@ -34,6 +35,15 @@ def widths_of(weights: Any) -> tuple[int, ...]:
             f"shapes {shapes}."
         )
     return (shapes[0][0], *(s[1] for s in shapes))
+
+
+def arrays(weights: Any, X: Any, Y: Any) -> tuple[list[Any], Any, Any]:
+    """Weights and data as arrays of floats.
+
+    Raises:
+        TypeError: they do not hold real numbers.
+    """
+    return [real(f"weights[{l}]", w) for l, w in enumerate(weights)], real("X", X), real("Y", Y)
 
 
 def check_chain(weights: Any, X: Any, Y: Any) -> tuple[int, ...]:
@@ -107,7 +117,7 @@ def gradients(weights: Weights, X: Inputs, Y: Targets) -> list[Any]:
         X: (m, dx). Y: (m, dy).
 
     Returns:
-        One array a layer, of the kernel's shape and dtype.
+        One array a layer, of the kernel's shape, in the dtype that weights and data have in common.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -117,6 +127,7 @@ def gradients(weights: Weights, X: Inputs, Y: Targets) -> list[Any]:
         >>> [g.tolist() for g in gradients(W, jnp.eye(2), jnp.eye(2))]
         [[[1.0], [1.0]], [[1.0, 1.0]]]
     """
+    weights, X, Y = arrays(weights, X, Y)
     widths = check_chain(weights, X, Y)
     way = cheapest_way(len(X), widths)
     if way == "samples":

@@ -10,7 +10,7 @@ from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
 
-__all__ = ["Point", "at", "gap_of", "kept_directions", "stationarity"]
+__all__ = ["Point", "at", "gap_of", "kept_directions", "shares", "stationarity"]
 
 
 class Point(NamedTuple):
@@ -71,22 +71,24 @@ def at(weights: Weights, fit: Fit) -> Point:
 def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
     """``L - L*`` in closed form, and what rounding does to it where the products are well conditioned.
 
-    The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted.
+    The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted. Of the targets
+    Y only their rounding is left in the fitted ones.
     """
     gap = 0.5 * jnp.sum(jnp.square(point.residual)) - tail(fit, k)
-    scale = fit.size**2 + jnp.sum(jnp.square(point.before[-1]))
-    return gap, linalg.rounding_margin(scale, gap.dtype)
+    moved = fit.accuracy * (linalg.norm(point.before[-1]) + fit.size)
+    return gap, moved * (linalg.norm(point.residual) + linalg.norm(fit.targets) + moved)
 
 
 def stationarity(point: Point, fit: Fit) -> Array:
     """``eta = max_l ||dL/dW_l|| / (||P_{l-1}||_2 ||S_l||_2 ||X||_2 (||X R|| + ||Y||))``, with 0 / 0 = 0.
 
     Free of units: neither scaling the data nor moving scale from one layer to another changes it much. Where E = 0 it
-    is 0, unlike a norm divided by ||E||.
+    is 0, unlike a norm divided by ||E||. The first layer counts with whitened inputs as well,
+    ``||P[X] (X R - Y) S_1^T|| / (||S_1||_2 (||X R|| + ||Y||))``: a small input makes a gradient small, not zero.
     """
-    size = jnp.stack([linalg.norm(g) for g in point.gradients])
-    scale = point.prefix_norms[:-1] * point.suffix_norms[1:]
-    scale = scale * fit.scales[0] * (linalg.norm(point.before[-1]) + fit.size)
+    scale = point.prefix_norms[:-1] * point.suffix_norms[1:] * fit.scales[0]
+    size = jnp.stack([*map(linalg.norm, point.gradients), linalg.norm(matmul(point.residual, point.after[1].T))])
+    scale = jnp.append(scale, point.suffix_norms[1]) * (linalg.norm(point.before[-1]) + fit.size)
     return jnp.max(jnp.where(size > 0, size / jnp.where(scale > 0, scale, 1), 0))
 
 
@@ -95,7 +97,12 @@ def kept_directions(point: Point, fit: Fit) -> Array:
 
     0 where ``s_i`` is 0 to rounding. Between repeated singular values any numbers with an integer sum can appear.
     """
+    return jnp.diagonal(shares(point, fit))
+
+
+def shares(point: Point, fit: Fit) -> Array:
+    """``<F u_i, X R u_j> / s_i^2`` (n, n): at critical points ``X R = F Pi``, and this is ``U^T Pi U``."""
     s = fit.singular_values
-    along = jnp.sum(matmul(fit.targets, fit.directions) * matmul(point.before[-1], fit.directions), axis=0)
+    along = matmul(matmul(fit.targets, fit.directions).T, matmul(point.before[-1], fit.directions))
     alive = s > linalg.cutoff(fit.targets, s)
-    return jnp.where(alive, along / jnp.where(alive, s * s, 1), 0)
+    return jnp.where(alive[:, None], along / jnp.where(alive, s * s, 1)[:, None], 0)

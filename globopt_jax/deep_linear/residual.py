@@ -57,6 +57,11 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
         >>> jnp.abs(matmul(X.T, Y)).round(6).tolist()
         [[2.0, 0.0], [0.0, 2.0]]
     """
+    if jnp.ndim(covariance) != 2 or jnp.ndim(R) != 2 or jnp.shape(covariance) != (len(R), len(R)):
+        raise ValueError(
+            f"R, covariance: Expected: shapes (dx, dy) and (dx, dx). Received: {jnp.shape(R)} and "
+            f"{jnp.shape(covariance)}."
+        )
     values, V = jnp.linalg.eigh(0.5 * (covariance + covariance.T))
     X = jnp.sqrt(jnp.maximum(values, 0))[:, None] * V.T
     return X, matmul(X, R)
@@ -129,11 +134,18 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     """
     kernels, data = residual_kernels(weights), population_data(R, covariance)
     gap = loss(kernels, *data)
-    sizes = jnp.stack([jnp.sum(jnp.square(g)) for g in gradients(kernels, *data)])
     norms = jnp.stack([linalg.spectral_norm(w) for w in weights])
-    weakest = jnp.square(linalg.singular_values(data[0])[-1])
-    others = jnp.where(jnp.eye(len(norms), dtype=bool), 1, jnp.maximum(1 - norms, 0)[None])
+    # Rounding: d eps a product, relative to the sizes of what is multiplied, and as much in each spectral norm.
+    layers = len(kernels)
+    error = 2 * len(R) * layers * linalg.unit(gap.dtype)
+    reach = linalg.norm(data[0]) * jnp.prod(1 + norms)
+    off = error * reach * (reach + linalg.norm(data[1]))
+    sizes = jnp.square(jnp.stack([linalg.norm(g) for g in gradients(kernels, *data)]) + off)
+    s = linalg.singular_values(data[0])
+    weakest = jnp.square(jnp.maximum(s[-1] - error * s[0], 0))
+    others = jnp.where(jnp.eye(layers, dtype=bool), 1, jnp.maximum(1 - norms - error * (1 + norms), 0)[None])
     scale = 2 * weakest * jnp.square(jnp.prod(others, axis=1))
     bounds = jnp.where(scale > 0, sizes / jnp.where(scale > 0, scale, 1), jnp.inf)
-    margin = linalg.rounding_margin(jnp.sum(jnp.square(data[1])) + gap, gap.dtype)
-    return ResidualGap(gap, jnp.min(bounds) + margin, norms, jnp.all(norms < 1))
+    # The square root of the covariance is off by as much, in relation to its largest eigenvalue.
+    bounds = bounds * (1 + error * jnp.square(s[0]) / jnp.where(weakest > 0, weakest, 1))
+    return ResidualGap(gap, jnp.min(bounds), norms, jnp.all(norms < 1))

@@ -8,7 +8,7 @@ from globopt_jax import linalg
 from globopt_jax.deep_linear.bounds import bounds_at
 from globopt_jax.deep_linear.minimum import Fit, optimum
 from globopt_jax.deep_linear.network import Weights, widths_of
-from globopt_jax.deep_linear.point import Point, at, gap_of, kept_directions, stationarity
+from globopt_jax.deep_linear.point import Point, at, gap_of, shares, stationarity
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
 
@@ -28,8 +28,8 @@ ASSUMPTIONS = (
     ("X^T Y has full rank", "that costs nothing, rank(X^T Y) >= k is what is needed"),
     ("the s_i are distinct", "that costs nothing, s_k > s_(k+1) is what is needed"),
 )
-#: How close to 0 and 1 the shares of the directions are at a critical point, in the doubtful zone of tiny gaps.
-SETTLED = 0.01
+#: How far the shares may be from those of a projection near a critical point.
+SETTLED = 0.02
 #: From which share on a direction counts as present near a global minimum.
 PRESENT = 0.9
 
@@ -67,19 +67,30 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
     tolerance = jnp.asarray(linalg.decision_tolerance(dtype), dtype)
     energy = 0.5 * jnp.square(fit.singular_values)
     wanted = jnp.arange(len(energy)) < k
-    kept = kept_directions(point, fit)
+    share = shares(point, fit)
+    kept = jnp.diagonal(share)
 
-    tiny_gap = gap <= rounding + tolerance * jnp.sum(jnp.where(wanted, energy, 0))
+    # Where the fit itself is rounding of Y, there is nothing to gain but rounding.
+    nothing = linalg.norm(fit.targets) <= fit.accuracy * fit.size
+    tiny_gap = (gap <= tolerance * jnp.sum(jnp.where(wanted, energy, 0))) | (nothing & (gap <= rounding))
     counts = wanted & (energy > rounding)  # directions whose absence the gap can tell
     complete = jnp.all(jnp.where(counts, kept >= PRESENT, True))
+    # Near a critical point the map is the fit times a projection; elsewhere a small gradient means a bad condition.
+    clear = energy > rounding
+    share = jnp.where(clear[:, None] & clear[None], share, 0)
+    settled = jnp.all(jnp.abs(matmul(share, share) - share) <= SETTLED)
     # A direction that is left out altogether while all others are settled: a saddle, however weak the direction is.
-    settled = jnp.all(jnp.where(energy > rounding, jnp.abs(kept - jnp.round(kept)) <= SETTLED, True))
-    left_out = settled & jnp.any(jnp.where(counts, kept <= SETTLED, False))
+    # Where the gap is rounding, it gave its place to another one that is as strong.
+    left_out = settled & (gap > rounding) & jnp.any(jnp.where(counts, kept <= SETTLED, False))
+    # Without a hidden layer the loss is convex, and has no saddles.
+    doubtful = (gap <= rounding) | complete | ~settled | (len(weights) == 1)
     at_rest = jnp.where(
-        tiny_gap, jnp.where(left_out, SADDLE, GLOBAL), jnp.where(complete & (gap > 0), UNDECIDED, SADDLE)
+        tiny_gap,
+        jnp.where(left_out & (len(weights) > 1), SADDLE, GLOBAL),
+        jnp.where(doubtful, UNDECIDED, SADDLE),
     )
-    moving = jnp.where(tiny_gap, GLOBAL, NOT_CRITICAL)
-    code = jnp.where(gap <= rounding, GLOBAL, jnp.where(eta <= tolerance, at_rest, moving))
+    moving = jnp.where(tiny_gap, GLOBAL, jnp.where(gap <= rounding, UNDECIDED, NOT_CRITICAL))
+    code = jnp.where(eta <= tolerance, at_rest, moving)
     best = optimum(fit, k)
     bound = bounds_at(point, fit, k).best
     verdict = Verdict(

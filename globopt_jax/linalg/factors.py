@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from globopt_jax.inputs import real
 from globopt_jax.linalg.tolerances import check_criterion, cutoff
 from globopt_jax.shapes import Array, Scalar
 
@@ -70,6 +71,7 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
         ([3.0, 0.0], 1, [1.0, 0.0])
     """
     check_criterion(criterion)
+    M = real("M", M)
     U, s, Vt = jnp.linalg.svd(M, full_matrices=False)
     kept = s > cutoff(M if of is None else of, s, criterion)
     return Svd(U, s, Vt, jnp.sum(kept, dtype=jnp.int32), kept.astype(M.dtype))
@@ -88,6 +90,7 @@ def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
         0
     """
     check_criterion(criterion)
+    M = real("M", M)
     s = singular_values(M)
     return jnp.sum(s > cutoff(M, s, criterion), dtype=jnp.int32)
 

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -77,7 +77,7 @@ def truth(X: np.ndarray, Y: np.ndarray, k: int) -> Truth:
     return found._replace(optimum=found.minimum(Y, k))
 
 
-def loss(weights, X, Y) -> np.longdouble:
+def loss(weights, X, Y) -> Any:
     """Multiplied out in extended precision: the rounding of ill-conditioned kernels is larger than that of the loss."""
     Z = np.asarray(X, np.longdouble)
     for w in weights:

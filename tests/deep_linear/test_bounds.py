@@ -145,3 +145,18 @@ def test_the_margin_is_of_the_size_of_rounding(dtype):
     margin = float(deep_linear.gap_bounds(W, X, Y).margin)
     size = np.sum(p.Y**2) + np.sum((p.X @ np.linalg.multi_dot(instances.weights(p))) ** 2)
     assert 0 < margin < 1000 * linalg.unit(dtype) * size
+
+
+def test_many_samples_of_one_value(dtype):
+    """A column of constants, where rounding does not average out and the bound of one weight is tight."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        m = int(rng.choice([1_000, 30_000]))
+        X = np.full((m, 1), rng.uniform(0.1, 2), dtype)
+        Y = np.asarray(X * rng.uniform(0.1, 3), dtype)
+        w = np.asarray(rng.uniform(-1, 1, size=(1, 1)), dtype)
+        x, y = np.asarray(X, np.longdouble), np.asarray(Y, np.longdouble)
+        gap = 0.5 * np.sum(x * (x * np.longdouble(w[0, 0]) - y)) ** 2 / np.sum(x * x)
+        found = deep_linear.classify([w], X, Y)
+        assert float(found.gap_bound) >= gap
+        assert abs(float(found.gap) - gap) <= float(found.rounding)

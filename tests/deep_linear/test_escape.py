@@ -49,7 +49,7 @@ def assert_left(W, p, radius, seed=0):
     before, after = (instances.loss(w, p.X, p.Y) for w in (W, found.weights))
     if float(found.decrease) > 100 * linalg.unit(jnp.float64) * before:
         assert after < before
-        rounding = 100 * linalg.unit(jnp.float64) * before  # of the difference of losses
+        rounding = float(100 * linalg.unit(jnp.float64) * before)  # of the difference of losses
         np.testing.assert_allclose(before - after, found.decrease, rtol=1e-6, atol=rounding)
     return found
 
@@ -188,3 +188,14 @@ def test_a_radius_below_the_resolution_of_the_weights_finds_nothing_or_less():
         assert found.found
         assert found.weights[0].dtype == jnp.float32
         assert distance(W, found.weights) <= 1e-1
+
+
+def test_zero_weights_are_no_local_maximum_for_any_key():
+    """The first random change may lose more than the climb gains; its opposite, or another one, does not."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(10, 2)), rng.normal(size=(10, 2))
+    W = [np.zeros((2, 5)), np.zeros((5, 2))]
+    for seed in range(60):
+        up = deep_linear.ascend(W, X, Y, 0.1, jax.random.key(seed))
+        assert up.found
+        assert instances.loss(up.weights, X, Y) > instances.loss(W, X, Y)

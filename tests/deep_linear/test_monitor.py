@@ -106,10 +106,12 @@ def test_misuse_is_named():
         watched.update(W, watched.init(W))
     with pytest.raises(ValueError, match="params: Expected: kernels from"):
         watched.init(W[:-1])
-    with pytest.raises(ValueError, match="every, capacity: Expected: at least 1, and an even number"):
+    with pytest.raises(ValueError, match="every, capacity: Expected: an integer >= 1, and an even one"):
         deep_linear.monitor(P.X, P.Y, every=0)
     with pytest.raises(ValueError, match="X: Expected: finite numbers"):
         deep_linear.monitor(np.full(P.X.shape, np.nan), P.Y)
+    with pytest.raises(ValueError, match="Expected: a list of kernels, or monitor"):
+        watched.init({"W1": W[0]})
     with pytest.raises(ValueError, match="with one monitor. Received: 0 of them"):
         deep_linear.history(optax.sgd(0.1).init(W))
 

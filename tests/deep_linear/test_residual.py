@@ -107,3 +107,16 @@ def test_matrix_factorization():
     np.testing.assert_allclose(other.gap, 0.5 * (s[0] ** 2 - s[2] ** 2), rtol=1e-10)
     down = deep_linear.escape([U[:, 1:3] * s[1:3], Vt[1:3]], np.eye(7), Y, 0.1, jax.random.key(0))
     assert down.found
+
+
+def test_the_bound_holds_at_the_edge_of_the_region(dtype):
+    """Norms of almost 1, where what rounding does to 1 - ||W_l|| decides."""
+    rng = np.random.default_rng(3)
+    gap_of = jax.jit(deep_linear.residual_gap)
+    for delta in 10.0 ** rng.uniform(-4, 0, size=40):
+        W = [np.asarray(-(1 - delta) * np.eye(3), dtype)] * 2
+        A, R = rng.normal(size=(3, 3)), np.asarray(rng.normal(size=(3, 3)), dtype)
+        S = np.asarray(A @ A.T, dtype)
+        M = np.linalg.multi_dot([np.eye(3) + np.asarray(w, np.float64) for w in W]) - np.asarray(R, np.float64)
+        gap = 0.5 * np.trace(M.T @ np.asarray(S, np.float64) @ M)
+        assert float(gap_of(W, R, S).bound) >= gap * (1 - 1e-12)
