@@ -313,7 +313,8 @@ def test_targets_that_the_inputs_hardly_explain(share, kind, dtype):
 
 
 def test_a_gap_within_its_rounding_is_undecided(dtype):
-    found = deep_linear.classify(*hardly_explained(0.99, 1e3 if dtype == jnp.float32 else 1e11, dtype))
+    share, ratio = (0.9, 1e3) if dtype == jnp.float32 else (0.99, 1e11)
+    found = deep_linear.classify(*hardly_explained(share, ratio, dtype))
     assert found.kind == "undecided"
     assert "X explains little of Y" in found.reason
     assert float(found.gap) <= float(found.rounding)
