@@ -126,7 +126,7 @@ from matplotlib.figure import Figure
 figure = Figure(figsize=(14, 3.8), layout="constrained")
 left, middle, right = figure.subplots(1, 3)
 kept_energy = np.concatenate([[0.0], np.cumsum(explained)])
-plotting.staircase(left, seen, final.optimum + explained.sum() - kept_energy)
+plotting.staircase(left, seen, np.asarray(final.optimum + explained.sum() - kept_energy))
 plotting.certified_gap(middle, seen)
 plotting.growth(right, seen, s)
 figure
