@@ -101,7 +101,7 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     margin = gap_of(point, fit, k)[1] + (linalg.norm(point.residual) + worst) * worst
     unit = linalg.unit(dtype)
     size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
-    spectra = [linalg.singular_values(a) for a in point.before[:-1]]
+    spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-1])]  # those of T are known
     suffix = [linalg.singular_values(s) for s in point.after[1:]]
 
     def slack(l: int) -> Array:

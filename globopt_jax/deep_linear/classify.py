@@ -121,7 +121,7 @@ def classify(
         weights: kernels W_l (d_{l-1}, d_l), l = 1..H+1. X: (m, dx). Y: (m, dy).
         key: of the start of Lanczos; None: a fixed one.
         lanczos_steps: Hessian-vector products at a saddle, at least 1; None: 40, fewer above 20,000 weights (800,000
-            over their number, at least 6), so that a verdict on a large network does not wait for its witness.
+            over their number, at least 4), so that a verdict on a large network does not wait for its witness.
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow, steps below 1.
@@ -138,7 +138,7 @@ def classify(
         check_key(key)
     key = jax.random.key(0) if key is None else key
     size = sum(w.size for w in weights)
-    steps = max(6, min(40, 800_000 // size)) if lanczos_steps is None else lanczos_steps
+    steps = max(4, min(40, 800_000 // size)) if lanczos_steps is None else lanczos_steps
     if steps < 1:
         raise ValueError(f"lanczos_steps: Expected: at least 1. Received: {steps}.")
     verdict, point, fit = judge(weights, X, Y)
