@@ -101,8 +101,11 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     margin = gap_of(point, fit, k)[1] + (linalg.norm(point.residual) + worst) * worst
     unit = linalg.unit(dtype)
     size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
-    spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-1])]  # those of T are known
-    suffix = [linalg.singular_values(s) for s in point.after[1:]]
+    row = linalg.svd(point.after[1].T)  # its columns span the row space of S_1
+    column = linalg.svd(point.before[-2])
+    # The singular values of the inputs are known.
+    spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-2]), column.s][:layers]
+    suffix = [row.s, *(linalg.singular_values(s) for s in point.after[2:])]
 
     def slack(l: int) -> Array:
         """What rounding may have done to the gradient of layer l (0-based)."""
@@ -136,17 +139,15 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
 
     by_layer = jnp.stack([squared(l, before(l, fit.rank) * after(l, dy)) for l in range(layers)])
 
-    row = linalg.svd(point.after[1].T)  # its columns span the row space of S_1
-    outside = linalg.project_out(point.after[1].T, point.residual.T)
+    outside = row.project_out(point.residual.T)
     beyond = tail(fit, k)
     first = squared(0, before(0, fit.rank) * after(0, row.rank)) + 0.5 * jnp.sum(jnp.square(outside)) - beyond
-    column = linalg.numerical_rank(point.before[-2])
-    outside = linalg.project_out(point.before[-2], point.residual)
-    last = squared(layers - 1, before(layers - 1, column)) + 0.5 * jnp.sum(jnp.square(outside)) - beyond
+    outside = column.project_out(point.residual)
+    last = squared(layers - 1, before(layers - 1, column.rank)) + 0.5 * jnp.sum(jnp.square(outside)) - beyond
     # A product that is zero reaches nothing: then all of the residual lies outside, and no gradient is needed.
     trivial = 0.5 * jnp.sum(jnp.square(point.residual)) - beyond
     first = jnp.where(row.rank == 0, trivial, first)
-    last = jnp.where(column == 0, trivial, last)
+    last = jnp.where(column.rank == 0, trivial, last)
     # X = 0: nothing can be gained.
     nothing = fit.rank == 0
     by_layer, first, last = (jnp.where(nothing, 0, jnp.maximum(b, 0)) + margin for b in (by_layer, first, last))

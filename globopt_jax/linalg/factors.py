@@ -54,6 +54,16 @@ class Svd(NamedTuple):
     rank: Array
     kept: Array
 
+    def project(self, B: Array) -> Array:
+        """`project` for columns B (p, n)."""
+        return matmul(self.U, self.kept[:, None] * matmul(self.U.T, B))
+
+    def project_out(self, B: Array) -> Array:
+        """`project_out` for columns B (p, n)."""
+        for _ in range(2):
+            B = B - self.project(B)
+        return B
+
 
 def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = None) -> Svd:
     """Return the thin singular value decomposition of M (p, q) and its numerical rank. Do not differentiate it.
@@ -116,8 +126,7 @@ def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Floa
         >>> project(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
         [[1.0], [1.0]]
     """
-    U, _, _, _, kept = svd(M, criterion)
-    return matmul(U, kept[:, None] * matmul(U.T, B))
+    return svd(M, criterion).project(B)
 
 
 def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
@@ -127,7 +136,4 @@ def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> 
         >>> project_out(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
         [[1.0], [-1.0]]
     """
-    U, _, _, _, kept = svd(M, criterion)
-    for _ in range(2):
-        B = B - matmul(U, kept[:, None] * matmul(U.T, B))
-    return B
+    return svd(M, criterion).project_out(B)
