@@ -16,13 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
 __all__ = ["DeepSubnetwork", "Elemental", "Neuron", "deep_subnetwork", "elemental", "neuron", "rank_one"]
 __all__ += ["relu_neuron", "slopes_of"]
-
-#: name -> (negative slope, positive slope)
-ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
 
 Activation = str | tuple[float, float]
 
