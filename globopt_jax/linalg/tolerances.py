@@ -6,7 +6,15 @@ import jax.numpy as jnp
 
 from globopt_jax.shapes import Array, Scalar
 
-__all__ = ["CRITERIA", "check_criterion", "cutoff", "decision_tolerance", "factorization_error", "product_error"]
+__all__ = [
+    "CRITERIA",
+    "check_criterion",
+    "cutoff",
+    "cutoff_of",
+    "decision_tolerance",
+    "factorization_error",
+    "product_error",
+]
 __all__ += ["rounding_margin", "unit"]
 
 #: The names that `cutoff` knows; the first is the default everywhere.
@@ -50,13 +58,17 @@ def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar
         1.322...
     """
     check_criterion(criterion)
-    eps = unit(M.dtype)
+    row_sum = jnp.max(jnp.sum(jnp.abs(M), axis=1), initial=0.0) if criterion == "golub" else 0.0
+    return cutoff_of(M.shape, unit(M.dtype), jnp.max(singular_values, initial=0.0), row_sum, criterion)
+
+
+def cutoff_of(shape: tuple[int, ...], eps: float, largest: Any, row_sum: Any, criterion: str = "press") -> Any:
+    """`cutoff` of a matrix that is not there: from its shape, largest singular value and largest absolute row sum."""
     if criterion == "golub":
-        return 0.5 * eps * jnp.max(jnp.sum(jnp.abs(M), axis=1), initial=0.0)
-    largest = jnp.max(singular_values, initial=0.0)
+        return 0.5 * eps * row_sum
     if criterion == "lapack":
         return eps * largest
-    return 0.5 * eps * float(sum(M.shape) + 1) ** 0.5 * largest
+    return 0.5 * eps * float(sum(shape) + 1) ** 0.5 * largest
 
 
 def decision_tolerance(dtype: Any) -> float:
