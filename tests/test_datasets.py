@@ -1,5 +1,6 @@
 """Data sets: what `load` returns, and what a user's data must be."""
 
+import gzip
 import pathlib
 import sys
 
@@ -26,12 +27,72 @@ def test_the_digits():
     np.testing.assert_array_equal(data.Y.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("name", datasets.names())
-def test_a_description_is_true(name):
-    description = datasets.describe(name)
-    assert description.name == name
-    data = datasets.load(name)
-    assert (*data.X.shape, data.Y.shape[1]) == description.shape
+def test_a_description_is_true():
+    assert [datasets.describe(name).name for name in datasets.names()] == list(datasets.names())
+    data = datasets.load("digits")
+    assert (*data.X.shape, data.Y.shape[1]) == datasets.describe("digits").shape
+
+
+@pytest.fixture(params=["", ".gz"])
+def idx(request, tmp_path):
+    """Six images of 28 x 28 in MNIST's format, packed or not: a folder, the images and the labels."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.array([5, 0, 9, 1, 1, 2], np.uint8)
+    pack = gzip.compress if request.param else bytes
+    for name, array in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        (tmp_path / (name + request.param)).write_bytes(pack(header + array.tobytes()))
+    return tmp_path, images, labels
+
+
+def test_mnist_in_its_official_format(idx):
+    root, images, labels = idx
+    data = datasets.load("mnist", root)
+    np.testing.assert_array_equal(data.X, images.reshape(6, 784) / 255)
+    np.testing.assert_array_equal(data.labels, labels)
+    assert data.Y.shape == (6, 10)
+    small = datasets.shrink(data.X, 24, 8)
+    wanted = (images[:, 2:26, 2:26] / 255).reshape(6, 8, 3, 8, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(small, wanted.reshape(6, 64), atol=1e-15)
+
+
+def test_files_that_are_not_mnist_are_named(idx, tmp_path):
+    root, *_ = idx
+    path = next(root.glob("train-images*"))
+    whole = path.read_bytes()
+    for broken, message in ((whole[:-9], "Expected: "), (b"PK\x03\x04" + whole[4:], "Expected: an IDX file")):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=f"train-images.*{message}"):
+            datasets.load("mnist", root)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="root: Expected: a folder with train-images-idx3-ubyte.gz"):
+        datasets.load("mnist", root)
+
+
+def test_areas_of_parts_of_pixels():
+    """28 pixels on 12: 2 1/3 each; a constant image stays one, and the mean stays."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3, 32 * 32))
+    small = datasets.shrink(X, 28, 12)
+    assert small.shape == (3, 144)
+    np.testing.assert_allclose(small.mean(axis=1), X.reshape(3, 32, 32)[:, 2:30, 2:30].mean(axis=(1, 2)))
+    np.testing.assert_allclose(datasets.shrink(np.ones((1, 25)), 5, 3), 1)
+    first = X.reshape(3, 32, 32)[:, 2:5, 2:5]
+    part = np.array([1, 1, 1 / 3]) * 3 / 7
+    np.testing.assert_allclose(small[:, 0], part @ first @ part)
+
+
+@pytest.mark.parametrize(
+    ("X", "crop", "size", "message"),
+    [
+        (np.ones((2, 5)), 2, 1, r"X: Expected: square images row by row, \(m, h w\). Received: \(2, 5\)"),
+        (np.ones((2, 9)), 4, 1, "crop, size: Expected: 1 <= size <= crop <= 3. Received: 4, 1"),
+        (np.ones((2, 9)), 2, 3, "crop, size: Expected: 1 <= size <= crop <= 3. Received: 2, 3"),
+    ],
+)
+def test_images_that_do_not_fit_are_named(X, crop, size, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.shrink(X, crop, size)
 
 
 @pytest.mark.parametrize("function", [datasets.load, datasets.describe])

@@ -12,13 +12,14 @@
 import os
 import pathlib
 
-from globopt_jax.datasets import digits
+from globopt_jax.datasets import digits, mnist
 from globopt_jax.datasets.arrays import Dataset, load_npz, one_hot, validate
 from globopt_jax.datasets.description import Description
+from globopt_jax.datasets.images import shrink
 
-__all__ = ["Dataset", "Description", "describe", "load", "load_npz", "names", "one_hot", "validate"]
+__all__ = ["Dataset", "Description", "describe", "load", "load_npz", "names", "one_hot", "shrink", "validate"]
 
-_MODULES = {"digits": digits}  # a data set is a module with DESCRIPTION and load(root)
+_MODULES = {"digits": digits, "mnist": mnist}  # a data set is a module with DESCRIPTION and load(root)
 
 
 def names() -> tuple[str, ...]:
@@ -46,7 +47,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
         X: (m, dx), Y: (m, dy) and labels: (m,), NumPy arrays.
 
     Raises:
-        ValueError: if the name is unknown; the message lists the known ones.
+        ValueError: if the name is unknown; the message lists the known ones; if a file is not what its name says.
+        FileNotFoundError: if the folder lacks a file.
     """
     return _module(name).load(None if root is None else pathlib.Path(root))
 
