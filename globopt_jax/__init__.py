@@ -4,6 +4,8 @@ The public names live in topics, which load when they are first used:
 
     deep_linear  classify, bound and leave the critical points of deep linear networks (YSJ18, K18)
     homogeneous  train and certify positively homogeneous networks with matched regularizers (HV17, K18)
+    local_minima what a network's tangent space says about its local minima (KHK19)
+    networks     feed-forward networks as pure functions, and models of Flax
     linalg       numerical ranks, projections, and the tolerances of all of it
     losses       squared, softmax cross-entropy, logistic, Huber: value, gradient and convex conjugate
     datasets     the bundled digits, and data from .npz files
@@ -18,10 +20,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globopt_jax import claims, datasets, deep_linear, homogeneous, linalg, losses
+    from globopt_jax import claims, datasets, deep_linear, homogeneous, linalg, local_minima, losses, networks
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "losses"]
+__all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
+__all__ += ["networks"]
 
 
 def __getattr__(name: str) -> Any:

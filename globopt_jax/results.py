@@ -23,12 +23,18 @@ def plain(result: Any) -> dict[str, Any]:
             return None if np.isnan(value) else str(value)
         return value
 
-    return {name: say(np.asarray(value).tolist()) for name, value in result._asdict().items()}
+    return {
+        name: say([np.asarray(v).tolist() for v in value] if isinstance(value, tuple) else np.asarray(value).tolist())
+        for name, value in result._asdict().items()
+    }
 
 
 def save(result: Any, path: str | Path) -> None:
     """Write the arrays to an .npz, atomically, with versions, machine, time and command line."""
-    arrays = {name: np.asarray(value) for name, value in result._asdict().items()}
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in result._asdict().items():
+        several = isinstance(value, tuple)  # arrays of several shapes, one a layer
+        arrays |= {f"{name}.{i}": np.asarray(v) for i, v in enumerate(value)} if several else {name: np.asarray(value)}
     origin = runs.canonical_json(runs.provenance(dtype=next(iter(arrays.values())).dtype))
     runs.write_arrays(Path(path), {**arrays, _ORIGIN: np.array(origin)})
 
@@ -41,6 +47,11 @@ def load(kind: type[_Result], path: str | Path) -> _Result:
     """
     arrays = runs.read_arrays(Path(path))
     fields = getattr(kind, "_fields", ())
-    if set(arrays) != {*fields, _ORIGIN}:
+    if {name.split(".")[0] for name in arrays} != {*fields, _ORIGIN}:
         raise ValueError(f"{path}: Expected: the fields {', '.join(fields)}. Received: {', '.join(arrays)}.")
-    return kind(**{name: arrays[name] for name in fields})
+    return kind(**{name: arrays[name] if name in arrays else _several(arrays, name) for name in fields})
+
+
+def _several(arrays: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, ...]:
+    """The arrays of one field, in their order."""
+    return tuple(arrays[f"{name}.{i}"] for i in range(sum(key.startswith(f"{name}.") for key in arrays)))

@@ -1,0 +1,41 @@
+"""What the host functions check before they compute anything."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from globopt_jax.inputs import common_dtype, finite
+from globopt_jax.local_minima.spaces import METHODS
+from globopt_jax.shapes import Array
+
+__all__ = ["checked"]
+
+
+def checked(
+    apply: Callable[[Any, Any], Any], params: Any, X: Any, Y: Any, method: str, memory: int
+) -> tuple[Any, Array, Array]:
+    """Arrays of one dtype, and an output that fits Y; nothing is computed before.
+
+    Raises:
+        ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive.
+        TypeError: arrays that are not real numbers.
+    """
+    if method not in ("auto", *METHODS):
+        raise ValueError(f"method: Expected: auto, {', '.join(METHODS)}. Received: {method!r}.")
+    if not memory > 0:
+        raise ValueError(f"memory: Expected: a positive number of bytes. Received: {memory}.")
+    leaves, tree = jax.tree.flatten(params)
+    host = [finite(f"params[{i}]", leaf) for i, leaf in enumerate(leaves)]
+    # Sharded arrays stay where they are; the checks look at a copy.
+    dtype = common_dtype([finite("X", X), finite("Y", Y), *host], stacklevel=4)
+    X, Y = jnp.asarray(X, dtype), jnp.asarray(Y, dtype)
+    params = jax.tree.unflatten(tree, [jnp.asarray(leaf, dtype) for leaf in leaves])
+    if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
+        hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
+        raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+    out = jax.eval_shape(apply, params, X)
+    if out.shape != Y.shape:
+        raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
+    return params, X, Y

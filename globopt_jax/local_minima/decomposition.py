@@ -1,0 +1,239 @@
+"""Which unit, which layer explains how much of the targets? The Gram-Schmidt decomposition of J (KHK19 Theorem 1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import results
+from globopt_jax.linalg import matmul
+from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.blocks import unit_columns
+from globopt_jax.local_minima.checks import checked
+from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.passes import MEMORY, Jacobian
+from globopt_jax.local_minima.spaces import METHODS, space_of
+from globopt_jax.networks import Activation, feed_forward
+from globopt_jax.shapes import Array
+
+__all__ = ["Decomposition", "Shares", "decompose", "shares_of"]
+
+#: A direction counts where it exceeds the cutoff that often: what projections leave of a dependent block is noise.
+NOISE = 4
+
+
+class Decomposition(NamedTuple):
+    """Where J comes from; arrays only (NumPy).
+
+    ``shares``: H+1 arrays, for every hidden layer one entry a unit, ``1/2 ||P[N_k D_k] vec Y||^2``; the output block
+    last, (1,). ``ranks``: likewise, the dimension that each adds. ``value``: J. ``target``: ``1/2 ||Y||^2``, so that
+    ``target - sum of shares - unattributed = value``. ``unattributed``: what of the tangent space's share no block
+    could be given, since it lies within rounding. ``loss``: ``1/2 ||Yhat - Y||^2``. ``rank``, ``cutoff``: of the
+    Jacobian. ``order``: of the layers, 1..H+1. ``converged``: bool.
+    """
+
+    shares: tuple[Array, ...]
+    ranks: tuple[Array, ...]
+    value: Array
+    target: Array
+    unattributed: Array
+    loss: Array
+    rank: Array
+    cutoff: Array
+    order: Array
+    converged: Array
+    method_code: Array
+
+    @property
+    def method(self) -> str:
+        """One of `METHODS`."""
+        return METHODS[int(self.method_code)]
+
+    @property
+    def reason(self) -> str:
+        """The result in a few sentences."""
+        parts = [f"layer {l} {np.sum(share) / self.target:.1%}" for l, share in enumerate(self.shares[:-1], 1)]
+        parts.append(f"the output layer {np.sum(self.shares[-1]) / self.target:.1%}")
+        names = ", ".join(str(l) for l in self.order)
+        return (
+            f"Of 1/2 ||Y||^2 = {float(self.target):.6g} the tangent space of rank {int(self.rank)} leaves J = "
+            f"{float(self.value):.6g}. In the order of layers {names}: {', '.join(parts)}."
+        )
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values, and the words."""
+        return {"method": self.method, "reason": self.reason, **results.plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file, with their provenance."""
+        results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Decomposition":
+        """Read what `save` wrote."""
+        return results.load(cls, path)
+
+
+class Shares(NamedTuple):
+    """``shares``, ``ranks``: a pair of arrays a block of columns, an entry a unit. ``total``: ``1/2 ||P[A] vec B||^2``,
+    ``outside``: ``PN[A] vec B`` as (m, dy)."""
+
+    shares: list[np.ndarray]
+    ranks: list[np.ndarray]
+    total: float
+    outside: Array
+    rank: int
+    cutoff: float
+    converged: bool
+    method: str
+
+
+def decompose(
+    weights: Any,
+    X: Any,
+    Y: Any,
+    activation: Activation = "relu",
+    order: Sequence[int] | None = None,
+    method: str = "auto",
+    cutoff: str = "press",
+    *,
+    memory: int = MEMORY,
+) -> Decomposition:
+    """Decompose ``J = 1/2 ||Y||^2 - sum_l sum_k 1/2 ||P[N_k^(l) D_k^(l)] vec Y||^2`` by units and layers.
+
+    N_k^(l) projects out all blocks that come earlier, layer by layer and unit by unit, the output block
+    ``I_dy (x) Phi^(H)`` last (KHK19 (4.2); Proposition 1 is the case H = 1, dy = 1). So a share is what a unit adds to
+    those before it, and depends on the order; the sum does not.
+
+    Gram-Schmidt runs in coordinates of the column space of the whole Jacobian, with one cutoff for all blocks: a block
+    that depends on earlier ones is rounding after their projection, and must not be judged by its own size.
+
+    Host function: jits inside, one compilation a shape.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l), or pairs with a bias, which counts to its unit. X: (m, dx). Y: (m, dy).
+        activation: see `networks.feed_forward`.
+        order: of the layers, a permutation of 1..H+1; None: 1..H+1.
+        method, cutoff, memory: see `tangent_projection`.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, no permutation, an unknown method or cutoff.
+        TypeError: arrays that are not real numbers.
+
+    Example:
+        >>> X, Y = jnp.eye(3)[:, :2], jnp.array([[3.0], [4.0], [5.0]])
+        >>> found = decompose([jnp.eye(2), jnp.ones((2, 1))], X, Y)
+        >>> [share.round(6).tolist() for share in found.shares], round(float(found.value), 6)
+        ([[4.5, 8.0], [0.0]], 12.5)
+    """
+    check_criterion(cutoff)
+    network = feed_forward(activation)
+    weights, X, Y = checked(network, weights, X, Y, method, memory)
+    layers = len(weights)
+    wanted = tuple(range(1, layers + 1)) if order is None else tuple(int(l) for l in order)
+    if sorted(wanted) != list(range(1, layers + 1)):
+        raise ValueError(f"order: Expected: a permutation of 1..{layers}. Received: {order}.")
+    model = Layered(network, layers=wanted)
+    found = shares_of(model, weights, X, Y, method, cutoff, memory)
+    of = {l: i for i, l in enumerate(wanted)}
+    by_layer = [found.shares[of[l]] for l in range(1, layers + 1)]
+    ranks = [found.ranks[of[l]] for l in range(1, layers + 1)]
+    by_layer[-1], ranks[-1] = np.sum(by_layer[-1], keepdims=True), np.sum(ranks[-1], keepdims=True)
+    dtype = by_layer[0].dtype
+    predicted = network(weights, X)
+    return Decomposition(
+        shares=tuple(by_layer),
+        ranks=tuple(ranks),
+        value=np.asarray(0.5 * np.sum(np.square(found.outside)), dtype),
+        target=np.asarray(0.5 * jnp.sum(jnp.square(Y)), dtype),
+        unattributed=np.asarray(found.total - sum(float(np.sum(s)) for s in by_layer), dtype),
+        loss=np.asarray(0.5 * jnp.sum(jnp.square(predicted - Y)), dtype),
+        rank=np.asarray(found.rank),
+        cutoff=np.asarray(found.cutoff, dtype),
+        order=np.asarray(wanted),
+        converged=np.asarray(found.converged),
+        method_code=np.asarray(METHODS.index(found.method)),
+    )
+
+
+def shares_of(
+    model: Layered | Restricted, weights: Any, X: Array, Y: Array, method: str, cutoff: str, memory: int
+) -> Shares:
+    """Gram-Schmidt over all units of all blocks of a model, in the model's order."""
+    A = Jacobian(model, weights, X, Y.shape[1], int(memory))
+    space = space_of(A, method, cutoff)
+    right = Y[..., None]
+    projected = space.project_out(right)
+    units = unit_columns(model, weights, Y.shape[1])
+    if space.rank == 0:
+        empty = [np.zeros(len(u), X.dtype) for u in units]
+        zero = [np.zeros(len(u), np.int32) for u in units]
+        total, shares, ranks = 0.0, empty, zero
+    else:
+        # Rounding tilts the basis out of the column space. For what lies in it, that is an error of second order.
+        within = right - projected.outside
+        C, z = space.coordinates(within)
+        total = 0.5 * float(jnp.sum(jnp.square(within)))
+        width = max(u.shape[1] for u in units)
+        table = np.concatenate(
+            [np.pad(u, ((0, 0), (0, width - u.shape[1])), constant_values=A.shape[1]) for u in units]
+        )
+        limit = jnp.asarray(NOISE * space.cutoff, C.dtype)
+        share, rank = _gram_schmidt(C, z[:, 0], jnp.asarray(table), limit)
+        ends = np.cumsum([len(u) for u in units])[:-1]
+        shares, ranks = np.split(share, ends), np.split(rank, ends)
+    return Shares(
+        [np.asarray(s) for s in shares],
+        [np.asarray(r) for r in ranks],
+        total,
+        projected.outside[..., 0],
+        space.rank,
+        space.cutoff,
+        projected.converged and space.converged,
+        space.method,
+    )
+
+
+@jax.jit
+def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array, Array]:
+    """Shares and ranks (U,) of the columns `units` (U, w) of C (r, N), where N stands for no column.
+
+    A direction u = C t that is left of a unit counts if ``||C t|| > limit ||t||``, as a singular value would: after the
+    projection of a block that depends on weak directions before it, ``||C t||`` alone is rounding times their t.
+    """
+    (r, N), w = C.shape, units.shape[1]
+    padded = jnp.concatenate([C, jnp.zeros((r, 1), C.dtype)], axis=1)
+
+    def step(carry: Any, unit: tuple[Any, Any]) -> tuple[Any, Any]:
+        basis, combinations, used = carry  # (r, U w), (N, U w) with basis = C combinations
+        number, columns = unit
+        block = padded[:, columns]
+        coefficients = jnp.zeros((basis.shape[1], w), C.dtype)
+        for _ in range(2):  # what is left is then orthogonal to rounding
+            along = matmul(basis.T, block)
+            block, coefficients = block - matmul(basis, along), coefficients + along
+        U, s, Vt = jnp.linalg.svd(block, full_matrices=False)
+        t = jnp.zeros((N + 1, len(s)), C.dtype).at[columns].add(Vt.T)[:N]
+        t = t - matmul(combinations, matmul(coefficients, Vt.T))
+        # Never more directions than there are.
+        kept = (s > limit * jnp.linalg.norm(t, axis=0)) & (used + jnp.arange(len(s), dtype=jnp.int32) < r)
+        U = jnp.where(kept[None], U, 0)
+        U = U - matmul(basis, matmul(basis.T, U))  # small s: rounding that was small beside the block is not beside s
+        t = jnp.where(kept[None], t / jnp.where(kept, s, 1)[None], 0)
+        added = jnp.sum(kept, dtype=jnp.int32)
+        share = 0.5 * jnp.sum(jnp.square(matmul(U.T, z)))
+        corner = jnp.zeros_like(number), number * w
+        basis = jax.lax.dynamic_update_slice(basis, U, corner)
+        combinations = jax.lax.dynamic_update_slice(combinations, t, corner)
+        return (basis, combinations, used + added), (share, added)
+
+    total = len(units) * w
+    start = jnp.zeros((r, total), C.dtype), jnp.zeros((N, total), C.dtype), jnp.zeros((), jnp.int32)
+    numbers = jnp.arange(len(units), dtype=jnp.int32)
+    return jax.lax.scan(step, start, (numbers, units))[1]

@@ -1,0 +1,245 @@
+"""The Jacobian over all samples, in passes over chunks that keep within a budget of memory; never stored whole."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.linalg import matmul, unit
+from globopt_jax.local_minima.jacobian import Model
+from globopt_jax.shapes import Array
+
+__all__ = ["MEMORY", "Jacobian", "Samples", "TransposedJacobian", "samples_in_chunks"]
+
+#: Bytes for the chunks of a pass, by default.
+MEMORY = 256 * 2**20
+
+
+class Samples(NamedTuple):
+    """``X`` (n, c, ...) and ``present`` (n, c): n chunks of c samples, padded with copies of the first, present 0.
+
+    Consecutive chunks take samples from all over the data, so that each of them is spread over all devices among which
+    the samples are sharded.
+    """
+
+    X: Any
+    present: Any
+
+    def arranged(self, B: Any) -> Any:
+        """B (m, ...) in the same order, (n, c, ...), zero where no sample is."""
+        n, c = self.present.shape
+        padded = jnp.concatenate([B, jnp.zeros((n * c - len(B), *B.shape[1:]), B.dtype)])
+        return jnp.moveaxis(padded.reshape(c, n, *B.shape[1:]), 1, 0)
+
+    def restored(self, B: Any, m: int) -> Any:
+        """`arranged`, undone."""
+        n, c = self.present.shape
+        return jnp.moveaxis(B, 0, 1).reshape(n * c, *B.shape[2:])[:m]
+
+
+def samples_in_chunks(X: Any, size: int) -> Samples:
+    """Cut X (m, ...) into chunks of at most that size."""
+    m = len(X)
+    n = -(-m // max(min(size, m), 1))
+    c = -(-m // n)
+    padded = jnp.concatenate([X, jnp.broadcast_to(X[:1], (n * c - m, *X.shape[1:]))])
+    present = jnp.concatenate([jnp.ones(m, X.dtype), jnp.zeros(n * c - m, X.dtype)])
+    return Samples(jnp.moveaxis(padded.reshape(c, n, *X.shape[1:]), 1, 0), jnp.moveaxis(present.reshape(c, n), 1, 0))
+
+
+class Jacobian:
+    """A (m dy, N), in passes over chunks of samples that keep within a budget of memory: `linalg.Passes`."""
+
+    def __init__(self, model: Model, params: Any, X: Any, dy: int, memory: int) -> None:
+        self.model, self.params, self.X, self.dy, self.memory = model, params, X, dy, memory
+        self.size = model.columns(params, dy)
+        self.dtype = X.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """m dy, N."""
+        return len(self.X) * self.dy, self.size
+
+    @property
+    def eps(self) -> float:
+        """Of the dtype computed in."""
+        return unit(self.dtype)
+
+    def chunks(self, columns: int = 0) -> Samples:
+        """Chunks in which that many images fit beside the rows."""
+        floats = self.model.floats(self.params, self.dy) + 4 * columns * self.dy
+        fitting = max(self.memory // (floats * np.dtype(self.dtype).itemsize), 1)
+        return samples_in_chunks(self.X, fitting)
+
+    def dense(self) -> Array:
+        """A itself."""
+        if self.size == 0:
+            return jnp.zeros(self.shape, self.dtype)
+        return _dense(self.model, self.params, samples_in_chunks(self.X, len(self.X)))
+
+    def largest_row_sum(self) -> float:
+        """``max_i sum_j |A_ij|``."""
+        return float(_row_sum(self.model, self.params, self.chunks()))
+
+    def gram(self) -> Array:
+        """``A^T A``."""
+        return _gram(self.model, self.params, self.chunks())
+
+    def image_gram(self, V: Any) -> Array:
+        """``(A V)^T (A V)``."""
+        V = jnp.asarray(V, self.dtype)
+        return _image_gram(self.model, self.params, self.chunks(V.shape[1]), V)
+
+    def images(self, V: Any) -> tuple[Array, Array]:
+        """``A^T (A V)`` and ``(A V)^T (A V)``."""
+        V = jnp.asarray(V, self.dtype)
+        return _images(self.model, self.params, self.chunks(V.shape[1]), V)
+
+    def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, Array]:
+        """``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
+        x, V, y = (jnp.asarray(a, self.dtype) for a in (x, V, y))
+        return _residuals(self.model, self.params, self.chunks(V.shape[1] + 3 * x.shape[1]), B, x, V, y)
+
+
+@partial(jax.jit, static_argnums=0)
+def _dense(model: Model, params: Any, samples: Samples) -> Array:
+    return model.chunk(params, samples.X[0], samples.present[0]).dense()
+
+
+@partial(jax.jit, static_argnums=0)
+def _row_sum(model: Model, params: Any, samples: Samples) -> Array:
+    def largest(chunk: Samples) -> Any:
+        return jnp.max(jnp.sum(jnp.abs(model.chunk(params, *chunk).dense()), axis=1))
+
+    return jnp.max(jax.lax.map(largest, samples))
+
+
+@partial(jax.jit, static_argnums=0)
+def _gram(model: Model, params: Any, samples: Samples) -> Array:
+    def add(total: Any, chunk: Samples) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, model.chunk(params, *chunk).gram()), None
+
+    first = Samples(samples.X[0], samples.present[0])
+    shapes = jax.eval_shape(lambda: model.chunk(params, *first).gram())
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    # Joined once, after the sum: the carry is half of the matrix.
+    return model.chunk(params, *first).joined(jax.lax.scan(add, zero, samples)[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def _image_gram(model: Model, params: Any, samples: Samples, V: Array) -> Array:
+    def add(total: Any, chunk: Samples) -> tuple[Any, None]:
+        image = model.chunk(params, *chunk).times(V).reshape(-1, V.shape[1])
+        return total + matmul(image.T, image), None
+
+    return jax.lax.scan(add, jnp.zeros((V.shape[1], V.shape[1]), V.dtype), samples)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _images(model: Model, params: Any, samples: Samples, V: Array) -> tuple[Array, Array]:
+    def add(total: Any, chunk: Samples) -> tuple[Any, None]:
+        A = model.chunk(params, *chunk)
+        image = A.times(V)
+        flat = image.reshape(-1, V.shape[1])
+        gram = matmul(flat.T, flat)
+        return (total[0] + A.transposed(image), total[1] + gram), None
+
+    p = V.shape[1]
+    return jax.lax.scan(add, (jnp.zeros_like(V), jnp.zeros((p, p), V.dtype)), samples)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _residuals(
+    model: Model, params: Any, samples: Samples, B: Array, x: Array, V: Array, y: Array
+) -> tuple[Array, Array, Array]:
+    def add(total: Any, chunk: tuple[Samples, Any]) -> tuple[Any, Any]:
+        (X, present), right = chunk
+        A = model.chunk(params, X, present)
+        tail = A.times(V)
+        r = right - A.times(x) - matmul(tail, y)
+        inside = jnp.einsum("ijp,ijq->pq", tail, r, precision="highest")
+        return (total[0] + A.transposed(r), total[1] + inside), r
+
+    zero = jnp.zeros_like(x), jnp.zeros_like(y)
+    (products, inside), r = jax.lax.scan(add, zero, (samples, samples.arranged(B)))
+    return samples.restored(r, len(B)), products, inside
+
+
+class TransposedJacobian:
+    """``A^T`` (N, m dy) in passes, for models with more parameters than there are outputs: `linalg.Passes`.
+
+    Its columns are those of `Samples.arranged`: (chunk, sample, output), padding included, which is zero.
+    """
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        self.jacobian = jacobian
+        self.samples = jacobian.chunks(jacobian.dy)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N, and m dy with the padding."""
+        return self.jacobian.size, self.samples.present.size * self.jacobian.dy
+
+    @property
+    def eps(self) -> float:
+        """Of the dtype computed in."""
+        return self.jacobian.eps
+
+    def gram(self) -> Array:
+        """``A A^T``."""
+        return _cross(self.jacobian.model, self.jacobian.params, self.samples)
+
+    def image_gram(self, V: Any) -> Array:
+        """``(A^T V)^T (A^T V)``."""
+        image = self.pulled(V)
+        return matmul(image.T, image)
+
+    def images(self, V: Any) -> tuple[Array, Array]:
+        """``A (A^T V)`` and ``(A^T V)^T (A^T V)``."""
+        V = jnp.asarray(V, self.jacobian.dtype)
+        return _dual_images(self.jacobian.model, self.jacobian.params, self.samples, V)
+
+    def pulled(self, V: Any) -> Array:
+        """``A^T V`` (N, p)."""
+        return _pulled(self.jacobian.model, self.jacobian.params, self.samples, jnp.asarray(V, self.jacobian.dtype))
+
+    def columns(self, B: Any) -> Any:
+        """B (m, dy, q) in the order of the columns, (., q)."""
+        return self.samples.arranged(B).reshape(-1, B.shape[-1])
+
+    def restored(self, B: Any) -> Any:
+        """`columns`, undone."""
+        n, c = self.samples.present.shape
+        return self.samples.restored(B.reshape(n, c, self.jacobian.dy, -1), len(self.jacobian.X))
+
+
+@partial(jax.jit, static_argnums=0)
+def _cross(model: Model, params: Any, samples: Samples) -> Array:
+    def row(chunk: Samples) -> Any:
+        A = model.chunk(params, *chunk)
+        return jax.lax.map(lambda other: A.cross(model.chunk(params, *other)), samples)
+
+    blocks = jax.lax.map(row, samples)  # (n, n, c dy, c dy)
+    size = blocks.shape[0] * blocks.shape[2]
+    return jnp.swapaxes(blocks, 1, 2).reshape(size, size)
+
+
+@partial(jax.jit, static_argnums=0)
+def _pulled(model: Model, params: Any, samples: Samples, V: Array) -> Array:
+    n, p = samples.present.shape[0], V.shape[1]
+    rows = V.reshape(n, samples.present.shape[1], -1, p)
+
+    def pull(total: Any, chunk: tuple[Samples, Any]) -> tuple[Any, None]:
+        return total + model.chunk(params, *chunk[0]).transposed(chunk[1]), None
+
+    columns = model.columns(params, rows.shape[2])
+    return jax.lax.scan(pull, jnp.zeros((columns, p), V.dtype), (samples, rows))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _dual_images(model: Model, params: Any, samples: Samples, V: Array) -> tuple[Array, Array]:
+    image = _pulled(model, params, samples, V)
+    products = jax.lax.map(lambda chunk: model.chunk(params, *chunk).times(image), samples)
+    return products.reshape(-1, V.shape[1]), matmul(image.T, image)

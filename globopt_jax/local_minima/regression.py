@@ -1,0 +1,217 @@
+"""Local minima are no worse than regression on their own features (KHK19 Theorem 2, Corollaries 1 and 2)."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import results
+from globopt_jax.linalg import matmul, norm
+from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.checks import checked
+from globopt_jax.local_minima.decomposition import shares_of
+from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.passes import MEMORY
+from globopt_jax.local_minima.units import LinearUnits, kernels_and_inputs, linear_units
+from globopt_jax.networks import Activation, feed_forward
+from globopt_jax.shapes import Array
+
+__all__ = ["RegressionBounds", "regression_bounds"]
+
+#: All subsets are taken up to that many layers; beyond, the empty one, each layer alone, and all.
+MOST = 4
+
+
+class RegressionBounds(NamedTuple):
+    """The right side of Theorem 2 for several sets S of layers; arrays only (NumPy), a row a set.
+
+    ``layers`` (s, H+1): bool, which of 0..H are in S. ``admissible`` (s,): all of S at or above t. ``regression`` (s,):
+    ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of regression on these features. ``improvement`` (s,): what the
+    tangent space adds; ``shares``: H arrays (s, d_l), unit by unit. ``value`` (s,): their difference, the bound.
+    ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from where on dy units act linearly. ``residuals`` (H+1,): Lemma 4's
+    ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| ||Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``:
+    the largest ``||dL/dW_l|| ||W_l|| / ||Y||^2``. ``margin``: of the linear units from their kinks, see `LinearUnits`.
+    ``kinks``: pre-activations without a derivative. ``converged``: bool.
+    """
+
+    layers: Array
+    admissible: Array
+    regression: Array
+    improvement: Array
+    shares: tuple[Array, ...]
+    value: Array
+    loss: Array
+    t: Array
+    residuals: Array
+    stationarity: Array
+    margin: Array
+    kinks: Array
+    converged: Array
+
+    @property
+    def reason(self) -> str:
+        """The result in a few sentences."""
+        words = [f"The loss is {float(self.loss):.6g}; from t = {int(self.t)} on dy units act linearly."]
+        for chosen, regression, value in zip(self.layers, self.regression, self.value, strict=True):
+            names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
+            words.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
+        if int(self.kinks):
+            words.append(f"{int(self.kinks)} pre-activations lie at a kink: the point is not differentiable.")
+        return " ".join(words)
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values, and the words."""
+        return {"reason": self.reason, **results.plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file, with their provenance."""
+        results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RegressionBounds":
+        """Read what `save` wrote."""
+        return results.load(cls, path)
+
+
+def regression_bounds(
+    weights: Any,
+    X: Any,
+    Y: Any,
+    activation: Activation = "relu",
+    sets: Iterable[Sequence[int]] | None = None,
+    *,
+    restricted: bool = False,
+    strong: bool = False,
+    tolerance: float | None = None,
+    method: str = "auto",
+    cutoff: str = "press",
+    memory: int = MEMORY,
+) -> RegressionBounds:
+    """Bound the loss of local minima by regression on the features of layers S, improved by the tangent space.
+
+    At a differentiable local minimum with (dy, t) weakly separated linear units, for every S in (t..H),
+
+        ``L <= 1/2 ||PN[Phi^(S)] Y||^2 - sum_(l <= H) sum_k 1/2 ||P[N_k^(l) PN[I_dy (x) Phi^(S)] D_k^(l)] vec Y||^2``
+
+    (KHK19 Theorem 2, (5.1)), with equality, the empty S included. Every network has t <= H. Being stationary is not
+    enough: the deep linear network of zeros is. With `restricted`, at local minima over the weights without the edges
+    that Definition 1 asks to vanish, whose derivatives then do not count (Corollary 1, (5.2)). With `strong`, at local
+    minima with strongly separated linear units, for S in {t, H} (Corollary 2).
+
+    Host function: jits inside, a compilation for every shape and number of sets' columns.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). activation: a piecewise linear one.
+        sets: the sets S, of layers 0..H (0: the inputs); None: all subsets of (t..H) where these are four layers or
+            fewer, else none, each alone, and all; of {t, H} with `strong`. Sets that reach below t are computed and
+            marked as not admissible.
+        tolerance: what counts as zero for the linear units, see `linear_units`.
+        method, cutoff, memory: see `tangent_projection`.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, biases, layers outside of 0..H, a smooth activation.
+        TypeError: arrays that are not real numbers.
+
+    Example:
+        >>> X, Y = jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [0.0]])
+        >>> found = regression_bounds([jnp.array([[0.2]]), jnp.ones((1, 1))], X, Y)  # the fit of Y by X, with a ReLU
+        >>> [round(float(v), 6) for v in found.regression], [round(float(v), 6) for v in found.value]
+        ([0.5, 0.4, 0.4, 0.4], [0.4, 0.4, 0.4, 0.4])
+        >>> round(float(found.loss), 6), int(found.t)
+        (0.4, 0)
+    """
+    check_criterion(cutoff)
+    weights, _ = kernels_and_inputs(weights, X)
+    network = feed_forward(activation)
+    weights, X, Y = checked(network, weights, X, Y, method, memory)
+    units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
+    hidden, t = len(weights) - 1, int(units.t)
+    chosen = _sets(sets, t, hidden, strong)
+    params, wrap = (weights, lambda model: model)
+    if restricted:
+        params, wrap = (weights, _kept(weights, units)), Restricted
+    found = [
+        shares_of(
+            wrap(Layered(network, basis=S, layers=tuple(range(1, hidden + 1)))), params, X, Y, method, cutoff, memory
+        )
+        for S in chosen
+    ]
+    shares = [[f.shares[len(S) + l] for f, S in zip(found, chosen, strict=True)] for l in range(hidden)]
+    value = np.array([0.5 * np.sum(np.square(np.asarray(f.outside, np.float64))) for f in found])
+    improvement = np.array(
+        [sum(float(np.sum(s)) for s in f.shares[len(S) :]) for f, S in zip(found, chosen, strict=True)]
+    )
+    loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y))
+    dtype = np.dtype(X.dtype)
+    return RegressionBounds(
+        layers=np.array([[l in S for l in range(hidden + 1)] for S in chosen]),
+        admissible=np.array([min(S, default=hidden) >= t for S in chosen]),
+        # Not from ||Y||^2: nothing is lost where the bound is small.
+        regression=(value + improvement).astype(dtype),
+        improvement=improvement.astype(dtype),
+        shares=tuple(np.stack(s) for s in shares),
+        value=value.astype(dtype),
+        loss=loss,
+        t=np.asarray(t),
+        residuals=residuals,
+        stationarity=stationarity,
+        margin=np.asarray(units.margin),
+        kinks=kinks,
+        converged=np.asarray(all(f.converged for f in found)),
+    )
+
+
+def _sets(sets: Iterable[Sequence[int]] | None, t: int, hidden: int, strong: bool) -> list[tuple[int, ...]]:
+    """The sets asked for, in order; or those that the theorem speaks of."""
+    if sets is not None:
+        found = [tuple(sorted({int(l) for l in S})) for S in sets]
+        for S in found:
+            if any(not 0 <= l <= hidden for l in S):
+                raise ValueError(f"sets: Expected: layers 0..{hidden}. Received: {S}.")
+        return found
+    layers = sorted({t, hidden}) if strong else list(range(t, hidden + 1))
+    sizes = range(len(layers) + 1) if len(layers) <= MOST else (0, 1, len(layers))
+    return [S for size in sizes for S in itertools.combinations(layers, size)]
+
+
+def _kept(weights: list[Array], units: LinearUnits) -> Array:
+    """1 for the columns of the tangent that Corollary 1 keeps, 0 for the edges out of S^(l-1) to outside S^(l)."""
+    hidden, t = len(weights) - 1, int(units.t)
+    kept = []
+    for l, w in enumerate(weights[:-1], 1):
+        mask = np.ones(w.shape)
+        if t + 2 <= l <= hidden:
+            mask[np.ix_(np.asarray(units.sets[l - 2]), ~np.asarray(units.sets[l - 1]))] = 0
+        kept.append(mask.ravel())
+    return jnp.asarray(np.concatenate([np.zeros(0), *kept]), weights[0].dtype)
+
+
+@jax.jit
+def _norm_ratio(A: Array, B: Array) -> Array:
+    """||A|| / ||B||, 0 where B is 0."""
+    size = norm(B)
+    return jnp.where(size > 0, norm(A) / jnp.where(size > 0, size, 1), 0)
+
+
+def _point(network: Any, weights: list[Array], X: Array, Y: Array) -> tuple[Array, Array, Array, Array]:
+    """Loss, Lemma 4's residuals, stationarity and kinks."""
+
+    @jax.jit
+    def numbers(weights: list[Array]) -> tuple[Array, Array, Array, Array]:
+        seen = network.sweep(weights, X)
+        E = seen.output - Y
+        size = norm(Y)
+        grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
+        pairs = zip(weights, grads, strict=True)
+        eta = jnp.stack([_norm_ratio(g, Y) * norm(w) for w, g in pairs]) / jnp.where(size > 0, size, 1)
+        residuals = jnp.stack([_norm_ratio(matmul(f.T, E), f) for f in seen.features]) / jnp.where(size > 0, size, 1)
+        return 0.5 * jnp.sum(jnp.square(E)), residuals, jnp.max(eta), seen.kinks
+
+    return numbers(weights)

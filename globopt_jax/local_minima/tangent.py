@@ -1,0 +1,186 @@
+"""J, what the tangent space of a network leaves of the targets (KHK19 Theorem 1), for any differentiable model."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import linalg, results
+from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.checks import checked
+from globopt_jax.local_minima.jacobian import Model, model_of
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples
+from globopt_jax.local_minima.spaces import METHODS, space_of
+from globopt_jax.shapes import Array
+
+__all__ = ["TangentProjection", "tangent_projection"]
+
+
+class TangentProjection(NamedTuple):
+    """What the tangent space at a point says; arrays only (NumPy), `.method` and `.reason` are read off them.
+
+    ``value``: ``J = 1/2 ||PN[A] vec Y||^2``, A the Jacobian of the output in all parameters. ``rank``: of A.
+    ``loss``: ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary
+    points; ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0
+    then, and for every network whose last layer is linear. ``cutoff``, ``largest``: of the singular values of A, and
+    ``smallest``: about the smallest that counts. ``resolution``: singular values below that part of the largest cannot
+    be told from rounding. ``inside``: relative to the data, what the iteration left in the tangent space; J is off by
+    its square. ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``steps``: of the
+    iteration. ``converged``: bool.
+    """
+
+    value: Array
+    rank: Array
+    loss: Array
+    gap: Array
+    outside: Array
+    cutoff: Array
+    largest: Array
+    smallest: Array
+    resolution: Array
+    inside: Array
+    kinks: Array
+    steps: Array
+    converged: Array
+    method_code: Array
+
+    @property
+    def method(self) -> str:
+        """One of `METHODS`."""
+        return METHODS[int(self.method_code)]
+
+    @property
+    def reason(self) -> str:
+        """The result in a few sentences."""
+        words = [
+            f"The tangent space of rank {int(self.rank)} leaves J = {float(self.value):.10g} of the targets; the loss "
+            f"is {float(self.loss):.10g}, and its tangent gap {float(self.gap):.3g}."
+        ]
+        if float(self.outside) > float(self.resolution) ** 0.5 * max(float(self.loss), 1e-300) ** 0.5:
+            words.append(
+                f"The prediction does not lie in the tangent space ({float(self.outside):.3g} of it is outside): loss "
+                "and J need not agree at stationary points."
+            )
+        if int(self.kinks) > 0:
+            words.append(
+                f"{int(self.kinks)} pre-activations lie exactly at a kink, where the derivative is taken as 0: the "
+                "point is not differentiable."
+            )
+        if not bool(self.converged):
+            words.append("The iteration did not converge: take method='dense', or float64.")
+        return " ".join(words)
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values, and the words."""
+        return {"method": self.method, "reason": self.reason, **results.plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file, with their provenance."""
+        results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TangentProjection":
+        """Read what `save` wrote."""
+        return results.load(cls, path)
+
+
+def tangent_projection(
+    apply: Callable[[Any, Any], Any],
+    params: Any,
+    X: Any,
+    Y: Any,
+    method: str = "auto",
+    cutoff: str = "press",
+    *,
+    memory: int = MEMORY,
+) -> TangentProjection:
+    """Return ``J = 1/2 ||PN[A] vec Y||^2``: the loss of every local minimum with this point's tangent space.
+
+    A (m dy, N) is the Jacobian of ``apply(params, X)`` in its N parameters. At a differentiable local minimum of a
+    network with a linear last layer the loss is J (KHK19 Theorem 1; stationarity is enough), and everywhere
+    ``loss - J = 1/2 ||P[A] vec(Y - Yhat)||^2 >= 0``.
+
+    A is never stored but by "dense". The others need four matrices of the smaller side squared, and take Gram matrix,
+    images and residuals from passes over chunks of samples; for `networks.feed_forward` from the structure of its
+    Jacobian. Numerical rank and accuracy are those of a singular value decomposition in the dtype computed in: the Gram
+    matrix only preconditions (`linalg.columns`). In float32 singular values below 1e-7 of the largest cannot be told
+    from noise, and J differs from that in float64 by what lies there.
+
+    Host function: jits inside, one compilation a shape. Samples may be sharded over devices.
+
+    Args:
+        apply: ``(params, X) -> Yhat``, differentiable, sample by sample (no batch statistics).
+        params: a pytree of floats. X: (m, ...). Y: (m, dy).
+        method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto": dense if A is
+            small, else the smaller side.
+        cutoff: which singular values of A count as zero, see `linalg.cutoff`.
+        memory: bytes for the chunks of a pass.
+
+    Raises:
+        ValueError: an unknown method or cutoff, NaN or inf, outputs that do not fit Y, a budget that is not positive.
+        TypeError: arrays that are not real numbers, params with leaves that are not.
+
+    Example:
+        >>> from globopt_jax import networks
+        >>> X, Y = jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [0.0]])
+        >>> found = tangent_projection(networks.feed_forward("linear"), [jnp.array([[2.0]])], X, Y)
+        >>> round(float(found.value), 6), int(found.rank), round(float(found.loss), 6), found.method
+        (0.4, 1, 8.5, 'dense')
+    """
+    check_criterion(cutoff)
+    params, X, Y = checked(apply, params, X, Y, method, memory)
+    model = model_of(apply)
+    A = Jacobian(model, params, X, Y.shape[1], int(memory))
+    space = space_of(A, method, cutoff)
+    predicted = _output(model, params, X)
+    right = jnp.stack([Y - predicted, predicted], axis=-1)
+    found = space.project_out(right)
+    value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
+    dtype = np.dtype(X.dtype)
+    resolution = max(space.cutoff / space.largest, A.eps) if space.largest else A.eps
+    return TangentProjection(
+        value=value,
+        rank=np.asarray(space.rank),
+        loss=loss,
+        gap=gap,
+        outside=beside,
+        cutoff=np.asarray(space.cutoff, dtype),
+        largest=np.asarray(space.largest, dtype),
+        smallest=np.asarray(space.smallest, dtype),
+        resolution=np.asarray(resolution, dtype),
+        inside=np.asarray(found.inside, dtype),
+        kinks=np.asarray(_kinks(model, params, A.chunks())),
+        steps=np.asarray(found.steps),
+        converged=np.asarray(found.converged and space.converged),
+        method_code=np.asarray(METHODS.index(space.method)),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _output(model: Model, params: Any, X: Array) -> Array:
+    return model.output(params, X)
+
+
+@jax.jit
+def _numbers(right: Array, outside: Array) -> tuple[Array, Array, Array, Array]:
+    """J, loss, tangent gap and what of the prediction is outside, from (residual, prediction) and what is left."""
+
+    def half(a: Any) -> Any:
+        return 0.5 * jnp.sum(jnp.square(a))
+
+    residual, left, beside = right[..., 0], outside[..., 0], outside[..., 1]
+    # vec Y is residual plus prediction; no large numbers are subtracted.
+    return half(left + beside), half(residual), half(residual - left), linalg.norm(beside)
+
+
+@partial(jax.jit, static_argnums=0)
+def _kinks(model: Model, params: Any, samples: Samples) -> Array:
+    counts = jax.lax.map(lambda chunk: model.kinks(params, *chunk), samples)
+    return jnp.where(jnp.min(counts) < 0, -1, jnp.sum(counts))

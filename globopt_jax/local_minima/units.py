@@ -1,0 +1,271 @@
+"""Which units act linearly on the data, and from which layer on? (KHK19 Definitions 1 and 2)"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import linalg, results
+from globopt_jax.inputs import common_dtype, finite
+from globopt_jax.linalg import matmul
+from globopt_jax.networks import Activation, feed_forward, layers_of
+from globopt_jax.shapes import Array
+
+__all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
+
+
+class LinearUnits(NamedTuple):
+    """The largest sets S^(l) of linearly acting, separated units; arrays only (NumPy).
+
+    ``sets``: H+1 bool arrays (d_l,), S^(1)..S^(H+1), which count for the layers above ``t``. ``sizes`` (H+1,): the
+    largest n with which the weights induce (n, t) separated linear units, for t = 0..H. ``n``: what was asked for;
+    ``t``: the smallest t with ``sizes[t] >= n``, -1 if there is none. ``margins``: H arrays (d_l,), the smallest
+    pre-activation of a unit over the samples, relative to its largest: a unit of a kinked activation acts linearly
+    where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes are 1.
+    ``edge``: the largest weight that was taken for zero, relative to its layer's largest. ``strong``: bool.
+    """
+
+    sets: tuple[Array, ...]
+    sizes: Array
+    n: Array
+    t: Array
+    margins: tuple[Array, ...]
+    edge: Array
+    strong: Array
+    tolerance: Array
+
+    @property
+    def margin(self) -> float:
+        """The smallest margin of a unit in the sets above t; inf if there is none."""
+        if int(self.t) < 0:
+            return float("inf")
+        pairs = list(zip(self.sets[:-1], self.margins, strict=True))[int(self.t) :]
+        return float(min((np.min(margin[chosen], initial=np.inf) for chosen, margin in pairs), default=np.inf))
+
+    @property
+    def reason(self) -> str:
+        """The result in a few sentences."""
+        kind = "strongly" if bool(self.strong) else "weakly"
+        sizes = ", ".join(f"{int(n)} from t = {t}" for t, n in enumerate(self.sizes))
+        if int(self.t) < 0:
+            return f"No layer from which on {int(self.n)} units act linearly, {kind} separated ({sizes})."
+        words = f"({int(self.n)}, {int(self.t)}) {kind} separated linear units; the largest sets have {sizes}."
+        if self.margin <= 0:
+            words += " A unit of them touches its kink: it may stop acting linearly at once."
+        return words
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values, and the words."""
+        return {"reason": self.reason, **results.plain(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file, with their provenance."""
+        results.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LinearUnits":
+        """Read what `save` wrote."""
+        return results.load(cls, path)
+
+
+def linear_units(
+    weights: Any,
+    X: Any,
+    activation: Activation = "relu",
+    n: int | None = None,
+    *,
+    strong: bool = False,
+    tolerance: float | None = None,
+) -> LinearUnits:
+    """Find the largest sets of separated linear units that the weights induce on X (KHK19 Definitions 1 and 2).
+
+    S^(H+1) are the outputs; S^(l) are units with ``Phi^(l)[:, k] = Phi^(l-1) W_l[:, k]`` on all samples and, for
+    l <= H-1, without an edge to a unit outside S^(l+1). One sweep from the output finds the largest such sets, for
+    every t at once. Strongly separated units of layers t+2..H have no edge from outside S^(l-1) either; those sets
+    depend on t, and are found by deleting units until nothing changes (the weights' form of the definition: edges
+    vanish, not only their sum).
+
+    Host function.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). activation: a piecewise linear one, `networks.feed_forward`.
+        n: how many units every layer above t needs; None: dy.
+        strong: Definition 2.
+        tolerance: what counts as zero, relative to a unit's largest pre-activation and a layer's largest weight; None:
+            sqrt(eps).
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, biases, n below 1, a smooth activation.
+        TypeError: arrays that are not real numbers.
+
+    Example:
+        >>> found = linear_units([jnp.eye(2), jnp.eye(2), jnp.ones((2, 1))], jnp.array([[1.0, 2.0], [3.0, 1.0]]))
+        >>> found.sizes.tolist(), int(found.t)
+        ([1, 1, 1], 0)
+    """
+    weights, X = kernels_and_inputs(weights, X)
+    dy, hidden = weights[-1].shape[1], len(weights) - 1
+    wanted = dy if n is None else n
+    if wanted < 1:
+        raise ValueError(f"n: Expected: at least 1. Received: {n}.")
+    limit = linalg.decision_tolerance(X.dtype) if tolerance is None else float(tolerance)
+    network = feed_forward(activation)
+    slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
+    seen = jax.jit(network.sweep)(weights, X)
+    kernels = [np.asarray(w) for w in weights]
+    present, edge = [], 0.0
+    for w in kernels:
+        size = np.max(np.abs(w), initial=0)
+        small = np.abs(w) <= limit * size
+        edge = max(edge, float(np.max(np.abs(w[small]), initial=0) / size) if size else 0.0)
+        present.append(~small)
+    linear, margins = [], []
+    for features, before, pairs in zip(seen.features[1:], seen.preactivations, slopes, strict=True):
+        G, Phi = np.asarray(before), np.asarray(features)
+        size = np.max(np.abs(G), axis=0)
+        linear.append(np.max(np.abs(Phi - G), axis=0) <= limit * size)
+        always = np.all(np.broadcast_to(pairs, (G.shape[1], 2)) == 1, axis=1)
+        margins.append(np.where(always, np.inf, np.min(G, axis=0) / np.where(size > 0, size, 1)))
+    weak = _weak(linear, present, dy)
+    # With t = H only the outputs are asked for; from there on down each layer's set counts, too.
+    by_t = [_strong(weak, present, t) if strong else weak for t in range(hidden + 1)]
+    sizes = np.array([min(int(np.sum(s)) for s in sets[t:]) for t, sets in enumerate(by_t)])
+    enough = np.flatnonzero(sizes >= wanted)
+    t = int(enough[0]) if enough.size else -1
+    return LinearUnits(
+        sets=tuple(by_t[max(t, 0)]),
+        sizes=sizes,
+        n=np.asarray(wanted),
+        t=np.asarray(t),
+        margins=tuple(margins),
+        edge=np.asarray(edge),
+        strong=np.asarray(strong),
+        tolerance=np.asarray(limit),
+    )
+
+
+def kernels_and_inputs(weights: Any, X: Any) -> tuple[list[Array], Array]:
+    """Arrays of one dtype: kernels without biases, and inputs that fit.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, biases. TypeError: arrays that are not real numbers.
+    """
+    if any(isinstance(w, tuple | list) and len(w) == 2 and np.ndim(w[0]) == 2 for w in weights):
+        raise ValueError("weights: Expected: kernels without biases. Received: pairs with a bias.")
+    host = [finite(f"weights[{l}]", w) for l, w in enumerate(weights)]
+    X = finite("X", X)
+    _ = layers_of(host)
+    if X.ndim != 2 or not X.size or X.shape[1] != host[0].shape[0]:
+        raise ValueError(f"X: Expected: shape (m, {host[0].shape[0]}). Received: {X.shape}.")
+    dtype = common_dtype([X, *host])
+    return [jnp.asarray(w, dtype) for w in host], jnp.asarray(X, dtype)
+
+
+def _weak(linear: list[np.ndarray], present: list[np.ndarray], dy: int) -> list[np.ndarray]:
+    """Definition 1, backward; linear[l-1] and present[l] belong to the units of layer l and the edges that leave it."""
+    sets = [np.ones(dy, bool)]
+    for l in range(len(linear), 0, -1):
+        # The edges of the last hidden layer lead to outputs, which are all in S^(H+1): no condition.
+        stays = ~np.any(present[l][:, ~sets[0]], axis=1) if l < len(linear) else True
+        sets.insert(0, linear[l - 1] & stays)
+    return sets
+
+
+def _strong(weak: list[np.ndarray], present: list[np.ndarray], t: int) -> list[np.ndarray]:
+    """Definition 2 for that t, by deletion; weak[l-1] belongs to layer l."""
+    sets = [s.copy() for s in weak]
+    while True:
+        before = [s.copy() for s in sets]
+        for l in range(t + 1, len(weak) - 1):  # layers l and l+1, l = t+1..H-1
+            edges = present[l]
+            sets[l] &= ~np.any(edges[~sets[l - 1]], axis=0)
+            sets[l - 1] &= ~np.any(edges[:, ~sets[l]], axis=1)
+        if all(np.array_equal(a, b) for a, b in zip(before, sets, strict=True)):
+            return sets
+
+
+def with_linear_units(
+    key: Array,
+    X: Any,
+    widths: Sequence[int],
+    t: int,
+    n: int | None = None,
+    activation: Activation = "relu",
+    *,
+    strong: bool = False,
+) -> list[Array]:
+    """Return random kernels that induce (n, t) separated linear units on X: the first n units of every layer above t.
+
+    Their pre-activations are positive on all samples, with a margin of at least a quarter of the largest possible.
+
+    Host function.
+
+    Args:
+        X: (m, dx). widths: d_1..d_{H+1}. t: 0..H. n: at most all of d_{t+1}..d_{H+1}; None: dy.
+        activation: piecewise linear with positive slope 1. strong: strongly separated.
+
+    Raises:
+        ValueError: sizes that do not fit, slopes other than 1, samples for which no direction is positive on all of
+            them (a constant feature in X helps, and a leaky or absolute activation below t).
+
+    Example:
+        >>> X = jnp.array([[1.0, 0.5], [1.0, -0.5], [1.0, 0.1]])  # a constant feature
+        >>> W = with_linear_units(jax.random.key(0), X, (4, 3, 2), 0)
+        >>> linear_units(W, X).sizes.tolist()
+        [2, 2, 2]
+    """
+    host = finite("X", X)
+    dtype = common_dtype([host])
+    widths = [host.shape[1], *map(int, widths)]
+    hidden = len(widths) - 2
+    count = widths[-1] if n is None else n
+    if not 0 <= t <= hidden or not 1 <= count <= min(widths[t + 1 :]):
+        raise ValueError(
+            f"n, t: Expected: 0 <= t <= {hidden}, and 1 <= n <= every width above layer t. Received: {count}, {t}."
+        )
+    network = feed_forward(activation)
+    if any(np.any(network.slopes_at(l, hidden)[:, 1] != 1) for l in range(t, hidden)):
+        raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    weights: list[Any] = []
+    Phi: Any = jnp.asarray(host, dtype)
+    for l in range(1, hidden + 2):
+        a, b = widths[l - 1 : l + 1]
+        w = rng.normal(size=(a, b)) * (2 / a) ** 0.5
+        if t + 1 < l <= hidden:
+            w[:count, count:] = 0  # weakly separated
+        if t < l <= hidden:
+            chosen, features = w[:, :count], np.asarray(Phi)
+            if strong and l > t + 1:
+                chosen[count:] = 0
+            # The units of the layer before are positive on all samples, if there are any.
+            direction = _positive_direction(features) if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
+            # What is random may take away three quarters of that.
+            need = np.max(np.abs(features @ chosen) / (features @ direction)[:, None], axis=0)
+            w[:, :count] = direction[:, None] + 0.75 * chosen / np.where(need > 0, need, 1)
+        weights.append(jnp.asarray(w, dtype))
+        if l <= hidden:
+            Phi = network.activate(matmul(Phi, weights[-1]), l - 1, hidden)[0]
+    return weights
+
+
+def _positive_direction(Phi: np.ndarray) -> np.ndarray:
+    """A unit vector w that maximizes the smallest entry of Phi w, by a linear program over the unit box."""
+    from scipy.optimize import linprog  # late: scipy.optimize takes a while to load
+
+    m, d = Phi.shape
+    size = float(np.max(np.abs(Phi), initial=0)) or 1.0
+    constraints = np.concatenate([-Phi / size, np.ones((m, 1))], axis=1)
+    found = linprog([0.0] * d + [-1.0], constraints, np.zeros(m), bounds=[(-1, 1)] * d + [(None, None)])
+    if not found.success or found.x[-1] <= 1e-9:
+        raise ValueError(
+            "X: Expected: samples with a direction that is positive on all of them. Received: none; append a constant "
+            "feature, or choose another activation below t."
+        )
+    return found.x[:d] / np.linalg.norm(found.x[:d])

@@ -1,0 +1,55 @@
+"""Random networks and data, and what NumPy says about them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SLOPES = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0)}
+
+
+def instance(seed, largest=6):
+    """A random network and data: mixed units, dead units, duplicate samples, an input that is zero."""
+    rng = np.random.default_rng([5, seed])
+    H = 1 + seed % 5
+    widths = [int(d) for d in (rng.integers(1, 13), *rng.integers(1, largest + 1, H), 1 + seed % 5)]
+    m = int(rng.integers(10, 12 * largest))
+    X = rng.normal(size=(m, widths[0]))
+    if seed % 3 == 1:
+        X[m // 2 :] = X[: m - m // 2]
+    if seed % 3 == 2 and widths[0] > 1:
+        X[:, 0] = 0
+    W = [rng.normal(size=s) * (2 / s[0]) ** 0.5 for s in itertools.pairwise(widths)]
+    if seed % 4 == 3:
+        W[0][:, 0] = 0  # dead
+    table = np.array(list(SLOPES.values()))
+    names = list(SLOPES)
+    activation = names[seed % 4] if seed % 4 < 3 else [table[rng.integers(0, 3, d)] for d in widths[1:-1]]
+    return W, X, rng.normal(size=(m, widths[-1])), activation
+
+
+def jacobian(W, X, activation):
+    """By autodiff of a network written out here, in float64; (m dy, N)."""
+    slopes = [SLOPES[activation]] * (len(W) - 1) if isinstance(activation, str) else activation
+
+    def predict(W):
+        Z = jnp.asarray(X)
+        for w, pairs in zip(W[:-1], slopes, strict=True):
+            Z = Z @ w
+            negative, positive = np.asarray(pairs).reshape(-1, 2).T
+            Z = jnp.where(Z > 0, positive[None] * Z, jnp.where(Z < 0, negative[None] * Z, 0 * Z))
+        return Z @ W[-1]
+
+    rows = jax.jacrev(predict)([jnp.asarray(w) for w in W])
+    return np.concatenate([np.asarray(r).reshape(X.shape[0] * W[-1].shape[1], -1) for r in rows], axis=1)
+
+
+def oracle(A, Y):
+    """J, the rank, and whether a singular value is within a factor of 10 of the cutoff; NumPy float64."""
+    U, s, _ = np.linalg.svd(A, full_matrices=False)
+    limit = 0.5 * s[0] * np.finfo(np.float64).eps * (sum(A.shape) + 1) ** 0.5
+    rank = int(np.sum(s > limit))
+    y = Y.ravel()
+    left = y - U[:, :rank] @ (U[:, :rank].T @ y)
+    return 0.5 * np.sum(left**2), rank, bool(np.any((s > limit / 10) & (s < 10 * limit)))

@@ -1,0 +1,167 @@
+"""J against the dense singular value decomposition of a Jacobian from autodiff; every method, every kind of model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import deep_linear, linalg, local_minima, networks
+from tests.local_minima.instances import instance, jacobian, oracle
+
+METHODS = local_minima.METHODS
+
+
+def assert_right(seed, methods, largest=6, memory=20_000):
+    W, X, Y, activation = instance(seed, largest)
+    J, rank, unclear = oracle(jacobian(W, X, activation), Y)
+    size = 0.5 * np.sum(Y**2)
+    for method in methods:
+        found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y, method, memory=memory)
+        assert bool(found.converged)
+        assert abs(float(found.value) - J) <= 1e-10 * size, (method, float(found.value), J)
+        assert unclear or int(found.rank) == rank
+        assert float(found.value) <= float(found.loss) + 1e-12 * size
+        # A linear last layer: the prediction lies in the tangent space, and nothing is lost in between.
+        assert float(found.value + found.gap) == pytest.approx(float(found.loss), rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_networks(seed):
+    assert_right(seed, METHODS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_two_hundred_random_networks(block):
+    for seed in range(20 * block, 20 * (block + 1)):
+        assert_right(seed, METHODS, largest=20)
+    jax.clear_caches()
+
+
+def test_any_model_gives_what_the_structure_gives(dtype):
+    """Kernels and biases, by structure, by autodiff of the same network, and as a model of Flax."""
+    from flax import linen
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, X):
+            hidden = linen.Dense(4, param_dtype=dtype)(X)
+            return linen.Dense(2, param_dtype=dtype)(linen.relu(hidden))
+
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 3)).astype(dtype), rng.normal(size=(30, 2)).astype(dtype)
+    apply, variables = networks.from_flax(Model(), Model().init(jax.random.key(0), X))
+    pairs = [(layer["kernel"], layer["bias"]) for layer in (variables["Dense_0"], variables["Dense_1"])]
+    network = networks.feed_forward("relu")
+    found = [
+        local_minima.tangent_projection(a, p, X, Y, method)
+        for a, p in ((network, pairs), (lambda p, X: network(p, X), pairs), (apply, variables))
+        for method in METHODS
+    ]
+    tolerance = 1e-3 if dtype == jnp.float32 else 1e-10
+    for each in found:
+        assert each.value.dtype == dtype
+        assert int(each.rank) == int(found[0].rank)
+        assert float(each.value) == pytest.approx(float(found[0].value), rel=tolerance)
+    assert [int(each.kinks) for each in found] == [0] * 3 + [-1] * 6
+
+
+def test_small_singular_values_are_not_lost_to_the_gram_matrix():
+    """Two inputs that differ by 1e-9: below what a Gram matrix sees, far above the cutoff."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3))
+    X[:, 2] = X[:, 1] + 1e-9 * rng.normal(size=40)
+    Y = rng.normal(size=(40, 1))
+    W = [np.ones((3, 1))]
+    J, rank, _ = oracle(X, Y)
+    assert rank == 3
+    for method in METHODS:
+        found = local_minima.tangent_projection(networks.feed_forward("linear"), W, X, Y, method)
+        assert int(found.rank) == 3
+        # The third direction is only determined to 1e-7 by numbers with 16 digits.
+        assert float(found.value) == pytest.approx(J, rel=1e-6)
+    assert oracle(X[:, :2], Y)[0] > J * (1 + 1e-4), "the direction matters"
+
+
+def test_stationary_points_have_no_tangent_gap():
+    """Least squares in the last layer alone leaves a gap; at the minimum over all layers it is gone."""
+    rng = np.random.default_rng(2)
+    X, Y = rng.normal(size=(50, 3)), rng.normal(size=(50, 2))
+    first = rng.normal(size=(3, 1))
+    network = networks.feed_forward("linear")
+    partly = local_minima.tangent_projection(network, [first, np.linalg.lstsq(X @ first, Y)[0]], X, Y)
+    best = deep_linear.factors(deep_linear.global_minimum(X, Y, 1).map, (3, 1, 2))
+    wholly = local_minima.tangent_projection(network, best, X, Y)
+    assert float(wholly.gap) <= 1e-24
+    assert float(wholly.loss) == pytest.approx(float(wholly.value), rel=1e-12)
+    assert float(partly.gap) > 1e-3
+
+
+def test_a_prediction_outside_the_tangent_space_is_said():
+    """A fixed skip connection is nobody's derivative: the result says what is outside."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(20, 2)), rng.normal(size=(20, 1))
+    direction = X[:, :1] / np.linalg.norm(X[:, 0])
+
+    def left(B):
+        return B - direction @ (direction.T @ B)
+
+    for method in METHODS:
+        found = local_minima.tangent_projection(lambda p, X: p * X[:, :1] + X[:, 1:], jnp.ones(()), X, Y, method)
+        assert float(found.value) == pytest.approx(0.5 * np.sum(left(Y) ** 2), rel=1e-12)
+        assert float(found.outside) == pytest.approx(np.linalg.norm(left(X[:, 1:])), rel=1e-12)
+        residual = Y - X[:, :1] - X[:, 1:]
+        assert float(found.gap) == pytest.approx(0.5 * np.sum((residual - left(residual)) ** 2), rel=1e-10)
+        assert "does not lie in the tangent space" in found.reason
+
+
+def test_degenerate_models(dtype):
+    X, Y = np.ones((5, 2), dtype), np.ones((5, 3), dtype)
+    dead = [np.zeros((2, 4), dtype), np.zeros((4, 3), dtype)]
+    for method in METHODS:
+        found = local_minima.tangent_projection(networks.feed_forward("relu"), dead, X, Y, method)
+        assert int(found.rank) == 0
+        assert float(found.value) == 7.5
+        assert int(found.kinks) == 20
+        assert "exactly at a kink" in found.reason
+        zero = local_minima.tangent_projection(networks.feed_forward("relu"), dead, X, 0 * Y, method)
+        assert float(zero.value) == 0
+    empty = local_minima.tangent_projection(lambda p, X: jnp.zeros((len(X), 3), dtype), {}, X, Y)
+    assert float(empty.value) == float(empty.loss) == 7.5
+
+
+def test_results_are_stored(tmp_path):
+    W, X, Y, activation = instance(1)
+    found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y)
+    found.save(tmp_path / "j.npz")
+    again = local_minima.TangentProjection.load(tmp_path / "j.npz")
+    assert float(again.value) == float(found.value)
+    assert again.method == found.to_json()["method"] == "dense"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"Y": np.ones((4, 3))}, ValueError, r"Y: Expected: the shape of apply\(params, X\), \(4, 1\)"),
+        ({"Y": np.ones(4)}, ValueError, r"Scalar targets need Y.reshape\(m, 1\)"),
+        ({"X": np.full((4, 2), np.nan)}, ValueError, "X: Expected: finite numbers. Received: 8 NaN"),
+        ({"params": [np.full((2, 1), np.inf)]}, ValueError, r"params\[0\]: Expected: finite numbers"),
+        ({"params": [np.ones((2, 1), complex)]}, TypeError, r"params\[0\]: Expected: real numbers"),
+        ({"method": "qr"}, ValueError, "method: Expected: auto, dense, gram, dual. Received: 'qr'"),
+        ({"cutoff": "eps"}, ValueError, "cutoff: Expected: one of press"),
+        ({"memory": 0}, ValueError, "memory: Expected: a positive number of bytes"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    arguments = {"params": [np.ones((2, 1))], "X": np.ones((4, 2)), "Y": np.ones((4, 1)), **change}
+    with pytest.raises(error, match=message):
+        local_minima.tangent_projection(networks.feed_forward("relu"), **arguments)
+
+
+def test_every_criterion_is_that_of_linalg():
+    W, X, Y, activation = instance(2)
+    A = jacobian(W, X, activation)
+    for criterion in linalg.CRITERIA:
+        wanted = int(linalg.numerical_rank(jnp.asarray(A), criterion))
+        found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y, "dense", criterion)
+        assert int(found.rank) == wanted
