@@ -135,6 +135,7 @@ def test_a_key_is_given_once(monkeypatch):
 #: Claims whose instance needs no training, tried in every run; the others take longer.
 AT_ONCE = ("HV17 Def degree", "HV17 Thm 2 reduction", "HV17 Prop 2 lower", "HV17 Prop 2 higher", "K18 (A.2)")
 AT_ONCE += tuple(f"YSJ18 {name}" for name in ("Lemma 3.2", "Prop 3.1", "Prop 3.4", "Prop 3.6", "Prop 3.7"))
+AT_ONCE += ("KHK19 Lemma 1", "KHK19 Thm 1", "KHK19 Thm 1, shares", "KHK19 Def 2")
 
 
 def assert_it_holds(claim):

@@ -1,0 +1,289 @@
+"""KHK19: Kawaguchi, Huang & Kaelbling, Effect of depth and width on local minima in deep learning, 2019."""
+
+import itertools
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import deep_linear, local_minima, networks
+from globopt_jax.claims.registry import Claim, Outcome, outcome
+
+_PAPER = "Kawaguchi, Huang & Kaelbling 2019, Effect of depth and width on local minima in deep learning"
+_claim = partial(Claim, paper=_PAPER)
+
+#: One shape for most: ReLU units, then a layer with linear ones among them, then the outputs.
+_WIDTHS, _SAMPLES = (4, 5, 4, 2), 40
+_RELU, _LINEAR = (0.0, 1.0), (1.0, 1.0)
+_MIXED = ((_RELU,) * 5, (_LINEAR, _LINEAR, _RELU, _RELU))
+
+
+def _eps() -> float:
+    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
+
+
+class _Minimum(NamedTuple):
+    W: list[jax.Array]
+    X: jax.Array
+    Y: jax.Array
+    loss: float
+
+
+def _weights(key: jax.Array, widths: tuple[int, ...]) -> list[jax.Array]:
+    keys = jax.random.split(key, len(widths) - 1)
+    shapes = itertools.pairwise(widths)
+    return [jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(keys, shapes, strict=True)]
+
+
+def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, free: Any = None) -> _Minimum:
+    """A local minimum: the targets are what the network says, plus a little that its tangent space does not see."""
+    D = local_minima.jacobian_blocks(W, X, activation)
+    A = np.concatenate([np.asarray(block, np.float64).transpose(1, 2, 0).reshape(block.shape[1], -1) for block in D], 1)
+    if free is not None:
+        A = A[:, free]
+    Yhat = np.asarray(networks.feed_forward(activation)(W, X), np.float64)
+    noise = np.asarray(jax.random.normal(key, (Yhat.size,)), np.float64)
+    U, s, _ = np.linalg.svd(A, full_matrices=False)
+    U = U[:, s > 1e3 * _eps() * s[0]]
+    for _ in range(2):
+        noise = noise - U @ (U.T @ noise)
+    noise *= 0.02 * np.linalg.norm(Yhat) / np.linalg.norm(noise)
+    E = noise.reshape(Yhat.shape[::-1]).T  # vec's order
+    return _Minimum(W, X, jnp.asarray(Yhat + E, X.dtype), 0.5 * float(np.sum(E**2)))
+
+
+def _instance(key: jax.Array) -> _Minimum:
+    kx, kw, ke = jax.random.split(key, 3)
+    return _minimum(ke, _weights(kw, _WIDTHS), _MIXED, jax.random.normal(kx, (_SAMPLES, _WIDTHS[0])))
+
+
+def _lemma_1(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    Yhat = networks.feed_forward(_MIXED)(at.W, at.X)
+    D = local_minima.jacobian_blocks(at.W, at.X, _MIXED)
+
+    def residual(vec: Any) -> jax.Array:
+        said = [jnp.einsum("kra,ak->r", block, w, precision="highest") for block, w in zip(D, at.W, strict=True)]
+        return jnp.max(jnp.abs(jnp.stack(said) - vec[None])) / jnp.max(jnp.abs(vec))
+
+    # Rows before columns is the other order, and the wrong one.
+    return outcome(residual(local_minima.vec(Yhat)), 1e3 * _eps(), residual(jnp.ravel(Yhat)))
+
+
+def _theorem_1(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    network = networks.feed_forward(_MIXED)
+    found = local_minima.tangent_projection(network, at.W, at.X, at.Y)
+    moved = [w * 1.01 if l == 0 else w + 0.01 for l, w in enumerate(at.W)]
+    away = local_minima.tangent_projection(network, moved, at.X, at.Y)
+    gaps = (abs(float(each.loss - each.value)) / float(each.loss) for each in (found, away))
+    return outcome(next(gaps), 1e4 * _eps(), next(gaps))
+
+
+def _decomposition(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    found = local_minima.decompose(at.W, at.X, at.Y, _MIXED)
+    target = float(found.target)
+    # Without N every block has its own projection, and what is common to several counts several times.
+    y = np.asarray(local_minima.vec(at.Y), np.float64)
+    alone = 0.0
+    for block in local_minima.jacobian_blocks(at.W, at.X, _MIXED):
+        for D in np.asarray(block, np.float64):
+            alone += 0.5 * float(y @ D @ np.linalg.lstsq(D, y, rcond=1e-10)[0])
+    total = sum(float(np.sum(s)) for s in found.shares)
+    residual = abs(total + float(found.value) - target) / target
+    return outcome(residual, 1e3 * _eps(), abs(alone + float(found.value) - target) / target)
+
+
+def _proposition_1(key: jax.Array) -> Outcome:
+    """The shares of one hidden layer and a scalar output, with the projectors formed as they are printed."""
+    kx, kw, ky = jax.random.split(key, 3)
+    X, Y, W = jax.random.normal(kx, (30, 3)), jax.random.normal(ky, (30, 1)), _weights(kw, (3, 4, 1))
+    found = local_minima.decompose(W, X, Y)
+    inputs, y = np.asarray(X, np.float64), np.asarray(Y, np.float64)[:, 0]
+    Z = inputs @ np.asarray(W[0], np.float64)
+    blocks = [float(W[1][k, 0]) * (Z[:, k] > 0)[:, None] * inputs for k in range(4)] + [np.maximum(Z, 0)]
+
+    def shares(order: list[int]) -> np.ndarray:
+        N, said = np.eye(len(y)), np.zeros(len(blocks))
+        for k in order:
+            U, s, _ = np.linalg.svd(N @ blocks[k], full_matrices=False)
+            U = U[:, s > 1e-8]
+            said[k] = 0.5 * np.sum((U.T @ y) ** 2)
+            N = N - U @ U.T
+        return said
+
+    ours = np.concatenate([np.asarray(s, np.float64) for s in found.shares])
+    size = 0.5 * np.sum(y**2)
+    errors = (float(np.max(np.abs(ours - shares(order)))) / size for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]))
+    return outcome(next(errors), 1e4 * _eps(), next(errors))
+
+
+def _lemma_5(key: jax.Array) -> Outcome:
+    """J is that of [Lam_k X]_k while no outgoing weight is 0; where one is, that takes a local minimum."""
+    kx, kw, ky = jax.random.split(key, 3)
+    X, Y, W = jax.random.normal(kx, (30, 3)), jax.random.normal(ky, (30, 1)), _weights(kw, (3, 4, 1))
+    inputs = np.asarray(X, np.float64)
+    patterns = (inputs @ np.asarray(W[0], np.float64) > 0).astype(float)
+    Dt = (patterns[:, :, None] * inputs[:, None, :]).reshape(30, -1)
+    y = np.asarray(Y, np.float64)[:, 0]
+    wanted = 0.5 * float(np.sum((y - Dt @ np.linalg.lstsq(Dt, y, rcond=1e-10)[0]) ** 2))
+    network = networks.feed_forward("relu")
+    without = [W[0], W[1].at[1:].set(0)]
+    values = (float(local_minima.tangent_projection(network, w, X, Y).value) for w in (W, without))
+    return outcome(abs(next(values) - wanted) / wanted, 1e4 * _eps(), abs(next(values) - wanted) / wanted)
+
+
+def _proposition_2(key: jax.Array) -> Outcome:
+    """Beyond dx d = m nothing is left of white noise; far below it, something is."""
+    found = local_minima.phase_change(key, 24, 6, (2, 40), 8)
+    short = float(np.max(24 - found.rank[1]))
+    return outcome(float(np.max(found.fraction[1])) + short, 0.0, float(np.min(found.fraction[0])))
+
+
+def _separated(key: jax.Array, *, strong: bool) -> Outcome:
+    """Built with one unit a layer from t = 1 on: found there, and gone with one edge too many."""
+    X = jax.random.normal(key, (_SAMPLES, 3)).at[:, 0].set(1)
+    W = local_minima.with_linear_units(key, X, (8, 5, 4, 2), 1, activation="absolute", strong=strong)
+    found = local_minima.linear_units(W, X, "absolute", strong=strong)
+    broken = [jnp.asarray(w).at[:2, -1].set(-100) if l == 2 else w for l, w in enumerate(W)]
+    gone = local_minima.linear_units(broken, X, "absolute", strong=strong)
+    return outcome(max(2 - int(found.sizes[1]), 0), 0, max(2 - int(gone.sizes[1]), 0))
+
+
+def _lemma_4(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [()])
+    t = int(found.t)
+    return outcome(np.max(found.residuals[t:]), 1e3 * _eps(), np.max(found.residuals[:t], initial=0.0))
+
+
+def _theorem_2(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(), (1,), (2,), (1, 2), (0,)])
+    distance = np.abs(found.value - found.loss) / float(found.loss)
+    return outcome(np.max(distance[found.admissible]), 1e4 * _eps(), np.min(distance[~found.admissible]))
+
+
+def _zeros(key: jax.Array) -> Outcome:
+    """Deep linear networks: at a global minimum the bound is the optimum; at zero, no minimum, it is false."""
+    kx, ky = jax.random.split(key)
+    X, Y = jax.random.normal(kx, (_SAMPLES, 4)), jax.random.normal(ky, (_SAMPLES, 2))
+    best = deep_linear.global_minimum(X, Y, 2)
+    W = deep_linear.factors(best.map, (4, 5, 3, 2))
+    scale = float(best.value)
+    found = local_minima.regression_bounds(W, X, Y, "linear", [(0,), (0, 1, 2)])
+    zeros = local_minima.regression_bounds([0 * w for w in W], X, Y, "linear", [(0,)])
+    residual = np.max(np.abs(found.value - scale)) + abs(float(found.loss) - scale)
+    return outcome(residual / scale, 1e4 * _eps(), float(zeros.loss - zeros.value[0]) / scale)
+
+
+def _corollary_1(key: jax.Array) -> Outcome:
+    """Separated edges are gone, and their derivatives do not count; away from the minimum it is no equality."""
+    kx, kw, ke = jax.random.split(key, 3)
+    X = jax.random.normal(kx, (_SAMPLES, 3)).at[:, 0].set(1)
+    # The others take absolute values: never dead, and hardly ever linear on all samples.
+    activation = ((_RELU, *((-1.0, 1.0),) * 3),) * 3
+    W: list[Any] = []
+    while not W or any(np.sum(chosen) > 1 for chosen in local_minima.linear_units(W, X, activation).sets):
+        kw, again = jax.random.split(kw)
+        W = local_minima.with_linear_units(again, X, (4, 4, 4, 1), 0, activation=activation)
+    free = np.concatenate([np.asarray(w).ravel() != 0 for w in W])
+    at = _minimum(ke, W, activation, X, free)
+    moved = [w * (1 + 0.03 * l) for l, w in enumerate(W)]
+    sets = [(), (0,), (1, 3)]
+    found, away = (local_minima.regression_bounds(w, X, at.Y, activation, sets, restricted=True) for w in (W, moved))
+    distance, apart = (np.abs(each.value - each.loss) / float(each.loss) for each in (found, away))
+    return outcome(np.max(distance), 1e5 * _eps(), np.min(apart))
+
+
+def _corollary_2(key: jax.Array) -> Outcome:
+    at = _instance(key)
+    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, strong=True)
+    below = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(0,)], strong=True)
+    residual = np.max(np.abs(found.value - found.loss)) / float(found.loss)
+    return outcome(residual, 1e4 * _eps(), abs(float(below.value[0] - below.loss)) / float(below.loss))
+
+
+CLAIMS = (
+    _claim(
+        key="KHK19 Lemma 1",
+        statement="vec(Yhat) is D^(l) vec(W_l) for every layer l, with vec stacking columns.",
+        equation="appendix A, Lemma 1",
+        check=_lemma_1,
+    ),
+    _claim(
+        key="KHK19 Thm 1",
+        statement="At differentiable local minima the loss is J; elsewhere it is larger by the tangent gap.",
+        equation="Theorem 1, (4.2)",
+        check=_theorem_1,
+    ),
+    _claim(
+        key="KHK19 Thm 1, shares",
+        statement="J is 1/2 ||Y||^2 less the shares of all units, each after those before it.",
+        equation="Theorem 1, (4.2), Lemma 3",
+        check=_decomposition,
+    ),
+    _claim(
+        key="KHK19 Prop 1",
+        statement="With one hidden layer and a scalar output the blocks are W2_k Lam_k X, and Phi comes last.",
+        equation="Proposition 1, (3.2)",
+        check=_proposition_1,
+    ),
+    _claim(
+        key="KHK19 Lemma 5",
+        statement="With one hidden layer J is what the columns of [Lam_k X]_k leave, unless an outgoing weight is 0.",
+        equation="appendix B, (B.1)",
+        check=_lemma_5,
+    ),
+    _claim(
+        key="KHK19 Prop 2",
+        statement="On white noise with fixed patterns the rank is min(dx d, m), and nothing is left from dx d = m on.",
+        equation="Proposition 2, Lemma 6",
+        check=_proposition_2,
+    ),
+    _claim(
+        key="KHK19 Def 1",
+        statement="One sweep from the output finds weakly separated linear units.",
+        equation="Definition 1",
+        check=partial(_separated, strong=False),
+    ),
+    _claim(
+        key="KHK19 Def 2",
+        statement="Deleting units until nothing changes finds strongly separated linear units.",
+        equation="Definition 2",
+        check=partial(_separated, strong=True),
+    ),
+    _claim(
+        key="KHK19 Lemma 4",
+        statement="At local minima the features of all layers from t on are orthogonal to the residual.",
+        equation="appendix A, Lemma 4",
+        check=_lemma_4,
+    ),
+    _claim(
+        key="KHK19 Thm 2",
+        statement="The loss of local minima is the regression bound for every set S of layers from t on.",
+        equation="Theorem 2, (5.1)",
+        check=_theorem_2,
+    ),
+    _claim(
+        key="KHK19 Thm 2, linear",
+        statement="For deep linear networks the bound is the global optimum; at zero, no local minimum, it fails.",
+        equation="section 5.2",
+        check=_zeros,
+    ),
+    _claim(
+        key="KHK19 Cor 1",
+        statement="With the separated edges removed the same holds without their derivatives.",
+        equation="Corollary 1, (5.2)",
+        check=_corollary_1,
+    ),
+    _claim(
+        key="KHK19 Cor 2",
+        statement="With strongly separated linear units the bound holds for S in {t, H}.",
+        equation="Corollary 2",
+        check=_corollary_2,
+    ),
+)
