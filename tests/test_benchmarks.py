@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from benchmarks import linear, saddles, scalar
+from benchmarks import linear, saddles, scalar, tangent
 
 
 def test_scalar_agrees_with_the_convex_program():
@@ -28,3 +28,16 @@ def test_saddles_are_named_right(monkeypatch):
     rows = [line.split("|") for line in saddles.table(1).splitlines()[2:]]
     assert {row[4].strip() for row in rows} == {"100.0 %"}, "classify"
     assert {row[5].strip() for row in rows if "degenerate" in row[1]} == {"0.0 %"}, "the Hessian"
+
+
+def test_tangent_agrees_with_lapack(monkeypatch):
+    monkeypatch.setitem(tangent.CASES, "tiny", (40, (64, 3, 4, 10), 40))
+    problem = tangent.instance("tiny", 40, "")
+    A = tangent.dense(*problem)
+    value, rank = tangent.jax_lstsq(*problem, A)
+    for solver in (tangent.ours, tangent.scipy_gelsy):
+        assert abs(solver(*problem, A)[0] - value) <= 1e-9 * value
+        assert solver(*problem, A)[1] == rank
+    # numpy's counts a direction of rounding here; LSMR counts none.
+    for solver in (tangent.numpy_gelsd, tangent.scipy_lsmr, tangent.matfree_lsmr):
+        assert abs(solver(*problem, A)[0] - value) <= 1e-3 * value
