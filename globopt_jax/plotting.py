@@ -10,13 +10,15 @@ import numpy as np
 
 from globopt_jax.deep_linear import History
 from globopt_jax.homogeneous import Certificate
+from globopt_jax.local_minima import Decomposition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 else:
     Axes = object  # matplotlib is the caller's to import
 
-__all__ = ["certificate", "certified_gap", "gap", "growth", "progress", "staircase", "subnetworks"]
+__all__ = ["certificate", "certified_gap", "gap", "growth", "progress", "staircase", "subnetworks", "tangent_trace"]
+__all__ += ["unit_shares"]
 
 BLUE, ORANGE, GREEN, GRAY, INK = "#0072B2", "#E69F00", "#009E73", "#BBBBBB", "#333333"
 
@@ -267,6 +269,66 @@ def growth(ax: Axes, seen: History, targets: np.ndarray) -> Axes:
     for values in np.asarray(seen.singular_values).T:
         _ = ax.plot(seen.step, values, color=ORANGE, lw=1.8)
     _ = ax.set(xlabel="step", ylabel="singular value of $XR$", title="one direction of the fit after the other")
+    return _plain(ax)
+
+
+def unit_shares(ax: Axes, found: Decomposition) -> Axes:
+    """Draw what every unit explains of the targets, in percent of ``1/2 ||Y||^2``: a row a layer, the output last.
+
+    Units are drawn in their order; a share is what a unit adds to those before it. Layers add up to the number at the
+    right of their row.
+
+    Args:
+        ax: to draw on. found: from `local_minima.decompose`.
+
+    Returns:
+        The same Axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from matplotlib.figure import Figure
+        >>> from globopt_jax import local_minima
+        >>> W = [jnp.eye(2), jnp.ones((2, 1))]
+        >>> ax = unit_shares(Figure().subplots(), local_minima.decompose(W, jnp.eye(2), jnp.ones((2, 1))))
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['layer 1', 'output']
+    """
+    target = float(found.target) or 1.0
+    rows = [100 * np.asarray(share) / target for share in found.shares]
+    width = max(len(row) for row in rows)
+    table = np.array([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
+    image = ax.imshow(table, aspect="auto", cmap="viridis", vmin=0, interpolation="nearest")
+    for y, row in enumerate(rows):
+        _ = ax.text(width - 0.4, y, f" {np.sum(row):.3g} %", va="center", color=INK)
+    _ = ax.set_yticks(range(len(rows)), [f"layer {l}" for l in range(1, len(rows))] + ["output"])
+    _ = ax.set_xlabel("unit")
+    if ax.figure is not None:
+        _ = ax.figure.colorbar(image, ax=ax, label="share of the targets (%)", pad=0.12)
+    return ax
+
+
+def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarray) -> Axes:
+    """Draw J and the loss during training; what lies between is the tangent gap, zero at stationary points.
+
+    Args:
+        ax: to draw on. steps: (n,). value, loss: (n,), J and the loss there.
+
+    Returns:
+        The same Axes.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = tangent_trace(Figure().subplots(), np.arange(1.0, 4), np.array([2.0, 1, 1]), np.array([9.0, 2, 1]))
+        >>> ax.get_ylabel()
+        'loss'
+    """
+    _ = ax.fill_between(steps, value, loss, color=GRAY, alpha=0.4, lw=0, label="tangent gap")
+    _ = ax.plot(steps, loss, color=BLUE, lw=2, label="loss")
+    _ = ax.plot(steps, value, color=GREEN, lw=2, label="J: the loss of local minima like this point")
+    ax.set_yscale("log")
+    _ = ax.set_xlabel("step")
+    _ = ax.set_ylabel("loss")
+    _ = ax.legend(frameon=False)
     return _plain(ax)
 
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from globopt_jax import plotting
+from globopt_jax import local_minima, plotting
 from globopt_jax.deep_linear import History
 from globopt_jax.homogeneous import Certificate, rigorous
 
@@ -132,3 +132,22 @@ def test_singular_values_grow_to_their_goals(ax):
     assert plotting.growth(ax, seen([4, 2, 0], [5, 3, 1]), np.array([2.0, 1.0])) is ax
     _ = drawn(ax)
     assert len(ax.lines) == 4
+
+
+def test_shares_are_a_map_with_a_row_a_layer(ax):
+    found = local_minima.decompose([np.eye(3), np.ones((3, 2)), np.ones((2, 1))], np.eye(3), np.ones((3, 1)))
+    assert plotting.unit_shares(ax, found) is ax
+    text = drawn(ax)
+    (image,) = ax.images
+    assert image.get_array().shape == (3, 3)
+    assert np.ma.getmaskarray(np.ma.masked_invalid(image.get_array()))[1].tolist() == [False, False, True]
+    assert "100 %" in text, "all is explained, by the first layer"
+    dead = local_minima.decompose([np.zeros((3, 2)), np.zeros((2, 1))], np.eye(3), np.zeros((3, 1)))
+    assert plotting.unit_shares(Figure().subplots(), dead) is not None
+
+
+def test_the_tangent_gap_lies_between_loss_and_value(ax):
+    assert plotting.tangent_trace(ax, np.array([0, 1, 2]), np.array([2.0, 1, 1]), np.array([9.0, 3, 1])) is ax
+    _ = drawn(ax)
+    assert [line.get_label() for line in ax.lines] == ["loss", "J: the loss of local minima like this point"]
+    assert ax.get_yscale() == "log"
