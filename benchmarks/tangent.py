@@ -39,7 +39,7 @@ CASES = {
     "CNN on 28 x 28": (10_000, "cnn", 2000),
     "quick": (150, (64, 6, 5, 10), 150),
 }
-LIMIT = 1500  # seconds a solver
+LIMIT = 600  # seconds a solver
 LSMR_STEPS = 2000
 
 

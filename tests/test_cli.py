@@ -271,7 +271,7 @@ WRONG = {
     "--data complex.npz": "real numbers",
     "--data text.npz": "Expected an .npz",
     "--data absent.npz": "No such file",
-    "--data nothing": "--data: Expected: digits, or an .npz",
+    "--data nothing": "--data: Expected: digits, mnist, or an .npz",
     "--seed -1": "--seed: Expected: an integer from 0",
     "--seed 99999999999999999999": "--seed: Expected: an integer from 0",
     "--data zero.npz": "lam_max is 0",
