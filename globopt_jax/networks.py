@@ -66,8 +66,14 @@ class FeedForward:
         return self.sweep(params, X).output
 
     def sweep(self, params: Any, X: Inputs) -> Sweep:
-        """One forward pass with everything that the Jacobian is made of."""
+        """One forward pass with everything that the Jacobian is made of.
+
+        Raises:
+            ValueError: kernels that do not fit together, or inputs that do not fit the first.
+        """
         layers = layers_of(params)
+        if X.ndim != 2 or X.shape[1] != layers[0].kernel.shape[0]:
+            raise ValueError(f"X: Expected: shape (m, {layers[0].kernel.shape[0]}). Received: {X.shape}.")
         features, patterns, before = [X], [], []
         kinks = jnp.zeros((), jnp.int32)
         for l, layer in enumerate(layers[:-1]):

@@ -26,16 +26,18 @@ def checked(
         raise ValueError(f"method: Expected: auto, {', '.join(METHODS)}. Received: {method!r}.")
     if not memory > 0:
         raise ValueError(f"memory: Expected: a positive number of bytes. Received: {memory}.")
-    leaves, tree = jax.tree.flatten(params)
-    host = [finite(f"params[{i}]", leaf) for i, leaf in enumerate(leaves)]
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    host = [finite(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.
     dtype = common_dtype([finite("X", X), finite("Y", Y), *host], stacklevel=4)
     X, Y = jnp.asarray(X, dtype), jnp.asarray(Y, dtype)
-    params = jax.tree.unflatten(tree, [jnp.asarray(leaf, dtype) for leaf in leaves])
+    params = jax.tree.unflatten(tree, [jnp.asarray(leaf, dtype) for _, leaf in leaves])
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
         hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
         raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
     out = jax.eval_shape(apply, params, X)
+    if getattr(out, "ndim", None) != 2:
+        raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
     if out.shape != Y.shape:
         raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
     return params, X, Y

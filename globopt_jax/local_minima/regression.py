@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY
 from globopt_jax.local_minima.units import LinearUnits, kernels_and_inputs, linear_units
-from globopt_jax.networks import Activation, feed_forward
+from globopt_jax.networks import Activation, FeedForward, feed_forward
 from globopt_jax.shapes import Array
 
 __all__ = ["RegressionBounds", "regression_bounds"]
@@ -193,25 +194,18 @@ def _kept(weights: list[Array], units: LinearUnits) -> Array:
     return jnp.asarray(np.concatenate([np.zeros(0), *kept]), weights[0].dtype)
 
 
-@jax.jit
-def _norm_ratio(A: Array, B: Array) -> Array:
-    """||A|| / ||B||, 0 where B is 0."""
-    size = norm(B)
+def _ratio(A: Array, *sizes: Array) -> Array:
+    """||A|| over the product of sizes, 0 where that is 0."""
+    size = jnp.prod(jnp.stack(sizes))
     return jnp.where(size > 0, norm(A) / jnp.where(size > 0, size, 1), 0)
 
 
-def _point(network: Any, weights: list[Array], X: Array, Y: Array) -> tuple[Array, Array, Array, Array]:
+@partial(jax.jit, static_argnums=0)
+def _point(network: FeedForward, weights: list[Array], X: Array, Y: Array) -> tuple[Array, Array, Array, Array]:
     """Loss, Lemma 4's residuals, stationarity and kinks."""
-
-    @jax.jit
-    def numbers(weights: list[Array]) -> tuple[Array, Array, Array, Array]:
-        seen = network.sweep(weights, X)
-        E = seen.output - Y
-        size = norm(Y)
-        grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
-        pairs = zip(weights, grads, strict=True)
-        eta = jnp.stack([_norm_ratio(g, Y) * norm(w) for w, g in pairs]) / jnp.where(size > 0, size, 1)
-        residuals = jnp.stack([_norm_ratio(matmul(f.T, E), f) for f in seen.features]) / jnp.where(size > 0, size, 1)
-        return 0.5 * jnp.sum(jnp.square(E)), residuals, jnp.max(eta), seen.kinks
-
-    return numbers(weights)
+    seen = network.sweep(weights, X)
+    E, size = seen.output - Y, norm(Y)
+    grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
+    eta = jnp.stack([_ratio(norm(w) * g, size, size) for w, g in zip(weights, grads, strict=True)])
+    residuals = jnp.stack([_ratio(matmul(f.T, E), norm(f), size) for f in seen.features])
+    return 0.5 * jnp.sum(jnp.square(E)), residuals, jnp.max(eta), seen.kinks

@@ -70,6 +70,11 @@ class TangentProjection(NamedTuple):
                 f"{int(self.kinks)} pre-activations lie exactly at a kink, where the derivative is taken as 0: the "
                 "point is not differentiable."
             )
+        if self.value.dtype == np.float32:
+            words.append(
+                f"In float32 singular values below {float(self.resolution):.2g} of the largest cannot be told from "
+                "rounding, nor what lies there of J."
+            )
         if not bool(self.converged):
             words.append("The iteration did not converge: take method='dense', or float64.")
         return " ".join(words)

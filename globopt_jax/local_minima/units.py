@@ -1,6 +1,7 @@
 """Which units act linearly on the data, and from which layer on? (KHK19 Definitions 1 and 2)"""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.inputs import common_dtype, finite
 from globopt_jax.linalg import matmul
-from globopt_jax.networks import Activation, feed_forward, layers_of
+from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, layers_of
 from globopt_jax.shapes import Array
 
 __all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
@@ -117,7 +118,7 @@ def linear_units(
     limit = linalg.decision_tolerance(X.dtype) if tolerance is None else float(tolerance)
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
-    seen = jax.jit(network.sweep)(weights, X)
+    seen = _sweep(network, weights, X)
     kernels = [np.asarray(w) for w in weights]
     present, edge = [], 0.0
     for w in kernels:
@@ -148,6 +149,11 @@ def linear_units(
         strong=np.asarray(strong),
         tolerance=np.asarray(limit),
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _sweep(network: FeedForward, weights: list[Array], X: Array) -> Sweep:
+    return network.sweep(weights, X)
 
 
 def kernels_and_inputs(weights: Any, X: Any) -> tuple[list[Array], Array]:

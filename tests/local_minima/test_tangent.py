@@ -1,11 +1,13 @@
 """J against the dense singular value decomposition of a Jacobian from autodiff; every method, every kind of model."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import deep_linear, linalg, local_minima, networks
+from globopt_jax import datasets, deep_linear, linalg, local_minima, networks
 from tests.local_minima.instances import instance, jacobian, oracle
 
 METHODS = local_minima.METHODS
@@ -83,6 +85,24 @@ def test_small_singular_values_are_not_lost_to_the_gram_matrix():
     assert oracle(X[:, :2], Y)[0] > J * (1 + 1e-4), "the direction matters"
 
 
+def test_float32_on_the_digits():
+    """Within 1e-4 of float64; the result says what it could not resolve."""
+    data, rng = datasets.load("digits"), np.random.default_rng(0)
+    W = [rng.normal(size=s) * (2 / s[0]) ** 0.5 for s in itertools.pairwise((64, 16, 16, 10))]
+    network = networks.feed_forward("relu")
+    exact = local_minima.tangent_projection(network, W, data.X, data.Y)
+    assert exact.method == "gram"
+    assert "float32" not in exact.reason
+    with jax.enable_x64(False):
+        single, X, Y = [w.astype(np.float32) for w in W], data.X.astype(np.float32), data.Y.astype(np.float32)
+        found = local_minima.tangent_projection(network, single, X, Y)
+    assert found.value.dtype == np.float32
+    assert bool(found.converged)
+    assert float(found.value) == pytest.approx(float(exact.value), rel=1e-4)
+    assert 1e-6 < float(found.resolution) < 1e-4
+    assert f"below {float(found.resolution):.2g} of the largest" in found.reason
+
+
 def test_stationary_points_have_no_tangent_gap():
     """Least squares in the last layer alone leaves a gap; at the minimum over all layers it is gone."""
     rng = np.random.default_rng(2)
@@ -143,8 +163,10 @@ def test_results_are_stored(tmp_path):
     ("change", "error", "message"),
     [
         ({"Y": np.ones((4, 3))}, ValueError, r"Y: Expected: the shape of apply\(params, X\), \(4, 1\)"),
+        ({"X": np.ones((4, 3))}, ValueError, r"X: Expected: shape \(m, 2\). Received: \(4, 3\)"),
         ({"Y": np.ones(4)}, ValueError, r"Scalar targets need Y.reshape\(m, 1\)"),
         ({"X": np.full((4, 2), np.nan)}, ValueError, "X: Expected: finite numbers. Received: 8 NaN"),
+        ({"params": {"a": [np.full((2, 1), np.inf)]}}, ValueError, r"params\['a'\]\[0\]: Expected: finite numbers"),
         ({"params": [np.full((2, 1), np.inf)]}, ValueError, r"params\[0\]: Expected: finite numbers"),
         ({"params": [np.ones((2, 1), complex)]}, TypeError, r"params\[0\]: Expected: real numbers"),
         ({"method": "qr"}, ValueError, "method: Expected: auto, dense, gram, dual. Received: 'qr'"),
@@ -165,3 +187,8 @@ def test_every_criterion_is_that_of_linalg():
         wanted = int(linalg.numerical_rank(jnp.asarray(A), criterion))
         found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y, "dense", criterion)
         assert int(found.rank) == wanted
+
+
+def test_an_output_that_is_no_matrix_is_named():
+    with pytest.raises(ValueError, match=r"apply: Expected: a function that returns an array \(m, dy\)"):
+        local_minima.tangent_projection(lambda p, X: X @ p, np.ones(2), np.ones((4, 2)), np.ones((4, 1)))
