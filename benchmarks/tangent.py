@@ -88,7 +88,7 @@ def dense(apply: Any, params: Any, X: Any, Y: Any) -> np.ndarray:
 
 
 def ours(apply: Any, params: Any, X: Any, Y: Any, _: Any) -> tuple[float, int]:
-    """Rank, J, loss, gap."""
+    """J and the rank."""
     found = local_minima.tangent_projection(apply, params, X, Y)
     return float(found.value), int(found.rank)
 

@@ -103,7 +103,7 @@ class FeedForward:
         """Value, derivative, and whether there is none."""
         if self.function is not None:
             value, pattern = jax.jvp(self.function, (z,), (jnp.ones_like(z),))
-            return value, pattern, jnp.zeros((), bool)
+            return value, pattern, jnp.zeros((), bool)  # not looked for
         pairs = self.slopes_at(l, hidden)
         if len(pairs) not in (1, z.shape[-1]):
             raise ValueError(
@@ -162,6 +162,8 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
 
 def _pairs(slopes: Any) -> Slopes:
     """Slopes (2,) or (d, 2) as nested tuples, which are hashable."""
+    if np.shape(slopes)[-1:] != (2,):
+        raise ValueError("no pairs of finite slopes")
     pairs = np.asarray(slopes, np.float64).reshape(-1, 2)
     if np.ndim(slopes) not in (1, 2) or not np.all(np.isfinite(pairs)):
         raise ValueError("no pairs of finite slopes")

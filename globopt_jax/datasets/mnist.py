@@ -2,6 +2,7 @@
 
 import gzip
 import pathlib
+import zlib
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def load(root: pathlib.Path | None = None) -> Dataset:
         ImportError: a download needs pooch; the message names the extra that brings it.
     """
     images, labels = (read_idx(_file(name, root)) for name in FILES)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or images.dtype != np.uint8:
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(
             f"root: Expected: images (m, h, w) and labels (m,) in the files {', '.join(FILES)}. Received: "
             f"{images.shape} and {labels.shape}."
@@ -47,7 +48,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: Expected: an IDX file. Received: {error}.") from error
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path}: Expected: an IDX file of bytes. Received: one that begins with {raw[:4]!r}.")

@@ -38,6 +38,8 @@ def checked(
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
         raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
+    if out.dtype != dtype:  # its rounding would count as rank
+        raise ValueError(f"apply: Expected: an output in {dtype}, as the parameters. Received: {out.dtype}.")
     if out.shape != Y.shape:
         raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
     return params, X, Y

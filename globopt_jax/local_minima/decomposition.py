@@ -55,12 +55,14 @@ class Decomposition(NamedTuple):
     @property
     def reason(self) -> str:
         """The result in a few sentences."""
-        parts = [f"layer {l} {np.sum(share) / self.target:.1%}" for l, share in enumerate(self.shares[:-1], 1)]
-        parts.append(f"the output layer {np.sum(self.shares[-1]) / self.target:.1%}")
+        target = float(self.target) or 1.0
+        parts = [f"layer {l} {np.sum(share) / target:.1%}" for l, share in enumerate(self.shares[:-1], 1)]
+        parts.append(f"the output layer {np.sum(self.shares[-1]) / target:.1%}")
         names = ", ".join(str(l) for l in self.order)
+        doubt = "" if bool(self.converged) else " The iteration did not converge: take method='dense', or float64."
         return (
             f"Of 1/2 ||Y||^2 = {float(self.target):.6g} the tangent space of rank {int(self.rank)} leaves J = "
-            f"{float(self.value):.6g}. In the order of layers {names}: {', '.join(parts)}."
+            f"{float(self.value):.6g}. In the order of layers {names}: {', '.join(parts)}.{doubt}"
         )
 
     def __str__(self) -> str:

@@ -62,6 +62,10 @@ class RegressionBounds(NamedTuple):
             words.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
         if int(self.kinks):
             words.append(f"{int(self.kinks)} pre-activations lie at a kink: the point is not differentiable.")
+        if not np.all(self.admissible):
+            words.append("Sets that reach below t bound nothing.")
+        if not bool(self.converged):
+            words.append("The iteration did not converge: take method='dense', or float64.")
         return " ".join(words)
 
     def __str__(self) -> str:
@@ -176,6 +180,8 @@ def _sets(sets: Iterable[Sequence[int]] | None, t: int, hidden: int, strong: boo
         for S in found:
             if any(not 0 <= l <= hidden for l in S):
                 raise ValueError(f"sets: Expected: layers 0..{hidden}. Received: {S}.")
+        if not found:
+            raise ValueError("sets: Expected: at least one, such as (). Received: none.")
         return found
     layers = sorted({t, hidden}) if strong else list(range(t, hidden + 1))
     sizes = range(len(layers) + 1) if len(layers) <= MOST else (0, 1, len(layers))

@@ -26,11 +26,11 @@ class TangentProjection(NamedTuple):
     ``value``: ``J = 1/2 ||PN[A] vec Y||^2``, A the Jacobian of the output in all parameters. ``rank``: of A.
     ``loss``: ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary
     points; ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0
-    then, and for every network whose last layer is linear. ``cutoff``, ``largest``: of the singular values of A, and
-    ``smallest``: about the smallest that counts. ``resolution``: singular values below that part of the largest cannot
-    be told from rounding. ``inside``: relative to the data, what the iteration left in the tangent space; J is off by
-    its square. ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``steps``: of the
-    iteration. ``converged``: bool.
+    then, and for every network whose last layer is linear. ``size``: ``||vec Yhat||``. ``cutoff``, ``largest``: of the
+    singular values of A, and ``smallest``: about the smallest that counts. ``resolution``: singular values below that
+    part of the largest cannot be told from rounding. ``inside``: relative to the data, what the iteration left in the
+    tangent space; J is off by its square. ``kinks``: pre-activations without a derivative, where 0 is taken; -1:
+    unknown. ``steps``: of the iteration. ``converged``: bool.
     """
 
     value: Array
@@ -38,6 +38,7 @@ class TangentProjection(NamedTuple):
     loss: Array
     gap: Array
     outside: Array
+    size: Array
     cutoff: Array
     largest: Array
     smallest: Array
@@ -60,7 +61,7 @@ class TangentProjection(NamedTuple):
             f"The tangent space of rank {int(self.rank)} leaves J = {float(self.value):.10g} of the targets; the loss "
             f"is {float(self.loss):.10g}, and its tangent gap {float(self.gap):.3g}."
         ]
-        if float(self.outside) > float(self.resolution) ** 0.5 * max(float(self.loss), 1e-300) ** 0.5:
+        if float(self.outside) > float(self.resolution) ** 0.5 * float(self.size):
             words.append(
                 f"The prediction does not lie in the tangent space ({float(self.outside):.3g} of it is outside): loss "
                 "and J need not agree at stationary points."
@@ -156,6 +157,7 @@ def tangent_projection(
         loss=loss,
         gap=gap,
         outside=beside,
+        size=np.asarray(linalg.norm(predicted)),
         cutoff=np.asarray(space.cutoff, dtype),
         largest=np.asarray(space.largest, dtype),
         smallest=np.asarray(space.smallest, dtype),

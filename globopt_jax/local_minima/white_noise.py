@@ -76,16 +76,16 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
     for name, value in (("m", m), ("dx", dx), ("d", d), ("t", t)):
         if not value > 0:
             raise ValueError(f"{name}: Expected: positive. Received: {value}.")
-    if not 0 <= delta < math.inf:
-        raise ValueError(f"delta: Expected: at least 0. Received: {delta}.")
+    if not 0 <= delta < math.sqrt(m):  # no submatrix of entries in [-1, 1] has a larger one
+        raise ValueError(f"delta: Expected: at least 0, and below sqrt(m) = {math.sqrt(m):.4g}. Received: {delta}.")
     first = math.log(dx * d * m / delta**2) if delta else math.inf
     second = math.log(m * d / delta) if delta else math.inf
     least = np.array([64 * first**2 * dx * d, 2 * m * second**2])
     regime, factor, probability = 0, 1.0, 1.0
-    if m >= least[0]:
+    if m >= least[0] and first > 0:
         regime, factor = 1, min((1 + 6 * math.sqrt(t / m)) * (1 - dx * d / m), 1.0)
         probability = 1 - math.exp(-m / (64 * first)) - 2 * math.exp(-t)
-    elif d * dx >= least[1] and dx >= math.log(d * m) ** 2:
+    elif d * dx >= least[1] and second > 0 and dx >= math.log(d * m) ** 2:
         regime, factor, probability = 2, 0.0, 1 - 2 * math.exp(-dx / 20)
     return WhiteNoiseBound(*map(np.asarray, (factor, max(probability, 0.0), regime, least)))
 

@@ -148,6 +148,7 @@ def test_dead_networks_have_no_shares(dtype):
     assert [s.tolist() for s in found.shares] == [[0] * 4, [0]]
     assert float(found.value) == float(found.target) == 7.5
     assert int(found.rank) == 0
+    assert "0.0%" in str(local_minima.decompose([np.ones((2, 1), dtype)], X, 0 * Y[:, :1])), "no targets, no NaN"
 
 
 def test_results_are_stored(tmp_path):

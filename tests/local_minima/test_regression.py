@@ -129,5 +129,7 @@ def test_results_are_stored(tmp_path):
 
 
 def test_layers_that_are_none_are_named():
+    with pytest.raises(ValueError, match="sets: Expected: at least one"):
+        local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[])
     with pytest.raises(ValueError, match=r"sets: Expected: layers 0..1. Received: \(0, 2\)"):
         local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[(0, 2)])

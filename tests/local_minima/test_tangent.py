@@ -192,3 +192,19 @@ def test_every_criterion_is_that_of_linalg():
 def test_an_output_that_is_no_matrix_is_named():
     with pytest.raises(ValueError, match=r"apply: Expected: a function that returns an array \(m, dy\)"):
         local_minima.tangent_projection(lambda p, X: X @ p, np.ones(2), np.ones((4, 2)), np.ones((4, 1)))
+
+
+def test_an_output_in_another_precision_is_named():
+    """float32 rounding in a float64 Jacobian would count as rank."""
+    with pytest.raises(ValueError, match="apply: Expected: an output in float64, as the parameters. Received: float32"):
+        local_minima.tangent_projection(
+            lambda p, X: (X @ p).astype(jnp.float32), np.ones((2, 1)), np.ones((4, 2)), np.ones((4, 1))
+        )
+
+
+def test_a_fit_without_error_is_no_prediction_outside():
+    W, X, _, activation = instance(0)
+    network = networks.feed_forward(activation)
+    found = local_minima.tangent_projection(network, W, X, np.asarray(network(W, jnp.asarray(X))))
+    assert float(found.loss) == 0
+    assert "does not lie" not in found.reason

@@ -76,7 +76,12 @@ def test_the_law_is_that_of_the_draws_and_the_phase_changes():
     ("function", "arguments", "message"),
     [
         ("white_noise_bound", (0, 1, 1, 1.0), "m: Expected: positive. Received: 0"),
-        ("white_noise_bound", (5, 1, 1, -1.0), "delta: Expected: at least 0. Received: -1.0"),
+        (
+            "white_noise_bound",
+            (5, 1, 1, -1.0),
+            r"delta: Expected: at least 0, and below sqrt\(m\) = 2.236. Received: -1.0",
+        ),
+        ("white_noise_bound", (4, 1, 1, 2.0), r"delta: Expected: at least 0, and below sqrt\(m\) = 2. Received: 2.0"),
         ("white_noise_quantile", (5, 6, 0.5), "m, rank, probability: Expected: 0 <= rank <= m"),
         ("smallest_pattern_value", ([[1.0]], 2), r"patterns, rows: Expected: \(m, d\) and 1..m"),
     ],
