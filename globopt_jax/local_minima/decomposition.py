@@ -212,9 +212,8 @@ def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array
     (r, N), w = C.shape, units.shape[1]
     padded = jnp.concatenate([C, jnp.zeros((r, 1), C.dtype)], axis=1)
 
-    def step(carry: Any, unit: tuple[Any, Any]) -> tuple[Any, Any]:
-        basis, combinations, used = carry  # (r, U w), (N, U w) with basis = C combinations
-        number, columns = unit
+    def step(carry: Any, columns: Any) -> tuple[Any, Any]:
+        basis, combinations, used = carry  # (r, r + n), (N, r + n) with basis = C combinations
         block = padded[:, columns]
         coefficients = jnp.zeros((basis.shape[1], w), C.dtype)
         for _ in range(2):  # what is left is then orthogonal to rounding
@@ -223,19 +222,20 @@ def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array
         U, s, Vt = jnp.linalg.svd(block, full_matrices=False)
         t = jnp.zeros((N + 1, len(s)), C.dtype).at[columns].add(Vt.T)[:N]
         t = t - matmul(combinations, matmul(coefficients, Vt.T))
-        # Never more directions than there are.
-        kept = (s > limit * jnp.linalg.norm(t, axis=0)) & (used + jnp.arange(len(s), dtype=jnp.int32) < r)
+        kept = s > limit * jnp.linalg.norm(t, axis=0)
+        kept = kept & (used + jnp.cumsum(kept, dtype=jnp.int32) <= r)  # never more directions than there are
         U = jnp.where(kept[None], U, 0)
         U = U - matmul(basis, matmul(basis.T, U))  # small s: rounding that was small beside the block is not beside s
         t = jnp.where(kept[None], t / jnp.where(kept, s, 1)[None], 0)
         added = jnp.sum(kept, dtype=jnp.int32)
         share = 0.5 * jnp.sum(jnp.square(matmul(U.T, z)))
-        corner = jnp.zeros_like(number), number * w
-        basis = jax.lax.dynamic_update_slice(basis, U, corner)
-        combinations = jax.lax.dynamic_update_slice(combinations, t, corner)
+        # What is kept comes first, and the next unit overwrites the rest: r columns and one unit's are enough.
+        first = jnp.argsort(~kept, stable=True)
+        corner = jnp.zeros_like(used), used
+        basis = jax.lax.dynamic_update_slice(basis, U[:, first], corner)
+        combinations = jax.lax.dynamic_update_slice(combinations, t[:, first], corner)
         return (basis, combinations, used + added), (share, added)
 
-    total = len(units) * w
-    start = jnp.zeros((r, total), C.dtype), jnp.zeros((N, total), C.dtype), jnp.zeros((), jnp.int32)
-    numbers = jnp.arange(len(units), dtype=jnp.int32)
-    return jax.lax.scan(step, start, (numbers, units))[1]
+    room = r + min(r, w)
+    start = jnp.zeros((r, room), C.dtype), jnp.zeros((N, room), C.dtype), jnp.zeros((), jnp.int32)
+    return jax.lax.scan(step, start, units)[1]
