@@ -11,7 +11,8 @@ preconditions. Both are mended here without ever storing the matrix A (M, N):
 3. Projections on the column space are iterated with these factors as preconditioner, from residuals that every pass
    computes afresh, to the accuracy of the passes.
 
-So the rank is decided with the cutoff of the singular value decomposition, and the cost is that of one Gram matrix.
+So the rank is decided with the cutoff of the singular value decomposition, sure where singular values keep a factor of
+ten from it, and the cost is that of one Gram matrix.
 """
 
 from collections.abc import Callable
@@ -73,15 +74,15 @@ class ColumnSpace(NamedTuple):
     ``scale`` (r1,): ``A[:, selected] = Q R diag(scale)`` with Q orthonormal to what the Gram matrix can tell, and R the
     upper triangle of the leading block of the factor, which goes on with the identity.
     ``tail`` (N, r - r1): orthonormal, with ``tail_gram = (A tail)^T (A tail)``. ``null`` (N, N - r): orthonormal, and
-    ``A null`` vanishes to the cutoff. ``smallest``: of the singular values that count, ``next``: the first that does
-    not; both estimates. ``converged``: whether A null got there.
+    ``A null`` vanishes to the cutoff: by its singular values, or to within ten times the cutoff by what random
+    combinations of it show, which is an estimate that fails with a probability below 1e-8. ``smallest``: of the
+    singular values that count, an estimate. ``converged``: whether A null got there.
     """
 
     rank: int
     cutoff: float
     largest: float
     smallest: float
-    next: float
     selected: np.ndarray
     factor: np.ndarray
     scale: np.ndarray
@@ -161,7 +162,6 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
         cutoff=limit,
         largest=largest,
         smallest=float(np.min(diagonal, initial=largest)),
-        next=0.0,
         selected=selected,
         factor=factor,
         scale=scale,
@@ -179,14 +179,13 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
 def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
     """Move what V (N, p) still reaches into the tail, until A V lies below the cutoff."""
     K, gram = found.tail, found.tail_gram
-    smallest, following, converged = found.smallest, 0.0, V.shape[1] == 0
+    smallest, converged = found.smallest, V.shape[1] == 0
     floor = max(found.cutoff, A.eps * found.largest)  # the passes are no more exact than that
     if not converged:
         # Most often the Gram matrix has told all. A few random combinations confirm it: they would miss a direction
         # ten times above the floor with a probability below 1e-8.
         mixed = V @ np.random.default_rng(0).normal(size=(V.shape[1], PROBES))
-        following = float(np.sqrt(np.max(np.diag(np.array(A.image_gram(mixed), np.float64)))))
-        converged = following <= floor
+        converged = np.max(np.diag(np.array(A.image_gram(mixed), np.float64))) <= floor**2
     for _ in range(ROUNDS):
         if converged:
             break
@@ -204,18 +203,16 @@ def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
         V[found.selected] -= found.coefficients(inside)
         converged = sigma[0] <= floor
         if converged or beside > max(0.1 * limit, floor):
-            following, V = float(sigma[0]), _orthonormal(V)
+            V = _orthonormal(V)
             continue
         count = int(np.sum(sigma > limit))
         smallest = float(sigma[count - 1])
         K, V = np.concatenate([K, V @ Z[:, :count]], axis=1), _orthonormal(V @ Z[:, count:])
-        converged, following = V.shape[1] == 0, 0.0
+        converged = V.shape[1] == 0
     if K.shape[1]:
         gram = np.array(A.image_gram(K), np.float64)
     rank = len(found.selected) + K.shape[1]
-    return found._replace(
-        rank=rank, smallest=smallest, next=following, tail=K, tail_gram=gram, null=V, converged=bool(converged)
-    )
+    return found._replace(rank=rank, smallest=smallest, tail=K, tail_gram=gram, null=V, converged=bool(converged))
 
 
 def project_out_of(A: Residuals, space: ColumnSpace, B: Array) -> Projection:

@@ -15,7 +15,7 @@ from globopt_jax.local_minima.blocks import unit_columns
 from globopt_jax.local_minima.checks import checked
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY, Jacobian
-from globopt_jax.local_minima.spaces import METHODS, space_of
+from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.networks import Activation, feed_forward
 from globopt_jax.shapes import Array
 
@@ -59,7 +59,7 @@ class Decomposition(NamedTuple):
         parts = [f"layer {l} {np.sum(share) / target:.1%}" for l, share in enumerate(self.shares[:-1], 1)]
         parts.append(f"the output layer {np.sum(self.shares[-1]) / target:.1%}")
         names = ", ".join(str(l) for l in self.order)
-        doubt = "" if bool(self.converged) else " The iteration did not converge: take method='dense', or float64."
+        doubt = "" if bool(self.converged) else f" {NOT_CONVERGED}"
         return (
             f"Of 1/2 ||Y||^2 = {float(self.target):.6g} the tangent space of rank {int(self.rank)} leaves J = "
             f"{float(self.value):.6g}. In the order of layers {names}: {', '.join(parts)}.{doubt}"

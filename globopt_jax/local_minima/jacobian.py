@@ -255,7 +255,9 @@ class Layered:
         )
 
     def kinks(self, params: Any, X: Any, present: Any) -> Any:
-        """Padded samples are copies of the first one, and do not count."""
+        """Padded samples are copies of the first one, and do not count; a function may have kinks anywhere."""
+        if self.network.function is not None:
+            return jnp.asarray(-1, jnp.int32)
         count = jax.vmap(lambda x: self.network.sweep(params, x[None]).kinks)(X)
         return jnp.sum(jnp.where(present > 0, count, 0))
 

@@ -17,6 +17,7 @@ from globopt_jax.local_minima.checks import checked
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY
+from globopt_jax.local_minima.spaces import NOT_CONVERGED
 from globopt_jax.local_minima.units import LinearUnits, kernels_and_inputs, linear_units
 from globopt_jax.networks import Activation, FeedForward, feed_forward
 from globopt_jax.shapes import Array
@@ -65,7 +66,7 @@ class RegressionBounds(NamedTuple):
         if not np.all(self.admissible):
             words.append("Sets that reach below t bound nothing.")
         if not bool(self.converged):
-            words.append("The iteration did not converge: take method='dense', or float64.")
+            words.append(NOT_CONVERGED)
         return " ".join(words)
 
     def __str__(self) -> str:

@@ -13,10 +13,12 @@ from globopt_jax.linalg.tolerances import cutoff_of
 from globopt_jax.local_minima.passes import Jacobian, TransposedJacobian
 from globopt_jax.shapes import Array
 
-__all__ = ["METHODS", "Coordinates", "Space", "space_of"]
+__all__ = ["METHODS", "NOT_CONVERGED", "Coordinates", "Space", "space_of"]
 
 #: How a projection was computed; results hold the index.
 METHODS = ("dense", "gram", "dual")
+#: What results say whose projection did not get there.
+NOT_CONVERGED = "The iteration did not converge: take method='dense', or float64."
 #: Up to here the Jacobian is simply decomposed: entries, and singular values.
 SMALL, FEW = 4_000_000, 500
 

@@ -14,7 +14,7 @@ from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.checks import checked
 from globopt_jax.local_minima.jacobian import Model, model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples
-from globopt_jax.local_minima.spaces import METHODS, space_of
+from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
 
 __all__ = ["TangentProjection", "tangent_projection"]
@@ -77,7 +77,7 @@ class TangentProjection(NamedTuple):
                 "rounding, nor what lies there of J."
             )
         if not bool(self.converged):
-            words.append("The iteration did not converge: take method='dense', or float64.")
+            words.append(NOT_CONVERGED)
         return " ".join(words)
 
     def __str__(self) -> str:
@@ -115,9 +115,10 @@ def tangent_projection(
 
     A is never stored but by "dense". The others need four matrices of the smaller side squared, and take Gram matrix,
     images and residuals from passes over chunks of samples; for `networks.feed_forward` from the structure of its
-    Jacobian. Numerical rank and accuracy are those of a singular value decomposition in the dtype computed in: the Gram
-    matrix only preconditions (`linalg.columns`). In float32 singular values below 1e-7 of the largest cannot be told
-    from noise, and J differs from that in float64 by what lies there.
+    Jacobian. Numerical rank (where singular values keep a factor of ten from the cutoff) and accuracy are those of a
+    singular value decomposition in the dtype computed in: the Gram matrix only preconditions (`linalg.columns`). In
+    float32 singular values below ``resolution`` of the largest (8e-6 for the digits) cannot be told from noise, and J
+    differs from that in float64 by what lies there.
 
     Host function: jits inside, one compilation a shape. Samples may be sharded over devices.
 

@@ -24,9 +24,9 @@ class LinearUnits(NamedTuple):
     ``sets``: H+1 bool arrays (d_l,), S^(1)..S^(H+1), which count for the layers above ``t``. ``sizes`` (H+1,): the
     largest n with which the weights induce (n, t) separated linear units, for t = 0..H. ``n``: what was asked for;
     ``t``: the smallest t with ``sizes[t] >= n``, -1 if there is none. ``margins``: H arrays (d_l,), the smallest
-    pre-activation of a unit over the samples, relative to its largest: a unit of a kinked activation acts linearly
-    where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes are 1.
-    ``edge``: the largest weight that was taken for zero, relative to its layer's largest. ``strong``: bool.
+    pre-activation of a unit over the samples, relative to its largest: a unit with a kink and positive slope 1
+    acts linearly where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes
+    are 1. ``edge``: the largest weight that was taken for zero, relative to its layer's largest. ``strong``: bool.
     """
 
     sets: tuple[Array, ...]

@@ -208,3 +208,14 @@ def test_a_fit_without_error_is_no_prediction_outside():
     found = local_minima.tangent_projection(network, W, X, np.asarray(network(W, jnp.asarray(X))))
     assert float(found.loss) == 0
     assert "does not lie" not in found.reason
+
+
+def test_a_function_may_have_kinks_that_nobody_counts():
+    """jax.nn.relu is no pair of slopes: the same J, and an unknown number of kinks."""
+    W, X, Y, _ = instance(0)
+    W = [jnp.asarray(w) for w in W]
+    by_name, by_function = (
+        local_minima.tangent_projection(networks.feed_forward(a), W, X, Y) for a in ("relu", jax.nn.relu)
+    )
+    assert float(by_function.value) == pytest.approx(float(by_name.value), rel=1e-10)
+    assert (int(by_name.kinks), int(by_function.kinks)) == (0, -1)
