@@ -17,7 +17,8 @@ import numpy as np
 
 from globopt_jax.shapes import Array, Inputs, Targets
 
-__all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "layers_of"]
+__all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "kernels_of"]
+__all__ += ["layers_of"]
 
 #: name -> (negative slope, positive slope)
 ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
@@ -176,17 +177,33 @@ def layers_of(params: Any) -> list[Layer]:
     Raises:
         ValueError: something else, shapes that do not fit together.
     """
-    layers = [Layer(*entry) if isinstance(entry, tuple | list) else Layer(entry, None) for entry in params]
+    expected = "params: Expected: a list of kernels (d_(l-1), d_l), or of pairs with a bias (d_l,) or None."
+    if not isinstance(params, tuple | list):
+        raise ValueError(f"{expected} Received: {type(params).__name__}.")
+    pairs: list[Any] = [entry if isinstance(entry, tuple | list) else (entry, None) for entry in params]
+    if any(len(pair) != 2 or any(a is not None and not hasattr(a, "shape") for a in pair) for pair in pairs):
+        raise ValueError(f"{expected} Received: entries that are neither arrays nor pairs of arrays.")
+    layers = [Layer(*pair) for pair in pairs]
     for l, (kernel, bias) in enumerate(layers):
         wide = l and layers[l - 1].kernel.shape[-1:] != kernel.shape[:1]
         if np.ndim(kernel) != 2 or wide or (bias is not None and bias.shape != kernel.shape[1:]):
             shapes = [w.shape if b is None else (w.shape, b.shape) for w, b in layers]
-            raise ValueError(
-                f"params: Expected: kernels (d_(l-1), d_l), or pairs with a bias (d_l,). Received: shapes {shapes}."
-            )
+            raise ValueError(f"{expected} Received: shapes {shapes}.")
     if not layers:
-        raise ValueError("params: Expected: at least one kernel. Received: none.")
+        raise ValueError(f"{expected} Received: none.")
     return layers
+
+
+def kernels_of(params: Any) -> list[Array]:
+    """The kernels of a network without biases.
+
+    Raises:
+        ValueError: `layers_of`, or there are biases.
+    """
+    layers = layers_of(params)
+    if any(layer.bias is not None for layer in layers):
+        raise ValueError("weights: Expected: kernels without biases. Received: pairs with a bias.")
+    return [layer.kernel for layer in layers]
 
 
 def _affine(features: Any, layer: Layer) -> Any:
@@ -212,7 +229,11 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
 
     if isinstance(model, linen.Module):
         if variables is None or "params" not in variables:
-            raise TypeError("variables: Expected: the variables of a linen model, with params. Received: none.")
+            received = "none" if variables is None else f"only {', '.join(map(str, variables)) or 'an empty one'}"
+            raise TypeError(
+                "variables: Expected: the whole dictionary that a linen model's init returns, with its entry 'params'. "
+                f"Received: {received}."
+            )
         rest = {name: value for name, value in variables.items() if name != "params"}
 
         def apply(params: Any, X: Any) -> Any:

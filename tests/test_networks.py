@@ -80,8 +80,10 @@ def test_flax_models():
     layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     apply, found = networks.from_flax(layer)
     np.testing.assert_allclose(apply(found, X), layer(jnp.asarray(X)), rtol=1e-6)
-    with pytest.raises(TypeError, match="variables: Expected: the variables of a linen model"):
+    with pytest.raises(TypeError, match="variables: Expected: the whole dictionary .* Received: none"):
         networks.from_flax(dense)
+    with pytest.raises(TypeError, match="variables: Expected: the whole dictionary .* Received: only bias, kernel"):
+        networks.from_flax(dense, dict(sorted(variables["params"].items())))
     with pytest.raises(TypeError, match="model: Expected: a module of flax"):
         networks.from_flax(lambda X: X)
 
@@ -94,11 +96,24 @@ def test_activations_that_are_none_are_named(activation):
 
 def test_params_that_do_not_fit_are_named():
     X = np.ones((2, 3))
-    with pytest.raises(ValueError, match=r"params: Expected: kernels .* Received: shapes \[\(3, 2\), \(3, 1\)\]"):
+    with pytest.raises(
+        ValueError, match=r"params: Expected: a list of kernels .* Received: shapes \[\(3, 2\), \(3, 1\)\]"
+    ):
         networks.feed_forward("relu")([np.ones((3, 2)), np.ones((3, 1))], X)
-    with pytest.raises(ValueError, match="at least one kernel"):
+    with pytest.raises(ValueError, match="a list of kernels .* Received: none"):
         networks.feed_forward("relu")([], X)
+    with pytest.raises(ValueError, match="a list of kernels .* Received: dict"):
+        networks.feed_forward("relu")({"kernel": np.ones((3, 1))}, X)
+    with pytest.raises(ValueError, match="a list of kernels .* neither arrays nor pairs"):
+        networks.feed_forward("relu")([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], X)
     with pytest.raises(ValueError, match="slopes for each of 1 hidden layers. Received: 2"):
         networks.feed_forward([(0.0, 1.0)] * 2)([np.ones((3, 2)), np.ones((2, 1))], X)
     with pytest.raises(ValueError, match="one pair of slopes, or 2, for hidden layer 1. Received: 3"):
         networks.feed_forward([[(0.0, 1.0)] * 3])([np.ones((3, 2)), np.ones((2, 1))], X)
+
+
+def test_a_bias_may_be_none():
+    W, X = [np.ones((3, 2)), np.ones((2, 1))], np.ones((2, 3))
+    network = networks.feed_forward("relu")
+    np.testing.assert_array_equal(network([(w, None) for w in W], X), network(W, X))
+    assert [w.shape for w in networks.kernels_of([(W[0], None), W[1]])] == [(3, 2), (2, 1)]

@@ -1,6 +1,5 @@
 """`classify`: a point's name, with the evidence for it."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -78,22 +77,10 @@ class Classification(NamedTuple):
         """The verdict in a few sentences."""
         return " ".join(_sentences(self))
 
-    def __str__(self) -> str:
-        return self.reason
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values, and the words."""
-        words = {"kind": self.kind, "theorem": self.theorem, "failures": list(self.failures), "reason": self.reason}
-        return {**words, **results.plain(self)}
-
-    def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file, with their provenance."""
-        results.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Classification":
-        """Read what `save` wrote."""
-        return results.load(cls, path)
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def classify(

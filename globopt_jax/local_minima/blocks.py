@@ -7,7 +7,7 @@ import numpy as np
 
 from globopt_jax.inputs import real
 from globopt_jax.local_minima.jacobian import Layered, Restricted
-from globopt_jax.networks import Activation, feed_forward, layers_of
+from globopt_jax.networks import Activation, feed_forward, kernels_of
 from globopt_jax.shapes import Array, Inputs
 
 __all__ = ["jacobian_blocks", "unit_columns", "vec"]
@@ -49,9 +49,7 @@ def jacobian_blocks(weights: Any, X: Inputs, activation: Activation = "relu") ->
         [[6.0, -0.0], [2.0, -0.0]]
     """
     X = real("X", X)
-    if any(layer.bias is not None for layer in layers_of(weights)):
-        raise ValueError("weights: Expected: kernels without biases. Received: pairs with a bias.")
-    weights = [jnp.asarray(w, X.dtype) for w in weights]
+    weights = [jnp.asarray(w, X.dtype) for w in kernels_of(weights)]
     A = Layered(feed_forward(activation)).chunk(weights, X, jnp.ones(len(X), X.dtype))
     pairs = zip(A.signals, A.features, strict=True)
     return [jnp.einsum("ijk,ia->kjia", s, f).reshape(s.shape[2], -1, f.shape[1]) for s, f in pairs]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from globopt_jax.inputs import common_dtype, finite
+from globopt_jax.inputs import check_range, common_dtype, finite
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
@@ -35,6 +35,7 @@ def checked(
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
         hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
         raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+    check_range("Y", finite("Y", Y), dtype, tiny=True)  # its squares are what all of this is about
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
         raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")

@@ -1,7 +1,6 @@
 """Which unit, which layer explains how much of the targets? The Gram-Schmidt decomposition of J (KHK19 Theorem 1)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -65,21 +64,10 @@ class Decomposition(NamedTuple):
             f"{float(self.value):.6g}. In the order of layers {names}: {', '.join(parts)}.{doubt}"
         )
 
-    def __str__(self) -> str:
-        return self.reason
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values, and the words."""
-        return {"method": self.method, "reason": self.reason, **results.plain(self)}
-
-    def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file, with their provenance."""
-        results.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Decomposition":
-        """Read what `save` wrote."""
-        return results.load(cls, path)
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 class Shares(NamedTuple):

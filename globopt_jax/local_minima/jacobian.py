@@ -302,7 +302,7 @@ class Restricted:
         return self.model.columns(params[0], dy)
 
     def floats(self, params: Any, dy: int) -> int:
-        return self.model.floats(params[0], dy)
+        return self.model.floats(params[0], dy) + 2 * dy * self.columns(params, dy)  # `Masked.cross` stores rows
 
     def sizes(self, params: Any, dy: int) -> list[tuple[int, int]]:
         """(features, signals) of every block."""

@@ -68,8 +68,8 @@ class Jacobian:
         return unit(self.dtype)
 
     def chunks(self, columns: int = 0) -> Samples:
-        """Chunks in which that many images fit beside the rows."""
-        floats = self.model.floats(self.params, self.dy) + 4 * columns * self.dy
+        """Chunks in which that many numbers an output fit beside the rows."""
+        floats = self.model.floats(self.params, self.dy) + columns * self.dy
         fitting = max(self.memory // (floats * np.dtype(self.dtype).itemsize), 1)
         return samples_in_chunks(self.X, fitting)
 
@@ -81,26 +81,42 @@ class Jacobian:
 
     def largest_row_sum(self) -> float:
         """``max_i sum_j |A_ij|``."""
-        return float(_row_sum(self.model, self.params, self.chunks()))
+        return float(_row_sum(self.model, self.params, self.chunks(2 * self.size)))
 
     def gram(self) -> Array:
-        """``A^T A``."""
-        return _gram(self.model, self.params, self.chunks())
+        """``A^T A``.
+
+        Raises:
+            ValueError: its entries are squares, which overflow, or vanish.
+        """
+        return self.resolved(_gram(self.model, self.params, self.chunks()))
+
+    def resolved(self, G: Array) -> Array:
+        """A Gram matrix whose largest entries the dtype holds; a dead network's is zero, and is that."""
+        largest, info = float(jnp.max(jnp.diagonal(G), initial=0)), jnp.finfo(self.dtype)
+        if not float(info.tiny) / self.eps < largest < float(info.max) * self.eps:
+            size = self.largest_row_sum()
+            if size != 0:
+                raise ValueError(
+                    f"params, X: Expected: a Jacobian whose squares {np.dtype(self.dtype)} can hold. Received: rows "
+                    f"with absolute sums up to {size:.3g}; scale the data or the parameters, or take float64."
+                )
+        return G
 
     def image_gram(self, V: Any) -> Array:
         """``(A V)^T (A V)``."""
         V = jnp.asarray(V, self.dtype)
-        return _image_gram(self.model, self.params, self.chunks(V.shape[1]), V)
+        return _image_gram(self.model, self.params, self.chunks(4 * V.shape[1]), V)
 
     def images(self, V: Any) -> tuple[Array, Array]:
         """``A^T (A V)`` and ``(A V)^T (A V)``."""
         V = jnp.asarray(V, self.dtype)
-        return _images(self.model, self.params, self.chunks(V.shape[1]), V)
+        return _images(self.model, self.params, self.chunks(4 * V.shape[1]), V)
 
     def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, Array]:
         """``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
         x, V, y = (jnp.asarray(a, self.dtype) for a in (x, V, y))
-        return _residuals(self.model, self.params, self.chunks(V.shape[1] + 3 * x.shape[1]), B, x, V, y)
+        return _residuals(self.model, self.params, self.chunks(4 * V.shape[1] + 12 * x.shape[1]), B, x, V, y)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -175,7 +191,7 @@ class TransposedJacobian:
 
     def __init__(self, jacobian: Jacobian) -> None:
         self.jacobian = jacobian
-        self.samples = jacobian.chunks(jacobian.dy)
+        self.samples = jacobian.chunks(4 * jacobian.dy)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -189,7 +205,7 @@ class TransposedJacobian:
 
     def gram(self) -> Array:
         """``A A^T``."""
-        return _cross(self.jacobian.model, self.jacobian.params, self.samples)
+        return self.jacobian.resolved(_cross(self.jacobian.model, self.jacobian.params, self.samples))
 
     def image_gram(self, V: Any) -> Array:
         """``(A^T V)^T (A^T V)``."""

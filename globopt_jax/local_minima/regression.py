@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +17,8 @@ from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY
 from globopt_jax.local_minima.spaces import NOT_CONVERGED
-from globopt_jax.local_minima.units import LinearUnits, kernels_and_inputs, linear_units
-from globopt_jax.networks import Activation, FeedForward, feed_forward
+from globopt_jax.local_minima.units import LinearUnits, linear_units
+from globopt_jax.networks import Activation, FeedForward, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
 __all__ = ["RegressionBounds", "regression_bounds"]
@@ -32,12 +31,13 @@ class RegressionBounds(NamedTuple):
     """The right side of Theorem 2 for several sets S of layers; arrays only (NumPy), a row a set.
 
     ``layers`` (s, H+1): bool, which of 0..H are in S. ``admissible`` (s,): all of S at or above t. ``regression`` (s,):
-    ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of regression on these features. ``improvement`` (s,): what the
-    tangent space adds; ``shares``: H arrays (s, d_l), unit by unit. ``value`` (s,): their difference, the bound.
-    ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from where on dy units act linearly. ``residuals`` (H+1,): Lemma 4's
-    ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| ||Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``:
-    the largest ``||dL/dW_l|| ||W_l|| / ||Y||^2``. ``margin``: of the linear units from their kinks, see `LinearUnits`.
-    ``kinks``: pre-activations without a derivative. ``converged``: bool.
+    ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of regression on these features (with the cutoff of features and
+    tangent together). ``improvement`` (s,): what the tangent space adds; ``shares``: H arrays (s, d_l), unit by unit.
+    ``value`` (s,): their difference, the bound. ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from where on dy units act
+    linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``, ``s = max(||Y||, ||Yhat -
+    Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest ``||dL/dW_l|| ||W_l|| / s^2``.
+    ``margin``: of the linear units from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a
+    derivative. ``converged``: bool.
     """
 
     layers: Array
@@ -69,21 +69,10 @@ class RegressionBounds(NamedTuple):
             words.append(NOT_CONVERGED)
         return " ".join(words)
 
-    def __str__(self) -> str:
-        return self.reason
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values, and the words."""
-        return {"reason": self.reason, **results.plain(self)}
-
-    def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file, with their provenance."""
-        results.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "RegressionBounds":
-        """Read what `save` wrote."""
-        return results.load(cls, path)
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def regression_bounds(
@@ -134,9 +123,8 @@ def regression_bounds(
         (0.4, 0)
     """
     check_criterion(cutoff)
-    weights, _ = kernels_and_inputs(weights, X)
     network = feed_forward(activation)
-    weights, X, Y = checked(network, weights, X, Y, method, memory)
+    weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory)
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)
     chosen = _sets(sets, t, hidden, strong)
@@ -211,7 +199,8 @@ def _ratio(A: Array, *sizes: Array) -> Array:
 def _point(network: FeedForward, weights: list[Array], X: Array, Y: Array) -> tuple[Array, Array, Array, Array]:
     """Loss, Lemma 4's residuals, stationarity and kinks."""
     seen = network.sweep(weights, X)
-    E, size = seen.output - Y, norm(Y)
+    E = seen.output - Y
+    size = jnp.maximum(norm(Y), norm(E))
     grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
     eta = jnp.stack([_ratio(norm(w) * g, size, size) for w, g in zip(weights, grads, strict=True)])
     residuals = jnp.stack([_ratio(matmul(f.T, E), norm(f), size) for f in seen.features])

@@ -74,6 +74,8 @@ class _Dense:
 
     def __init__(self, A: Jacobian, criterion: str) -> None:
         self.A = np.asarray(A.dense())
+        if not np.all(np.isfinite(self.A)):
+            raise ValueError("params, X: Expected: a finite Jacobian. Received: NaN or inf in it.")
         U, s, self.Vt = np.linalg.svd(self.A, full_matrices=False)
         self.cutoff = float(linalg.cutoff(self.A, s, criterion)) if s.size else 0.0
         self.rank = int(np.sum(s > self.cutoff))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.checks import checked
-from globopt_jax.local_minima.jacobian import Model, model_of
+from globopt_jax.local_minima.jacobian import Anything, Model, model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
@@ -80,21 +79,10 @@ class TangentProjection(NamedTuple):
             words.append(NOT_CONVERGED)
         return " ".join(words)
 
-    def __str__(self) -> str:
-        return self.reason
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values, and the words."""
-        return {"method": self.method, "reason": self.reason, **results.plain(self)}
-
-    def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file, with their provenance."""
-        results.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "TangentProjection":
-        """Read what `save` wrote."""
-        return results.load(cls, path)
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def tangent_projection(
@@ -124,14 +112,15 @@ def tangent_projection(
 
     Args:
         apply: ``(params, X) -> Yhat``, differentiable, sample by sample (no batch statistics).
-        params: a pytree of floats. X: (m, ...). Y: (m, dy).
+        params: a pytree of floats. X: (m, ...), made floats; what wants integers casts them back. Y: (m, dy).
         method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto": dense if A is
             small, else the smaller side.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
         memory: bytes for the chunks of a pass.
 
     Raises:
-        ValueError: an unknown method or cutoff, NaN or inf, outputs that do not fit Y, a budget that is not positive.
+        ValueError: an unknown method or cutoff, NaN or inf, outputs that do not fit Y or that depend on other samples,
+            numbers whose squares overflow or vanish, a budget that is not positive.
         TypeError: arrays that are not real numbers, params with leaves that are not.
 
     Example:
@@ -145,8 +134,8 @@ def tangent_projection(
     params, X, Y = checked(apply, params, X, Y, method, memory)
     model = model_of(apply)
     A = Jacobian(model, params, X, Y.shape[1], int(memory))
+    predicted = _predicted(model, params, X)
     space = space_of(A, method, cutoff)
-    predicted = _output(model, params, X)
     right = jnp.stack([Y - predicted, predicted], axis=-1)
     found = space.project_out(right)
     value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
@@ -169,6 +158,30 @@ def tangent_projection(
         converged=np.asarray(found.converged and space.converged),
         method_code=np.asarray(METHODS.index(space.method)),
     )
+
+
+def _predicted(model: Model, params: Any, X: Array) -> Array:
+    """The output.
+
+    Raises:
+        ValueError: it or its squares are not finite, or the first sample's depends on the others.
+    """
+    found = _output(model, params, X)
+    size = float(jnp.max(jnp.abs(found)))
+    if not np.isfinite(float(jnp.sum(jnp.square(found)))):
+        raise ValueError(
+            f"apply: Expected: a finite output for these params and X, and squares that {X.dtype} can hold. Received: "
+            f"{size:.3g}."
+        )
+    if isinstance(model, Anything) and len(X) > 1:
+        alone = _output(model, params, X[:1])
+        change = float(jnp.max(jnp.abs(alone - found[:1])))
+        if change > linalg.decision_tolerance(X.dtype) * size:
+            raise ValueError(
+                "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: an "
+                f"output for the first sample that changes by {change:.3g} when it comes alone."
+            )
+    return found
 
 
 @partial(jax.jit, static_argnums=0)

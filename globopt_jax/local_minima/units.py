@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.inputs import common_dtype, finite
 from globopt_jax.linalg import matmul
-from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, layers_of
+from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
 __all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
@@ -58,21 +57,10 @@ class LinearUnits(NamedTuple):
             words += " A unit of them touches its kink: it may stop acting linearly at once."
         return words
 
-    def __str__(self) -> str:
-        return self.reason
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values, and the words."""
-        return {"reason": self.reason, **results.plain(self)}
-
-    def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file, with their provenance."""
-        results.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LinearUnits":
-        """Read what `save` wrote."""
-        return results.load(cls, path)
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def linear_units(
@@ -162,11 +150,8 @@ def kernels_and_inputs(weights: Any, X: Any) -> tuple[list[Array], Array]:
     Raises:
         ValueError: shapes that do not fit, NaN or inf, biases. TypeError: arrays that are not real numbers.
     """
-    if any(isinstance(w, tuple | list) and len(w) == 2 and np.ndim(w[0]) == 2 for w in weights):
-        raise ValueError("weights: Expected: kernels without biases. Received: pairs with a bias.")
-    host = [finite(f"weights[{l}]", w) for l, w in enumerate(weights)]
+    host = [finite(f"weights[{l}]", w) for l, w in enumerate(kernels_of(weights))]
     X = finite("X", X)
-    _ = layers_of(host)
     if X.ndim != 2 or not X.size or X.shape[1] != host[0].shape[0]:
         raise ValueError(f"X: Expected: shape (m, {host[0].shape[0]}). Received: {X.shape}.")
     dtype = common_dtype([X, *host])

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax import results
 from globopt_jax.linalg import matmul, svd
 from globopt_jax.shapes import Array
 
 __all__ = ["PhaseChange", "WhiteNoiseBound", "phase_change", "smallest_pattern_value", "white_noise_bound"]
 __all__ += ["white_noise_quantile"]
 
-#: So many sets of rows are tried, at most.
-SETS = 200_000
+#: All sets of rows are tried if their entries are that many, at most.
+ENTRIES = 20_000_000
 
 
 class WhiteNoiseBound(NamedTuple):
@@ -40,8 +41,13 @@ class WhiteNoiseBound(NamedTuple):
         part = "i" if int(self.regime) == 1 else "ii"
         return (
             f"Proposition 2 ({part}): L <= {float(self.factor):.4g} times 1/2 ||Y||^2 with probability at least "
-            f"{float(self.probability):.4g}."
+            f"{float(self.probability):.4g}{', which every point satisfies' if float(self.factor) >= 1 else ''}."
         )
+
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> WhiteNoiseBound:
@@ -114,7 +120,7 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
     m = len(Lam)
     if Lam.shape[1] == 1:
         return float(np.sqrt(np.sum(np.sort(Lam[:, 0] ** 2)[:rows])))
-    if math.comb(m, rows) <= SETS:
+    if math.comb(m, rows) * rows * Lam.shape[1] <= ENTRIES:
         import itertools  # late, with the rare case
 
         sets = np.array(list(itertools.combinations(range(m), rows)))
@@ -156,6 +162,20 @@ class PhaseChange(NamedTuple):
     fraction: Array
     rank: Array
     expected: Array
+
+    @property
+    def reason(self) -> str:
+        """The result in a sentence."""
+        means = ", ".join(
+            f"{d}: {f:.3g} ({e:.3g})"
+            for d, f, e in zip(self.widths, self.fraction.mean(axis=1), self.expected.mean(axis=1), strict=True)
+        )
+        return f"Of white noise, hidden layers of these widths leave on average (expected of their ranks) {means}."
+
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
 
 
 def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> PhaseChange:

@@ -133,3 +133,20 @@ def test_layers_that_are_none_are_named():
         local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[])
     with pytest.raises(ValueError, match=r"sets: Expected: layers 0..1. Received: \(0, 2\)"):
         local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[(0, 2)])
+
+
+def test_targets_of_zero_do_not_hide_a_slope():
+    X, W = np.ones((3, 2)), [(np.eye(2), None), np.ones((2, 1))]
+    found = local_minima.regression_bounds(W, X, np.zeros((3, 1)))
+    assert float(found.loss) == pytest.approx(6)
+    assert np.all(found.value <= 1e-20)
+    assert float(found.stationarity) > 0.1
+    assert np.all(found.residuals > 0.1)
+
+
+def test_lost_precision_is_said_once():
+    """float64 data where x64 is off."""
+    W, X = [np.eye(2, dtype=np.float32), np.ones((2, 1), np.float32)], np.eye(2, dtype=np.float32)
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="computed in float32") as seen:
+        local_minima.regression_bounds(W, X, np.ones((2, 1)))
+    assert len(seen) == 1

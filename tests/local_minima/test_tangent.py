@@ -219,3 +219,35 @@ def test_a_function_may_have_kinks_that_nobody_counts():
     )
     assert float(by_function.value) == pytest.approx(float(by_name.value), rel=1e-10)
     assert (int(by_name.kinks), int(by_function.kinks)) == (0, -1)
+
+
+def test_a_sample_that_needs_the_others_is_named():
+    def centered(p, X):
+        return (X - jnp.mean(X, axis=0, keepdims=True)) @ p
+
+    with pytest.raises(ValueError, match="apply: Expected: a model that treats samples one by one"):
+        local_minima.tangent_projection(centered, np.ones((2, 1)), np.eye(4)[:, :2], np.ones((4, 1)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_squares_that_float32_cannot_hold_are_named_not_lost(scale, method):
+    """The dense decomposition scales; Gram matrices cannot, and must not say that nothing is there."""
+    rng = np.random.default_rng(0)
+    W = [rng.normal(size=s).astype(np.float32) for s in ((3, 4), (4, 1))]
+    X = (scale * rng.normal(size=(30, 3))).astype(np.float32)
+    Y = rng.normal(size=(30, 1)).astype(np.float32)
+    network = networks.feed_forward("linear")
+    if method == "dense" and scale < 1:
+        assert int(local_minima.tangent_projection(network, W, X, Y, method).rank) == 3
+        return
+    with pytest.raises(ValueError, match=r"Expected: .* can hold"):
+        local_minima.tangent_projection(network, W, X, Y, method)
+
+
+def test_what_overflows_is_named():
+    X, Y = np.full((4, 1), 1e200), np.ones((4, 1))
+    with pytest.raises(ValueError, match="apply: Expected: a finite output for these params and X"):
+        local_minima.tangent_projection(networks.feed_forward("linear"), [np.full((1, 1), 1e200)], X, Y)
+    with pytest.raises(ValueError, match="Y: Expected: a largest entry of 0 or between"):
+        local_minima.tangent_projection(networks.feed_forward("linear"), [np.ones((1, 1))], np.ones((4, 1)), 1e80 * Y)

@@ -112,7 +112,7 @@ def test_linear_networks_have_them_everywhere_and_touching_the_kink_is_said():
         ({"n": 0}, "n: Expected: at least 1. Received: 0"),
         ({"X": np.ones((4, 3))}, r"X: Expected: shape \(m, 2\). Received: \(4, 3\)"),
         ({"weights": [(np.ones((2, 2)), np.ones(2)), (np.ones((2, 1)), np.ones(1))]}, "kernels without biases"),
-        ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "params: Expected: kernels"),
+        ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "params: Expected: a list of kernels"),
         ({"activation": jnp.tanh}, "activation: Expected: a piecewise linear one"),
     ],
 )
@@ -130,3 +130,12 @@ def test_what_cannot_be_built_is_named():
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 2)
     with pytest.raises(ValueError, match="activation: Expected: positive slopes of 1"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0, activation=(0.0, 2.0))
+
+
+def test_a_network_without_hidden_layers_is_stored(tmp_path):
+    found = local_minima.linear_units([np.ones((2, 1))], np.ones((3, 2)))
+    found.save(tmp_path / "units.npz")
+    again = local_minima.LinearUnits.load(tmp_path / "units.npz")
+    assert again.margins == ()
+    assert again.to_json() == found.to_json()
+    assert found.to_json()["margin"] == "inf"

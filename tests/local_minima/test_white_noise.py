@@ -89,3 +89,13 @@ def test_the_law_is_that_of_the_draws_and_the_phase_changes():
 def test_bad_input_is_named(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(local_minima, function)(*arguments)
+
+
+def test_results_are_stored(tmp_path):
+    draws = local_minima.phase_change(jax.random.key(0), 12, 2, (1, 3), 4)
+    bound = local_minima.white_noise_bound(10, 1000, 1000, 1.0)
+    for found in (draws, bound):
+        found.save(tmp_path / "found.npz")
+        again = type(found).load(tmp_path / "found.npz")
+        assert again.to_json() == found.to_json()
+        assert str(again) == found.reason
