@@ -1,5 +1,6 @@
 """What every host function checks before it computes anything: numbers, shapes, ranges, one dtype."""
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_data", "check_range", "common_dtype", "finite", "real"]
+__all__ = ["check_data", "check_range", "common_dtype", "finite", "integer", "real"]
 
 
 def finite(name: str, array: Any) -> np.ndarray:
     """The array as NumPy has it.
 
     Raises:
-        TypeError: it does not hold real numbers.
+        TypeError: it does not hold real numbers, or is traced.
         ValueError: it holds NaN or infinities; the message says how many, and where the first is.
     """
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{name}: Expected: numbers, since this is a host function, which jits inside. Received: {array}, from "
+            "under jit, vmap or grad."
+        ) from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
     if not np.all(np.isfinite(array)):
@@ -26,6 +33,26 @@ def finite(name: str, array: Any) -> np.ndarray:
         first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
         raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
     return array
+
+
+def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """The number as Python has it.
+
+    Raises:
+        ValueError: no integer, or one out of range.
+
+    Example:
+        >>> integer("n", np.int64(3))
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < low or (high is not None and number > high):
+        span = f"at least {low}" if high is None else f"{low}..{high}"
+        raise ValueError(f"{name}: Expected: an integer, {span}. Received: {value!r}.")
+    return number
 
 
 def real(name: str, array: Any) -> jax.Array:

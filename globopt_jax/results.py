@@ -14,7 +14,7 @@ NamedTuples take no base class, so each of them names these functions in its bod
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from globopt_jax import runs
 
 __all__ = ["load", "save", "to_json", "words"]
 
-_Result = TypeVar("_Result")
 _ORIGIN = "__provenance__"
 
 
@@ -57,22 +56,28 @@ def _sayable(value: Any) -> Any:
 
 
 def save(result: Any, /, path: str | Path) -> None:
-    """Write the arrays to an .npz, atomically, with versions, machine, time and command line."""
+    """Write the arrays to an .npz, atomically, with versions, machine, time and command line.
+
+    Raises:
+        ValueError: no such folder.
+    """
     arrays: dict[str, np.ndarray] = {}
     for name, value in result._asdict().items():
         several = isinstance(value, tuple)  # arrays of several shapes, one a layer
         arrays |= {f"{name}.{i}": np.asarray(v) for i, v in enumerate(value)} if several else {name: np.asarray(value)}
         if several and not value:
             arrays[f"{name}."] = np.zeros(0)  # so that the file names the field
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"path: Expected: a file in a folder that exists. Received: {path}.")
     origin = runs.canonical_json(runs.provenance(dtype=next(iter(arrays.values())).dtype))
     runs.write_arrays(Path(path), {**arrays, _ORIGIN: np.array(origin)})
 
 
-def load(kind: type[_Result], /, path: str | Path) -> _Result:
+def load(kind: Any, /, path: str | Path) -> Any:
     """Read what `save` wrote.
 
     Raises:
-        ValueError: the file holds another kind of result.
+        ValueError: the file holds another kind of result, or none.
     """
     arrays = runs.read_arrays(Path(path))
     fields = getattr(kind, "_fields", ())

@@ -43,9 +43,9 @@ def test_a_saddle_is_named_and_left(folder):
     assert found["escape"]["found"]
     lower = document(folder / "lower.npz", *data)
     assert lower["loss"] == pytest.approx(found["loss"] - found["escape"]["decrease"])
-    words = run(folder / "saddle.npz", *data)
-    assert "strict saddle" in words.stdout
-    assert "way down" in words.stdout
+    words = run(folder / "saddle.npz", *data, "--escape", folder / "lower.npz")
+    assert "saddle, strict" in words.stdout
+    assert f"writtento{folder}" in "".join(words.stdout.split()), "wherever the table breaks the line"
 
 
 def test_a_global_minimum_is_named_and_kept(folder):
@@ -115,8 +115,10 @@ def test_whitened_data_and_adam(folder):
         (("saddle.npz", "--hidden", "3"), "--hidden: Expected: nothing of the kind beside weights"),
         (("--escape", "x.npz"), "--escape: Expected: weights to escape from"),
         (("none.npz",), "none.npz: No such file"),
-        (("data.npz",), "Expected: W1..WL, or kernel1..kernelL, without gaps. Received: X (20, 4), Y (20, 3)"),
+        (("data.npz",), "Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: X (20, 4), Y (20, 3)"),
         (("saddle.npz", "--radius", "-1"), "radius: Expected: a positive number"),
+        (("saddle.npz", "--escape", "down.txt"), "--escape: Expected: an .npz file"),
+        (("other.npz",), "--data: Expected: data for weights from 2 to 2 units"),
         (("--hidden", "3,x"), "--hidden: Expected: integers such as 4,4"),
         (("--hidden", "0"), "Expected: an integer from 1"),
         (("--optimizer", "lbfgs"), "--optimizer: Expected: sgd or adam"),
@@ -128,6 +130,7 @@ def test_whitened_data_and_adam(folder):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(folder, arguments, message):
+    np.savez(folder / "other.npz", W1=np.eye(2))
     before = {path.name for path in folder.iterdir()}
     places = [folder / a if a.endswith(".npz") and a != "x.npz" else a for a in arguments]
     out = () if arguments[0].endswith(".npz") else ("--out", folder / "fresh")

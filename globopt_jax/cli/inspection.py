@@ -65,7 +65,9 @@ def verify(verdicts: Iterator[claims.Verdict], *, json: bool, quiet: bool) -> bo
     table = Table(title="claims", title_justify="left", title_style="bold")
     for name in ("claim", "statement", "residual", "tolerance", "control", "verdict", "seconds"):
         right = name in ("residual", "tolerance", "control", "seconds")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "statement")
+        # Where there is little room the other columns give way, not the words.
+        least = {"claim": 10, "statement": 24}.get(name)
+        table.add_column(name, justify="right" if right else "left", min_width=least, overflow="fold")
     records: list[dict[str, Any]] = []
     # The claims' residuals mean most in float64; in float32 they hold to what it resolves.
     with jax.enable_x64(True), Live(table, console=console, auto_refresh=False) as live:

@@ -76,11 +76,17 @@ def classified(
     """
     check_numbers(seed=seed)
     radius = RADIUS if radius is None else radius
-    if escape is not None and (escape.is_dir() or not escape.parent.is_dir()):
-        raise ValueError(f"--escape: Expected: a file in a folder that exists. Received: {escape}.")
+    if escape is not None and (escape.is_dir() or not escape.parent.is_dir() or escape.suffix != ".npz"):
+        raise ValueError(f"--escape: Expected: an .npz file in a folder that exists. Received: {escape}.")
     with jax.enable_x64(is_float64(dtype)):
         X, Y = _data(data, dtype, whiten=whiten)
         kernels = [a.astype(dtype) for a in _kernels(weights, read(weights))]
+        ends = kernels[0].shape[:1] + kernels[-1].shape[1:]
+        if ends != (X.shape[1], Y.shape[1]):
+            raise ValueError(
+                f"--data: Expected: data for weights from {ends[0]} to {ends[-1]} units (kernels are (d_(l-1), d_l); "
+                f"PyTorch's are transposed). Received: {data}, X {X.shape} and Y {Y.shape}."
+            )
         key = jax.random.key(seed)
         found = deep_linear.classify(kernels, X, Y, key=key)
         down = deep_linear.escape(kernels, X, Y, radius, key)
@@ -97,7 +103,7 @@ def _way_down(down: deep_linear.Escape, radius: float, written: Path | None = No
         "radius": radius,
         "distance": float(down.distance),
         "decrease": float(down.decrease),
-        "weights": None if written is None else str(written),
+        "weights": None if written is None else str(written),  # the file they were written to
     }
 
 
@@ -115,9 +121,11 @@ def _kernels(path: Path, stored: dict[str, np.ndarray]) -> list[np.ndarray]:
     for prefix in ("W", "kernel"):
         names = [f"{prefix}{l + 1}" for l in range(len(stored))]
         if stored and set(names) == set(stored):
-            return [finite(name, stored[name]) for name in names]
+            kernels = [finite(f"{path}: {name}", stored[name]) for name in names]
+            if all(a.ndim == 2 and a.size for a in kernels):
+                return kernels
     received = ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays"
-    raise ValueError(f"{path}: Expected: W1..WL, or kernel1..kernelL, without gaps. Received: {received}.")
+    raise ValueError(f"{path}: Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: {received}.")
 
 
 def _save(path: Path, weights: Sequence[Any]) -> None:
@@ -136,12 +144,13 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
     way = (
         f"{down['decrease']:.6g} lower within {down['radius']:g}: {down['method']}" if down["found"] else down["method"]
     )
+    kind = found["kind"].replace("_", " ")
     lines = [
-        ("verdict", found["kind"].replace("_", " ")),
+        ("verdict", kind + {True: ", strict", False: ", degenerate", None: ""}[found["is_strict"]]),
         ("loss", f"{found['loss']:.10g}"),
         ("optimum", f"{found['optimum']:.10g}"),
         ("gap", f"{found['gap']:.6g}, proved by the gradients alone: at most {float(found['gap_bound']):.6g}"),
-        ("way down", way),
+        ("way down", way + (f"; written to {down['weights']}" if down["weights"] else "")),
     ]
     if "folder" in found:
         lines.append(("run folder", found["folder"]))
@@ -240,7 +249,7 @@ class Run:
                 if not np.isfinite(loss):
                     raise Diverged(
                         f"--rate: Expected: one that does not diverge. Received: {self.rate:g}; the loss overflows "
-                        f"after step {done}. Choose a smaller one. {self.folder.path} is kept as it was before."
+                        f"after step {done}. Choose a smaller one. {self.folder.path} keeps the run up to that step."
                     )
                 done, seconds = done + count, seconds + time.monotonic() - began
                 self._checkpoint(carry, done, seconds)

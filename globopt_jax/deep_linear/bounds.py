@@ -1,5 +1,6 @@
 """How far is this point from a global minimum at most? (YSJ18 Prop 3.4 and 3.5, at any point and any layer)"""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from globopt_jax import linalg
 from globopt_jax.deep_linear.minimum import Fit, least_squares, tail
 from globopt_jax.deep_linear.network import Weights, arrays, check_chain, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["GapBounds", "bounds_at", "gap_bounds", "suboptimality_bound"]
@@ -17,9 +19,9 @@ __all__ = ["GapBounds", "bounds_at", "gap_bounds", "suboptimality_bound"]
 class GapBounds(NamedTuple):
     """Upper bounds of ``L - L*``, inf where a hypothesis fails; all with the margin for rounding.
 
-    ``layers`` (H+1,): from each layer's gradient. ``first``, ``last``: from the first and the last layer's gradient and
-    what their products cannot reach; finite with a bottleneck, too. ``best``: the smallest. ``margin``: the part of it
-    that stands for rounding.
+    ``layers`` (H+1,): from each layer's gradient. ``first``, ``last``: from the first and the last layer's gradient for
+    the part of the residual that they reach well, and the rest of it as it is; finite always. ``best``: the smallest.
+    ``margin``: the part of it that stands for rounding.
     """
 
     layers: Array
@@ -37,13 +39,14 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
         ``L - L* <= ||dL/dW_l||^2 / (2 c_l^2)``,   ``c_l = sigma_r(X P_{l-1}) sigma_dy(S_l)``
 
     for every layer l (YSJ18 Prop 3.4 and 3.5, there for the first and last layer at critical points). With a bottleneck
-    ``k < min(dx, dy)`` all c_l can be 0. Then, with Pi the projector on the row space of S_1 and rho its dimension,
+    ``k < min(dx, dy)`` all c_l can be 0, and with ill-conditioned data they are small. But a part of the residual does
+    as well: with Q the projector on a leading left singular directions of X and Pi on rho right ones of S_1,
 
-        ``L - L* <= ||dL/dW_1||^2 / (2 sigma_rho(S_1)^2 sigma_r(X)^2)``
-        ``          + 1/2 (||(X R - F)(I - Pi)||^2 - sum_{i>k} s_i^2)``,
+        ``L - L* <= ||dL/dW_1||^2 / (2 sigma_a(X)^2 sigma_rho(S_1)^2)``
+        ``          + 1/2 (||X R - F||^2 - ||Q (X R - F) Pi||^2 - sum_{i>k} s_i^2)``
 
-    and its mirror image with the column space of X P_H and the last layer's gradient. Both hold for any part of the
-    spaces, so that the numerical rank may be wrong and the bound is not.
+    for all a and rho, of which the best are taken: never much more than the loss itself. Likewise with the leading left
+    singular directions of X P_H and the last layer's gradient. No numerical rank enters, but that of X.
 
     The bounds are rigorous for the numerical rank of X (`least_squares`) up to rounding, for which they are widened: in
     the products by the worst case, in the factorization of the data by a relative ``8 sqrt(m) eps``, nine times the
@@ -81,7 +84,7 @@ def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
 
     Returns:
-        A scalar >= 0, inf only where no hypothesis holds (X R = 0 beyond a bottleneck leaves the trivial bound).
+        A scalar >= 0, finite: where no gradient says anything (all products are zero), it is the gap in closed form.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -139,15 +142,32 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
 
     by_layer = jnp.stack([squared(l, before(l, fit.rank) * after(l, dy)) for l in range(layers)])
 
-    outside = row.project_out(point.residual.T)
     beyond = tail(fit, k)
-    first = squared(0, before(0, fit.rank) * after(0, row.rank)) + 0.5 * jnp.sum(jnp.square(outside)) - beyond
-    outside = column.project_out(point.residual)
-    last = squared(layers - 1, before(layers - 1, column.rank)) + 0.5 * jnp.sum(jnp.square(outside)) - beyond
-    # A product that is zero reaches nothing: then all of the residual lies outside, and no gradient is needed.
+
+    def of_parts(l: int, space: linalg.Svd, index: Array, c: Callable[[Array, Array], Array], B: Array) -> Array:
+        """The best of the bounds from the part of the residual B within the leading directions of a space, and of the
+        leading columns of B, whose numbers are `index`."""
+        along = matmul(space.U.T, B)
+        left = B
+        for _ in range(2):  # what is left is then orthogonal to rounding
+            left = left - matmul(space.U, matmul(space.U.T, left))
+        e, rest = jnp.square(along), jnp.sum(jnp.square(left), axis=0)
+        # Of each column what lies beyond the leading rho directions; of all columns beyond those that count, the whole.
+        later = jnp.cumsum(e[::-1], axis=0)[::-1]
+        beside = jnp.concatenate([later[1:], jnp.zeros_like(later[:1])]) + rest[None]
+        whole = jnp.cumsum((later[0] + rest)[::-1])[::-1]
+        lost = jnp.cumsum(beside, axis=1) + jnp.append(whole[1:], jnp.zeros((), dtype))[None]
+        lost = jnp.take(lost, index - 1, axis=1)
+        rho = jnp.arange(1, len(e) + 1, dtype=jnp.int32)
+        return jnp.min(squared(l, c(index[None, :], rho[:, None])) + 0.5 * lost) - beyond
+
+    every = jnp.arange(1, len(fit.scales) + 1, dtype=jnp.int32)
+    first = of_parts(0, row, every, lambda a, rho: before(0, a) * after(0, rho), point.residual.T)
+    all_of_it = jnp.full(1, dy, jnp.int32)
+    last = of_parts(layers - 1, column, all_of_it, lambda _, rho: before(layers - 1, rho), point.residual)
+    # Products that are zero reach nothing: then all of the residual is lost, and no gradient is needed.
     trivial = 0.5 * jnp.sum(jnp.square(point.residual)) - beyond
-    first = jnp.where(row.rank == 0, trivial, first)
-    last = jnp.where(column.rank == 0, trivial, last)
+    first, last = (jnp.where(jnp.isfinite(b), b, trivial) for b in (first, last))
     # X = 0: nothing can be gained.
     nothing = fit.rank == 0
     by_layer, first, last = (jnp.where(nothing, 0, jnp.maximum(b, 0)) + margin for b in (by_layer, first, last))

@@ -12,6 +12,7 @@ from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
 from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
+from globopt_jax.inputs import integer
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["Classification", "classify", "judge", "lowest_curvature"]
@@ -125,9 +126,7 @@ def classify(
         check_key(key)
     key = jax.random.key(0) if key is None else key
     size = sum(w.size for w in weights)
-    steps = max(4, min(40, 800_000 // size)) if lanczos_steps is None else lanczos_steps
-    if steps < 1:
-        raise ValueError(f"lanczos_steps: Expected: at least 1. Received: {steps}.")
+    steps = max(4, min(40, 800_000 // size)) if lanczos_steps is None else integer("lanczos_steps", lanczos_steps)
     verdict, point, fit = judge(weights, X, Y)
     strict, curvature = -1, np.nan
     if KINDS[int(verdict.code)] == "saddle":
@@ -176,7 +175,7 @@ def _sentences(found: Classification) -> list[str]:
     """What happened, what decided, and what of the theorems' assumptions fails."""
     k, tolerance = int(min(found.widths)), float(found.tolerance)
     n, size = round(float(np.sum(found.kept))), float(0.5 * np.sum(np.square(found.singular_values[:k])))
-    relative = float(found.gap) / size if size else 0.0
+    relative = max(float(found.gap), 0.0) / size if size else 0.0  # below 0 is rounding
     value = (
         f"The loss is {float(found.loss):.6g}, the optimum for networks whose narrowest layer has {k} units is "
         f"{float(found.optimum):.6g}"
@@ -184,16 +183,17 @@ def _sentences(found: Classification) -> list[str]:
     eta = f"gradient {float(found.stationarity):.2g} (free of units)"
     words = {
         "global_minimum": [
-            f"{value}: a global minimum to the tolerance ({relative:.2g} of what it explains, {tolerance:.1g} counts "
+            f"{value}: a global minimum to the tolerance ({relative:.2g} of what it explains, {tolerance:.2g} counts "
             "as zero)."
         ],
         "not_critical": [
-            f"{value}, and the {eta} is above the tolerance {tolerance:.1g}: no critical point. The gradients alone "
-            f"prove that at most {float(found.gap_bound):.4g} can be gained; it is {float(found.gap):.4g}."
+            f"{value}, and the {eta} is above the tolerance {tolerance:.2g}: no critical point. The gradients alone "
+            f"prove that at most {float(found.gap_bound):.4g} can be gained; it is {float(found.gap):.4g}.",
+            *_coarse(found),
         ],
         "undecided": [f"{value}. {_doubt(found, eta)}"],
         "saddle": [
-            f"{value}, and the {eta} is below the tolerance {tolerance:.1g}: a saddle that keeps {n} directions of the "
+            f"{value}, and the {eta} is below the tolerance {tolerance:.2g}: a saddle that keeps {n} directions of the "
             f"fit, {float(found.gap):.6g} above the optimum."
         ],
     }[found.kind]
@@ -206,6 +206,13 @@ def _sentences(found: Classification) -> list[str]:
     return words
 
 
+def _coarse(found: Classification) -> list[str]:
+    """What float32 does to a critical point moves its gradient by that much."""
+    if found.loss.dtype == np.float32 or float(found.stationarity) > 10 * np.finfo(np.float32).eps:
+        return []
+    return ["Weights that were rounded to float32 come no nearer to a critical point than this: judge them in float32."]
+
+
 def _doubt(found: Classification, eta: str) -> str:
     """Why a point has no name."""
     if float(found.gap) <= float(found.rounding):
@@ -214,7 +221,7 @@ def _doubt(found: Classification, eta: str) -> str:
             "X explains little of Y. Center the targets, or use float64."
         )
     return (
-        f"The {eta} is below the tolerance {float(found.tolerance):.1g}, but the product is that of no critical point, "
+        f"The {eta} is below the tolerance {float(found.tolerance):.2g}, but the product is that of no critical point, "
         f"or has every direction of the fit, and a gap of {float(found.gap):.2g} is left: most likely a badly "
         "conditioned neighbourhood of a global minimum. Train on, scale the features alike, or use float64."
     )

@@ -148,10 +148,17 @@ def relaxed_loss(R: Float[Array, "dx dy"], X: Inputs, Y: Targets) -> Scalar:
     a map with the same value, `factors` from any such map to weights. A local minimum of the network is mapped to a
     local minimum of the relaxed problem, and all of those are global (K18 Theorems 2.1 to 2.3, Lu & Kawaguchi 2017).
 
+    Raises:
+        ValueError: shapes that do not fit.
+
     Example:
         >>> float(relaxed_loss(jnp.eye(2), jnp.eye(2), jnp.zeros((2, 2))))
         1.0
     """
+    fits = [jnp.ndim(a) for a in (R, X, Y)] == [2, 2, 2] and len(X) == len(Y)
+    if not fits or jnp.shape(R) != (X.shape[1], Y.shape[1]):
+        shapes = ", ".join(str(jnp.shape(a)) for a in (R, X, Y))
+        raise ValueError(f"R, X, Y: Expected: shapes (dx, dy), (m, dx) and (m, dy). Received: {shapes}.")
     return 0.5 * jnp.sum(jnp.square(matmul(X, R) - Y))
 
 
@@ -165,13 +172,15 @@ def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
         R: (dx, dy). widths: all of d_0..d_{H+1}, with d_0 = dx and d_{H+1} = dy.
 
     Raises:
-        ValueError: widths that do not begin with dx, do not end with dy, or are not positive.
+        ValueError: R is no matrix; widths that do not begin with dx, do not end with dy, or are not positive.
 
     Example:
         >>> W = factors(jnp.diag(jnp.array([4.0, 1.0])), (2, 3, 2))
         >>> [w.shape for w in W], matmul(W[0], W[1]).round(5).tolist()
         ([(2, 3), (3, 2)], [[4.0, 0.0], [0.0, 1.0]])
     """
+    if jnp.ndim(R) != 2:
+        raise ValueError(f"R: Expected: shape (dx, dy). Received: {jnp.shape(R)}.")
     if len(widths) < 2 or (widths[0], widths[-1]) != R.shape or min(widths) < 1:
         raise ValueError(f"widths: Expected: {R.shape[0]}, ..., {R.shape[1]}, all positive. Received: {widths}.")
     k = min(widths)

@@ -13,6 +13,7 @@ from globopt_jax.deep_linear.inputs import check_pair
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import predict, widths_of
 from globopt_jax.deep_linear.verdict import KINDS, NOT_CRITICAL, verdict_at
+from globopt_jax.inputs import integer
 from globopt_jax.shapes import Array
 
 __all__ = ["History", "MonitorState", "history", "monitor", "observe"]
@@ -41,8 +42,9 @@ class History(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """The verdict of every row in words; saddles are not told apart."""
-        return [KINDS[int(code)] for code in np.atleast_1d(np.asarray(self.code))]
+        """The verdict of every row in words, "diverged" where the loss is NaN; saddles are not told apart."""
+        rows = zip(np.atleast_1d(np.asarray(self.code)), np.atleast_1d(np.asarray(self.loss)), strict=True)
+        return ["diverged" if np.isnan(loss) else KINDS[int(code)] for code, loss in rows]
 
 
 class MonitorState(NamedTuple):
@@ -104,7 +106,7 @@ def monitor(
     Raises:
         ValueError: data with NaN or shapes that do not fit, numbers that are not positive; from `update`, if the
             training loop passes no params.
-        TypeError: data that are not real numbers.
+        TypeError: data that are not real numbers, `kernels` is no function.
 
     Example:
         >>> import optax
@@ -116,11 +118,11 @@ def monitor(
         >>> notes.loss.round(9).tolist(), notes.kinds
         ([1.0], ['not_critical'])
     """
-    whole = all(isinstance(number, int | np.integer) for number in (every, capacity))
-    if not whole or every < 1 or capacity < 2 or capacity % 2:
-        raise ValueError(
-            f"every, capacity: Expected: an integer >= 1, and an even one >= 2. Received: {every} and {capacity}."
-        )
+    every, capacity = integer("every", every), integer("capacity", capacity, 2)
+    if capacity % 2:
+        raise ValueError(f"capacity: Expected: an even number. Received: {capacity}.")
+    if not callable(kernels):
+        raise TypeError(f"kernels: Expected: a function of params. Received: {type(kernels).__name__}.")
     X, Y = check_pair(X, Y)
     fit, samples = _least_squares(X, Y), len(X)
 

@@ -30,9 +30,10 @@ def widths_of(weights: Any) -> tuple[int, ...]:
     shapes = [jnp.shape(w) for w in weights]
     fits = shapes and all(len(s) == 2 and min(s) > 0 for s in shapes) and all(a[1] == b[0] for a, b in pairwise(shapes))
     if not fits:
+        turned = shapes and all(len(s) == 2 for s in shapes) and all(a[0] == b[1] for a, b in pairwise(shapes))
         raise ValueError(
             "weights: Expected: kernels of shapes (d_0, d_1), (d_1, d_2), ..., (d_H, d_H+1), at least one. Received: "
-            f"shapes {shapes}."
+            f"shapes {shapes}{', which fit when transposed, as those of PyTorch' if turned else ''}."
         )
     return (shapes[0][0], *(s[1] for s in shapes))
 

@@ -7,6 +7,7 @@ Sigma^(1/2)``, ``Y = Sigma^(1/2) R``. So every function for deep linear networks
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -63,6 +64,14 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
             f"{jnp.shape(covariance)}."
         )
     values, V = jnp.linalg.eigh(0.5 * (covariance + covariance.T))
+    try:
+        low, high = float(values[0]), float(values[-1])
+    except jax.errors.ConcretizationTypeError:
+        low = high = 0.0  # traced: nobody knows
+    if low < -1e-3 * max(high, -low):
+        raise ValueError(
+            f"covariance: Expected: a positive semidefinite matrix. Received: eigenvalues from {low:.3g} to {high:.3g}."
+        )
     X = jnp.sqrt(jnp.maximum(values, 0))[:, None] * V.T
     return X, matmul(X, R)
 

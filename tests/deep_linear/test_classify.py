@@ -216,6 +216,7 @@ def test_the_result_says_prints_and_stores(tmp_path):
     assert "saddle" in found.reason
     document = json.loads(json.dumps(found.to_json()))
     assert document["kind"] == "saddle"
+    assert (document["is_strict"], document["failures"]) == (found.is_strict, list(found.failures))
     found.save(tmp_path / "found.npz")
     again = deep_linear.Classification.load(tmp_path / "found.npz")
     assert again.reason == found.reason
@@ -237,6 +238,9 @@ def test_the_result_says_prints_and_stores(tmp_path):
         ({"X": np.full((3, 2), 1e200)}, ValueError, "X: Expected: a largest entry"),
         ({"weights": {"a": np.eye(2)}}, TypeError, "weights: Expected: a list of kernels. Received: dict"),
         ({"weights": [np.ones((2, 3)), np.ones((2, 2))]}, ValueError, "weights: Expected: kernels of shapes"),
+        ({"weights": [np.ones((3, 2))] * 2}, ValueError, r"\(3, 2\), \(3, 2\)\].$"),
+        ({"weights": [np.ones((3, 2)), np.ones((4, 3))]}, ValueError, "fit when transposed, as those of PyTorch"),
+        ({"lanczos_steps": 0}, ValueError, "lanczos_steps: Expected: an integer, at least 1. Received: 0"),
     ],
 )
 def test_bad_input_is_named(change, error, message):
@@ -280,6 +284,16 @@ def test_numpy_float64_without_x64_is_said():
     with jax.enable_x64(False), pytest.warns(UserWarning, match=r"jax.enable_x64\(True\)"):
         found = deep_linear.classify([np.eye(2)], np.eye(2), np.eye(2))
     assert found.loss.dtype == np.float32
+
+
+def test_a_critical_point_that_was_rounded_to_float32_is_said():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(100, 5)), rng.normal(size=(100, 4))
+    W = deep_linear.critical_point(X, Y, (5, 6, 3, 4), (0, 2), jax.random.key(0))
+    found = deep_linear.classify([np.asarray(w, np.float32) for w in W], X, Y)
+    assert found.kind == "not_critical"
+    assert "rounded to float32" in found.reason
+    assert "rounded to float32" not in deep_linear.classify([w + 0.1 for w in W], X, Y).reason
 
 
 @pytest.mark.parametrize("hidden", [0, 1])

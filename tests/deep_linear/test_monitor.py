@@ -106,8 +106,10 @@ def test_misuse_is_named():
         watched.update(W, watched.init(W))
     with pytest.raises(ValueError, match="params: Expected: kernels from"):
         watched.init(W[:-1])
-    with pytest.raises(ValueError, match="every, capacity: Expected: an integer >= 1, and an even one"):
+    with pytest.raises(ValueError, match="every: Expected: an integer, at least 1"):
         deep_linear.monitor(P.X, P.Y, every=0)
+    with pytest.raises(ValueError, match="capacity: Expected: an even number. Received: 3"):
+        deep_linear.monitor(P.X, P.Y, capacity=3)
     with pytest.raises(ValueError, match="X: Expected: finite numbers"):
         deep_linear.monitor(np.full(P.X.shape, np.nan), P.Y)
     with pytest.raises(ValueError, match="Expected: a list of kernels, or monitor"):
@@ -120,3 +122,11 @@ def test_weights_of_another_shape_than_the_data_are_refused():
     shapes = list(itertools.pairwise((P.widths[0], 3, P.widths[-1] + 1)))
     with pytest.raises(ValueError, match="Received: widths"):
         deep_linear.monitor(P.X, P.Y).init([jnp.zeros(s) for s in shapes])
+
+
+def test_a_run_that_diverged_is_called_that():
+    watched = deep_linear.monitor(P.X, P.Y, every=1)
+    W = start(jnp.float64)
+    _, state = watched.update(W, watched.init(W), W)
+    _, state = watched.update(W, state, [w * jnp.nan for w in W])
+    assert deep_linear.history(state).kinds == ["not_critical", "diverged"]

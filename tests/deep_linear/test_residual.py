@@ -120,3 +120,8 @@ def test_the_bound_holds_at_the_edge_of_the_region(dtype):
         M = np.linalg.multi_dot([np.eye(3) + np.asarray(w, np.float64) for w in W]) - np.asarray(R, np.float64)
         gap = 0.5 * np.trace(M.T @ np.asarray(S, np.float64) @ M)
         assert float(gap_of(W, R, S).bound) >= gap * (1 - 1e-12)
+
+
+def test_a_covariance_that_is_none_is_named():
+    with pytest.raises(ValueError, match="covariance: Expected: a positive semidefinite matrix. Received: eigenvalues"):
+        deep_linear.residual_gap([np.zeros((2, 2))], np.eye(2), -np.eye(2))
