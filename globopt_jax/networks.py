@@ -126,10 +126,11 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
 
     Args:
         activation: a name (relu, leaky_relu, absolute, linear), a pair (negative slope, positive slope), a sequence
-            with a pair or a (d_l, 2) array of pairs for each hidden layer, or a smooth function of an array.
+            with a pair or a (d_l, 2) array of pairs for each hidden layer, or a smooth function of an array, entry by
+            entry.
 
     Raises:
-        ValueError: an unknown name, slopes that are not finite pairs.
+        ValueError: an unknown name, slopes that are not finite pairs, a function that mixes the entries of its array.
 
     Example:
         >>> feed_forward("absolute")([jnp.ones((1, 1)), jnp.ones((1, 1))], jnp.array([[-2.0]])).tolist()
@@ -149,6 +150,7 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
             )
         return FeedForward(ACTIVATIONS[name])
     if callable(activation):
+        _check_elementwise(activation)
         return FeedForward(None, activation)
     try:
         if len(activation) == 2 and all(np.ndim(slope) == 0 for slope in activation):
@@ -159,6 +161,20 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
             "activation: Expected: a name, a function, a pair of finite slopes (negative, positive), or such pairs for "
             f"each hidden layer. Received: {activation!r}."
         ) from error
+
+
+def _check_elementwise(function: Callable[[Any], Any]) -> None:
+    """Raise ValueError if an entry of the result depends on another entry: its derivative would be no pattern."""
+    with jax.ensure_compile_time_eval():
+        z = jnp.asarray([[-1.3, 0.4, 2.1], [0.7, -0.2, 1.1]], jnp.float32)
+        whole = function(z)
+        single = jnp.stack([jnp.stack([function(a[None, None])[0, 0] for a in row]) for row in z])
+        fits = jnp.shape(whole) == z.shape and bool(jnp.allclose(whole, single, rtol=1e-5, atol=1e-6))
+    if not fits:
+        raise ValueError(
+            "activation: Expected: a function that acts on each entry alone. Received: "
+            f"{getattr(function, '__name__', function)}, which mixes them (give the network as a function of its own)."
+        )
 
 
 def _pairs(slopes: Any) -> Slopes:
@@ -217,13 +233,14 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
     Args:
         model: a linen module, or an nnx module (which holds its own parameters).
         variables: of linen: the dictionary from ``model.init``; collections other than "params" stay as they are. Of
-            nnx: None.
+            nnx: None. Batch statistics and dropout have to be switched off in the model (``use_running_average``,
+            ``deterministic``, or nnx's ``model.eval()``), so that samples count one by one.
 
     Returns:
         ``apply(params, X)``, a new function every time, and the parameters: keep it, or everything compiles again.
 
     Raises:
-        TypeError: no Flax model, or linen without variables.
+        TypeError: no Flax model, linen without variables, nnx with them.
     """
     from flax import linen, nnx  # late: a second's import
 
@@ -240,6 +257,8 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
             return model.apply({"params": params, **rest}, X)
 
         return apply, variables["params"]
+    if isinstance(model, nnx.Module) and variables is not None:
+        raise TypeError("variables: Expected: none, since an nnx module holds its own. Received: variables.")
     if isinstance(model, nnx.Module):
         graph, params, rest = nnx.split(model, nnx.Param, ...)
 

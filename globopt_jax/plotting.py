@@ -301,7 +301,9 @@ def unit_shares(ax: Axes, found: Decomposition) -> Axes:
     for y, row in enumerate(rows):
         _ = ax.text(width - 0.4, y, f" {np.sum(row):.3g} %", va="center", color=INK)
     _ = ax.set_yticks(range(len(rows)), [f"layer {l}" for l in range(1, len(rows))] + ["output"])
-    _ = ax.set_xlabel("unit")
+    ax.locator_params(axis="x", integer=True)
+    order = ", ".join(str(l) for l in found.order)
+    _ = ax.set_xlabel(f"unit, from 0; layers in the order {order}")
     if ax.figure is not None:
         _ = ax.figure.colorbar(image, ax=ax, label="share of the targets (%)", pad=0.12)
     return ax
@@ -311,10 +313,14 @@ def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarr
     """Draw J and the loss during training; what lies between is the tangent gap, zero at stationary points.
 
     Args:
-        ax: to draw on. steps: (n,). value, loss: (n,), J and the loss there.
+        ax: to draw on. steps: (n,). value, loss: (n,), J and the loss there; what is below 1e-12 of the largest loss is
+            drawn there.
 
     Returns:
         The same Axes.
+
+    Raises:
+        ValueError: arrays of different lengths.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -322,6 +328,12 @@ def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarr
         >>> ax.get_ylabel()
         'loss'
     """
+    if not np.shape(steps) == np.shape(value) == np.shape(loss) or np.ndim(steps) != 1 or not len(steps):
+        shapes = ", ".join(str(np.shape(a)) for a in (steps, value, loss))
+        raise ValueError(f"steps, value, loss: Expected: shapes (n,), n at least 1. Received: {shapes}.")
+    # A J that is rounding would leave the loss a line at the top.
+    floor = 1e-12 * float(np.max(loss))
+    value, loss = np.maximum(value, floor), np.maximum(loss, floor)
     _ = ax.fill_between(steps, value, loss, color=GRAY, alpha=0.4, lw=0, label="tangent gap")
     _ = ax.plot(steps, loss, color=BLUE, lw=2, label="loss")
     _ = ax.plot(steps, value, color=GREEN, lw=2, label="J: the loss of local minima like this point")

@@ -86,8 +86,8 @@ def test_areas_of_parts_of_pixels():
     ("X", "crop", "size", "message"),
     [
         (np.ones((2, 5)), 2, 1, r"X: Expected: square images row by row, \(m, h w\). Received: \(2, 5\)"),
-        (np.ones((2, 9)), 4, 1, "crop, size: Expected: 1 <= size <= crop <= 3. Received: 4, 1"),
-        (np.ones((2, 9)), 2, 3, "crop, size: Expected: 1 <= size <= crop <= 3. Received: 2, 3"),
+        (np.ones((2, 9)), 4, 1, "crop: Expected: an integer, 1..3. Received: 4"),
+        (np.ones((2, 9)), 2, 3, "size: Expected: an integer, 1..2. Received: 3"),
     ],
 )
 def test_images_that_do_not_fit_are_named(X, crop, size, message):

@@ -84,6 +84,8 @@ def test_flax_models():
         networks.from_flax(dense)
     with pytest.raises(TypeError, match="variables: Expected: the whole dictionary .* Received: only bias, kernel"):
         networks.from_flax(dense, dict(sorted(variables["params"].items())))
+    with pytest.raises(TypeError, match="variables: Expected: none, since an nnx module holds its own"):
+        networks.from_flax(layer, variables)
     with pytest.raises(TypeError, match="model: Expected: a module of flax"):
         networks.from_flax(lambda X: X)
 
@@ -117,3 +119,10 @@ def test_a_bias_may_be_none():
     network = networks.feed_forward("relu")
     np.testing.assert_array_equal(network([(w, None) for w in W], X), network(W, X))
     assert [w.shape for w in networks.kernels_of([(W[0], None), W[1]])] == [(3, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("function", [jax.nn.softmax, lambda z: jnp.tanh(z - jnp.mean(z, axis=0, keepdims=True))])
+def test_a_function_that_mixes_entries_is_no_activation(function):
+    """Its derivative is no pattern: J would be wrong in silence."""
+    with pytest.raises(ValueError, match="activation: Expected: a function that acts on each entry alone"):
+        networks.feed_forward(function)

@@ -97,14 +97,17 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
             arrays = {name: archive[name] for name in ("X", "Y") if name in found}
     except (zipfile.BadZipFile, EOFError, AttributeError, TypeError, ValueError) as error:
         # A .npy has no keys, a text is taken for a pickle, a truncated archive for anything.
-        raise ValueError(f"Expected an .npz of numbers at {path}. Received something else: {error}") from error
+        raise ValueError(f"Expected an .npz of numbers at {path}. Received something else.") from error
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(
             f"Expected arrays X (m, dx) and Y (m, dy) in {path}. "
             f"Received one without {' and '.join(missing)}, but with the keys: {', '.join(found) or 'none'}."
         )
-    X, Y = validate(arrays["X"], arrays["Y"])
+    try:
+        X, Y = validate(arrays["X"], arrays["Y"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Dataset(X, Y, _labels(Y))
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from globopt_jax.inputs import finite, integer
+
 __all__ = ["shrink"]
 
 
@@ -22,11 +24,12 @@ def shrink(X: np.ndarray, crop: int, size: int) -> Float[np.ndarray, "m n"]:
         >>> shrink(np.arange(16.0)[None], 4, 2).tolist()
         [[2.5, 4.5, 10.5, 12.5]]
     """
+    X = finite("X", X)
     side = round(X.shape[1] ** 0.5) if X.ndim == 2 else 0
     if not side or side**2 != X.shape[1]:
         raise ValueError(f"X: Expected: square images row by row, (m, h w). Received: {X.shape}.")
-    if not 1 <= size <= crop <= side:
-        raise ValueError(f"crop, size: Expected: 1 <= size <= crop <= {side}. Received: {crop}, {size}.")
+    crop = integer("crop", crop, 1, side)
+    size = integer("size", size, 1, crop)
     begin = (side - crop) // 2
     edges, pixels = np.arange(size + 1) * crop / size, np.arange(crop)
     # How much of pixel [p, p + 1] lies in area [e_i, e_(i+1)], relative to the area.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from globopt_jax.inputs import check_range, common_dtype, finite
+from globopt_jax.inputs import check_range, common_dtype, finite, integer
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
@@ -20,12 +20,13 @@ def checked(
 
     Raises:
         ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive.
-        TypeError: arrays that are not real numbers.
+        TypeError: arrays that are not real numbers, or traced; `apply` is no function.
     """
     if method not in ("auto", *METHODS):
         raise ValueError(f"method: Expected: auto, {', '.join(METHODS)}. Received: {method!r}.")
-    if not memory > 0:
-        raise ValueError(f"memory: Expected: a positive number of bytes. Received: {memory}.")
+    _ = integer("memory", memory)
+    if not callable(apply):
+        raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     host = [finite(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.

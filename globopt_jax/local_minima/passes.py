@@ -11,7 +11,7 @@ from globopt_jax.linalg import matmul, unit
 from globopt_jax.local_minima.jacobian import Model
 from globopt_jax.shapes import Array
 
-__all__ = ["MEMORY", "Jacobian", "Samples", "TransposedJacobian", "samples_in_chunks"]
+__all__ = ["MEMORY", "Jacobian", "Samples", "TransposedJacobian", "kink_words", "kinks_of", "samples_in_chunks"]
 
 #: Bytes for the chunks of a pass, by default.
 MEMORY = 256 * 2**20
@@ -181,6 +181,25 @@ def _residuals(
     zero = jnp.zeros_like(x), jnp.zeros_like(y)
     (products, inside), r = jax.lax.scan(add, zero, (samples, samples.arranged(B)))
     return samples.restored(r, len(B)), products, inside
+
+
+def kinks_of(model: Model, params: Any, X: Any, memory: int) -> Array:
+    """How many pre-activations have no derivative; -1: unknown."""
+    return _kinks(model, params, Jacobian(model, params, X, 1, memory).chunks())
+
+
+def kink_words(count: int) -> str:
+    """What results say of them."""
+    return (
+        f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: the point is not "
+        "differentiable."
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _kinks(model: Model, params: Any, samples: Samples) -> Array:
+    counts = jax.lax.map(lambda chunk: model.kinks(params, *chunk), samples)
+    return jnp.where(jnp.min(counts) < 0, -1, jnp.sum(counts))
 
 
 class TransposedJacobian:

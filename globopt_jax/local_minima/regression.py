@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import results
+from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.checks import checked
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
-from globopt_jax.local_minima.passes import MEMORY
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, kink_words
 from globopt_jax.local_minima.spaces import NOT_CONVERGED
 from globopt_jax.local_minima.units import LinearUnits, linear_units
 from globopt_jax.networks import Activation, FeedForward, feed_forward, kernels_of
@@ -35,9 +36,9 @@ class RegressionBounds(NamedTuple):
     tangent together). ``improvement`` (s,): what the tangent space adds; ``shares``: H arrays (s, d_l), unit by unit.
     ``value`` (s,): their difference, the bound. ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from where on dy units act
     linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``, ``s = max(||Y||, ||Yhat -
-    Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest ``||dL/dW_l|| ||W_l|| / s^2``.
-    ``margin``: of the linear units from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a
-    derivative. ``converged``: bool.
+    Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest ``||dL/dW_l|| / (||A_l|| s)``,
+    A_l the Jacobian's block of a layer, free of units. ``margin``: of the linear units from their kinks, see
+    `LinearUnits`. ``kinks``: pre-activations without a derivative. ``converged``: bool.
     """
 
     layers: Array
@@ -61,8 +62,17 @@ class RegressionBounds(NamedTuple):
         for chosen, regression, value in zip(self.layers, self.regression, self.value, strict=True):
             names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
             words.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
-        if int(self.kinks):
-            words.append(f"{int(self.kinks)} pre-activations lie at a kink: the point is not differentiable.")
+        size, slack = float(self.loss) or 1.0, np.finfo(self.value.dtype).eps ** 0.5
+        above = self.admissible & (self.value < self.loss - slack * size)
+        if float(self.stationarity) > slack:
+            words.append(
+                f"The point is not stationary ({float(self.stationarity):.2g}), so that none of this bounds its loss: "
+                "it is what local minima with these activation patterns and linear units would obey."
+            )
+        elif np.any(above):
+            words.append("The loss lies above an admissible bound: a stationary point, but no local minimum.")
+        if int(self.kinks) > 0:
+            words.append(kink_words(int(self.kinks)))
         if not np.all(self.admissible):
             words.append("Sets that reach below t bound nothing.")
         if not bool(self.converged):
@@ -100,7 +110,9 @@ def regression_bounds(
     that Definition 1 asks to vanish, whose derivatives then do not count (Corollary 1, (5.2)). With `strong`, at local
     minima with strongly separated linear units, for S in {t, H} (Corollary 2).
 
-    Host function: jits inside, a compilation for every shape and number of sets' columns.
+    Takes as long as `decompose` for every set.
+
+    Host function: jits inside, a compilation for every shape, rank and set.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). activation: a piecewise linear one.
@@ -111,7 +123,8 @@ def regression_bounds(
         method, cutoff, memory: see `tangent_projection`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, biases, layers outside of 0..H, a smooth activation.
+        ValueError: shapes that do not fit, NaN or inf, biases, layers outside of 0..H, a smooth activation, both
+            `restricted` and `strong`.
         TypeError: arrays that are not real numbers.
 
     Example:
@@ -123,6 +136,8 @@ def regression_bounds(
         (0.4, 0)
     """
     check_criterion(cutoff)
+    if restricted and strong:
+        raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
     weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory)
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
@@ -142,7 +157,9 @@ def regression_bounds(
     improvement = np.array(
         [sum(float(np.sum(s)) for s in f.shares[len(S) :]) for f, S in zip(found, chosen, strict=True)]
     )
-    loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y))
+    samples = Jacobian(Layered(network), weights, X, Y.shape[1], int(memory)).chunks()
+    blocks = _block_norms(network, weights, samples)
+    loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y, blocks))
     dtype = np.dtype(X.dtype)
     return RegressionBounds(
         layers=np.array([[l in S for l in range(hidden + 1)] for S in chosen]),
@@ -165,13 +182,10 @@ def regression_bounds(
 def _sets(sets: Iterable[Sequence[int]] | None, t: int, hidden: int, strong: bool) -> list[tuple[int, ...]]:
     """The sets asked for, in order; or those that the theorem speaks of."""
     if sets is not None:
-        found = [tuple(sorted({int(l) for l in S})) for S in sets]
-        for S in found:
-            if any(not 0 <= l <= hidden for l in S):
-                raise ValueError(f"sets: Expected: layers 0..{hidden}. Received: {S}.")
-        if not found:
-            raise ValueError("sets: Expected: at least one, such as (). Received: none.")
-        return found
+        found = list(sets) if isinstance(sets, Iterable) else []
+        if not found or any(isinstance(S, str) or not isinstance(S, Iterable) for S in found):
+            raise ValueError(f"sets: Expected: sets of layers, at least one, such as [(), (1,)]. Received: {sets!r}.")
+        return [tuple(sorted({integer("sets", l, 0, hidden) for l in S})) for S in found]
     layers = sorted({t, hidden}) if strong else list(range(t, hidden + 1))
     sizes = range(len(layers) + 1) if len(layers) <= MOST else (0, 1, len(layers))
     return [S for size in sizes for S in itertools.combinations(layers, size)]
@@ -196,12 +210,28 @@ def _ratio(A: Array, *sizes: Array) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _point(network: FeedForward, weights: list[Array], X: Array, Y: Array) -> tuple[Array, Array, Array, Array]:
-    """Loss, Lemma 4's residuals, stationarity and kinks."""
+def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -> Array:
+    """``||A_l||_F`` of the Jacobian's blocks, ``sum_i ||signals_i||^2 ||features_i||^2`` squared."""
+
+    def squares(chunk: Samples) -> Array:
+        A = Layered(network).chunk(weights, *chunk)
+        pairs = zip(A.signals, A.features, strict=True)
+        return jnp.stack(
+            [jnp.sum(jnp.sum(jnp.square(s), axis=(1, 2)) * jnp.sum(jnp.square(f), axis=1)) for s, f in pairs]
+        )
+
+    return jnp.sqrt(jnp.sum(jax.lax.map(squares, samples), axis=0))
+
+
+@partial(jax.jit, static_argnums=0)
+def _point(
+    network: FeedForward, weights: list[Array], X: Array, Y: Array, blocks: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Loss, Lemma 4's residuals, stationarity and kinks; `blocks`: the norms of the Jacobian's."""
     seen = network.sweep(weights, X)
     E = seen.output - Y
     size = jnp.maximum(norm(Y), norm(E))
     grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
-    eta = jnp.stack([_ratio(norm(w) * g, size, size) for w, g in zip(weights, grads, strict=True)])
+    eta = jnp.stack([_ratio(g, a, size) for a, g in zip(blocks, grads, strict=True)])
     residuals = jnp.stack([_ratio(matmul(f.T, E), norm(f), size) for f in seen.features])
     return 0.5 * jnp.sum(jnp.square(E)), residuals, jnp.max(eta), seen.kinks

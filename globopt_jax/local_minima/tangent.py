@@ -12,7 +12,7 @@ from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.checks import checked
 from globopt_jax.local_minima.jacobian import Anything, Model, model_of
-from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
 
@@ -22,14 +22,15 @@ __all__ = ["TangentProjection", "tangent_projection"]
 class TangentProjection(NamedTuple):
     """What the tangent space at a point says; arrays only (NumPy), `.method` and `.reason` are read off them.
 
-    ``value``: ``J = 1/2 ||PN[A] vec Y||^2``, A the Jacobian of the output in all parameters. ``rank``: of A.
-    ``loss``: ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary
-    points; ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0
-    then, and for every network whose last layer is linear. ``size``: ``||vec Yhat||``. ``cutoff``, ``largest``: of the
+    ``value``: ``J = 1/2 ||PN[A] vec Y||^2``, A the Jacobian of the output in all parameters. ``rank``: of A. ``loss``:
+    ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary points;
+    ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0 then,
+    and for every network whose last layer is linear. ``size``: ``||vec Yhat||``. ``cutoff``, ``largest``: of the
     singular values of A, and ``smallest``: about the smallest that counts. ``resolution``: singular values below that
     part of the largest cannot be told from rounding. ``inside``: relative to the data, what the iteration left in the
-    tangent space; J is off by its square. ``kinks``: pre-activations without a derivative, where 0 is taken; -1:
-    unknown. ``steps``: of the iteration. ``converged``: bool.
+    tangent space; J is off by its square, and by what rounding of the Jacobian does to its weakest directions.
+    ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``steps``: of the iteration.
+    ``converged``: bool.
     """
 
     value: Array
@@ -66,10 +67,7 @@ class TangentProjection(NamedTuple):
                 "and J need not agree at stationary points."
             )
         if int(self.kinks) > 0:
-            words.append(
-                f"{int(self.kinks)} pre-activations lie exactly at a kink, where the derivative is taken as 0: the "
-                "point is not differentiable."
-            )
+            words.append(kink_words(int(self.kinks)))
         if self.value.dtype == np.float32:
             words.append(
                 f"In float32 singular values below {float(self.resolution):.2g} of the largest cannot be told from "
@@ -153,7 +151,7 @@ def tangent_projection(
         smallest=np.asarray(space.smallest, dtype),
         resolution=np.asarray(resolution, dtype),
         inside=np.asarray(found.inside, dtype),
-        kinks=np.asarray(_kinks(model, params, A.chunks())),
+        kinks=np.asarray(kinks_of(model, params, X, memory)),
         steps=np.asarray(found.steps),
         converged=np.asarray(found.converged and space.converged),
         method_code=np.asarray(METHODS.index(space.method)),
@@ -164,7 +162,7 @@ def _predicted(model: Model, params: Any, X: Array) -> Array:
     """The output.
 
     Raises:
-        ValueError: it or its squares are not finite, or the first sample's depends on the others.
+        ValueError: it or its squares are not finite, or a sample's depends on the others.
     """
     found = _output(model, params, X)
     size = float(jnp.max(jnp.abs(found)))
@@ -174,12 +172,12 @@ def _predicted(model: Model, params: Any, X: Array) -> Array:
             f"{size:.3g}."
         )
     if isinstance(model, Anything) and len(X) > 1:
-        alone = _output(model, params, X[:1])
-        change = float(jnp.max(jnp.abs(alone - found[:1])))
+        alone, turned = _output(model, params, X[:1]), _output(model, params, X[::-1])[::-1]
+        change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
         if change > linalg.decision_tolerance(X.dtype) * size:
             raise ValueError(
                 "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: an "
-                f"output for the first sample that changes by {change:.3g} when it comes alone."
+                f"output that changes by {change:.3g} when a sample comes alone, or in another order."
             )
     return found
 
@@ -199,9 +197,3 @@ def _numbers(right: Array, outside: Array) -> tuple[Array, Array, Array, Array]:
     residual, left, beside = right[..., 0], outside[..., 0], outside[..., 1]
     # vec Y is residual plus prediction; no large numbers are subtracted.
     return half(left + beside), half(residual), half(residual - left), linalg.norm(beside)
-
-
-@partial(jax.jit, static_argnums=0)
-def _kinks(model: Model, params: Any, samples: Samples) -> Array:
-    counts = jax.lax.map(lambda chunk: model.kinks(params, *chunk), samples)
-    return jnp.where(jnp.min(counts) < 0, -1, jnp.sum(counts))

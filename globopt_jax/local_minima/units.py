@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.inputs import common_dtype, finite
+from globopt_jax.inputs import common_dtype, finite, integer
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
@@ -90,7 +90,8 @@ def linear_units(
             sqrt(eps).
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, biases, n below 1, a smooth activation.
+        ValueError: shapes that do not fit, NaN or inf, biases, n below 1, a tolerance out of range, a smooth
+            activation.
         TypeError: arrays that are not real numbers.
 
     Example:
@@ -100,10 +101,10 @@ def linear_units(
     """
     weights, X = kernels_and_inputs(weights, X)
     dy, hidden = weights[-1].shape[1], len(weights) - 1
-    wanted = dy if n is None else n
-    if wanted < 1:
-        raise ValueError(f"n: Expected: at least 1. Received: {n}.")
+    wanted = dy if n is None else integer("n", n)
     limit = linalg.decision_tolerance(X.dtype) if tolerance is None else float(tolerance)
+    if not 0 <= limit < 1:
+        raise ValueError(f"tolerance: Expected: at least 0, and below 1. Received: {tolerance}.")
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
     seen = _sweep(network, weights, X)
@@ -193,7 +194,8 @@ def with_linear_units(
 ) -> list[Array]:
     """Return random kernels that induce (n, t) separated linear units on X: the first n units of every layer above t.
 
-    Their pre-activations are positive on all samples, with a margin of at least a quarter of the largest possible.
+    Their pre-activations are positive on all samples, with a margin of at least a quarter of the largest possible;
+    unless all activations above layer t are linear anyway.
 
     Host function.
 
@@ -212,17 +214,19 @@ def with_linear_units(
         [2, 2, 2]
     """
     host = finite("X", X)
-    dtype = common_dtype([host])
-    widths = [host.shape[1], *map(int, widths)]
+    dtype = common_dtype([host], stacklevel=3)
+    if host.ndim != 2 or not host.size:
+        raise ValueError(f"X: Expected: shape (m, dx). Received: {host.shape}.")
+    if np.ndim(widths) != 1 or not len(widths):
+        raise ValueError(f"widths: Expected: d_1..d_(H+1). Received: {widths}.")
+    widths = [host.shape[1], *(integer("widths", d) for d in widths)]
     hidden = len(widths) - 2
-    count = widths[-1] if n is None else n
-    if not 0 <= t <= hidden or not 1 <= count <= min(widths[t + 1 :]):
-        raise ValueError(
-            f"n, t: Expected: 0 <= t <= {hidden}, and 1 <= n <= every width above layer t. Received: {count}, {t}."
-        )
+    t = integer("t", t, 0, hidden)
+    count = integer("n", widths[-1] if n is None else n, 1, min(widths[t + 1 :]))
     network = feed_forward(activation)
     if any(np.any(network.slopes_at(l, hidden)[:, 1] != 1) for l in range(t, hidden)):
         raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
+    linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # whatever their inputs
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     weights: list[Any] = []
     Phi: Any = jnp.asarray(host, dtype)
@@ -235,11 +239,12 @@ def with_linear_units(
             chosen, features = w[:, :count], np.asarray(Phi)
             if strong and l > t + 1:
                 chosen[count:] = 0
-            # The units of the layer before are positive on all samples, if there are any.
-            direction = _positive_direction(features) if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
-            # What is random may take away three quarters of that.
-            need = np.max(np.abs(features @ chosen) / (features @ direction)[:, None], axis=0)
-            w[:, :count] = direction[:, None] + 0.75 * chosen / np.where(need > 0, need, 1)
+            if not linear:
+                # The units of the layer before are positive on all samples, if there are any.
+                direction = _positive_direction(features) if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
+                # What is random may take away three quarters of that.
+                need = np.max(np.abs(features @ chosen) / (features @ direction)[:, None], axis=0)
+                w[:, :count] = direction[:, None] + 0.75 * chosen / np.where(need > 0, need, 1)
         weights.append(jnp.asarray(w, dtype))
         if l <= hidden:
             Phi = network.activate(matmul(Phi, weights[-1]), l - 1, hidden)[0]

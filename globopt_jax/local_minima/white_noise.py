@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import results
+from globopt_jax.inputs import finite, integer
 from globopt_jax.linalg import matmul, svd
 from globopt_jax.shapes import Array
 
@@ -38,9 +39,9 @@ class WhiteNoiseBound(NamedTuple):
                 f"Proposition 2 says nothing here: part i needs m >= {float(self.least[0]):.4g}, part ii needs d dx >= "
                 f"{float(self.least[1]):.4g} and dx >= ln(d m)^2, and both need delta > 0."
             )
-        part = "i" if int(self.regime) == 1 else "ii"
+        bound = "(ii): L = 0" if int(self.regime) == 2 else f"(i): L <= {float(self.factor):.4g} times 1/2 ||Y||^2"
         return (
-            f"Proposition 2 ({part}): L <= {float(self.factor):.4g} times 1/2 ||Y||^2 with probability at least "
+            f"Proposition 2 {bound} with probability at least "
             f"{float(self.probability):.4g}{', which every point satisfies' if float(self.factor) >= 1 else ''}."
         )
 
@@ -79,9 +80,9 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
         >>> print(white_noise_bound(2000, 199, 10, 1.0).reason)
         Proposition 2 says nothing here: part i needs m >= ..., part ii needs d dx >= ...
     """
-    for name, value in (("m", m), ("dx", dx), ("d", d), ("t", t)):
-        if not value > 0:
-            raise ValueError(f"{name}: Expected: positive. Received: {value}.")
+    m, dx, d = integer("m", m), integer("dx", dx), integer("d", d)
+    if not t > 0:
+        raise ValueError(f"t: Expected: positive. Received: {t}.")
     if not 0 <= delta < math.sqrt(m):  # no submatrix of entries in [-1, 1] has a larger one
         raise ValueError(f"delta: Expected: at least 0, and below sqrt(m) = {math.sqrt(m):.4g}. Received: {delta}.")
     first = math.log(dx * d * m / delta**2) if delta else math.inf
@@ -114,10 +115,11 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
         >>> smallest_pattern_value([[1.0], [1.0], [0.0]], 2)
         1.0
     """
-    Lam = np.asarray(patterns, np.float64)
-    if Lam.ndim != 2 or not 1 <= rows <= len(Lam):
-        raise ValueError(f"patterns, rows: Expected: (m, d) and 1..m. Received: {Lam.shape} and {rows}.")
+    Lam = finite("patterns", patterns).astype(np.float64)
+    if Lam.ndim != 2 or not Lam.size:
+        raise ValueError(f"patterns: Expected: shape (m, d). Received: {Lam.shape}.")
     m = len(Lam)
+    rows = integer("rows", rows, 1, m)
     if Lam.shape[1] == 1:
         return float(np.sqrt(np.sum(np.sort(Lam[:, 0] ** 2)[:rows])))
     if math.comb(m, rows) * rows * Lam.shape[1] <= ENTRIES:
@@ -145,8 +147,10 @@ def white_noise_quantile(m: int, rank: int, probability: float) -> float:
         >>> round(white_noise_quantile(2000, 1990, 0.5), 5)
         0.00467
     """
-    if not (m >= 1 and 0 <= rank <= m and 0 <= probability <= 1):
-        raise ValueError(f"m, rank, probability: Expected: 0 <= rank <= m, 0..1. Received: {m}, {rank}, {probability}.")
+    m = integer("m", m)
+    rank = integer("rank", rank, 0, m)
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability: Expected: 0..1. Received: {probability}.")
     if rank in (0, m):
         return 1.0 if rank == 0 else 0.0
     from scipy.stats import beta  # late: scipy.stats takes a second to load
@@ -195,9 +199,10 @@ def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> P
         >>> found.rank.min(axis=1).tolist()
         [8, 24]
     """
-    widths = np.asarray(widths, int)
-    if min(m, dx, draws, *widths.tolist()) < 1:
-        raise ValueError(f"m, dx, widths, draws: Expected: positive. Received: {m}, {dx}, {widths.tolist()}, {draws}.")
+    m, dx, draws = integer("m", m), integer("dx", dx), integer("draws", draws)
+    if np.ndim(widths) != 1 or not len(widths):
+        raise ValueError(f"widths: Expected: a sequence of numbers of units. Received: {widths}.")
+    widths = np.array([integer("widths", d) for d in widths])
     keys = jax.random.split(key, (len(widths), draws))
     fraction, rank = _draws(keys, jnp.asarray(widths), m, dx, int(widths.max()))
     fraction, rank = np.asarray(fraction), np.asarray(rank)

@@ -45,6 +45,13 @@ def jacobian(W, X, activation):
     return np.concatenate([np.asarray(r).reshape(X.shape[0] * W[-1].shape[1], -1) for r in rows], axis=1)
 
 
+def doubt(A, Y):
+    """How far the oracle's J moves when each entry of A is rounded once more: J is not known any better."""
+    rng, J = np.random.default_rng(0), oracle(A, Y)[0]
+    eps = np.finfo(np.float64).eps
+    return max(abs(oracle(A * (1 + eps * rng.uniform(-0.5, 0.5, A.shape)), Y)[0] - J) for _ in range(3))
+
+
 def oracle(A, Y):
     """J, the rank, and whether a singular value is within a factor of 10 of the cutoff; NumPy float64."""
     U, s, _ = np.linalg.svd(A, full_matrices=False)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import local_minima, networks
-from tests.local_minima.instances import instance, jacobian, oracle
+from tests.local_minima.instances import doubt, instance, jacobian, oracle
 
 
 def blocks_of(W, X, activation):
@@ -47,8 +47,8 @@ def shares_by_projectors(W, X, Y, activation, order=None):
 def assert_right(seed, methods, largest=6, compare=True):
     """Return whether the single shares were compared, too."""
     W, X, Y, activation = instance(seed, largest)
-    J, rank, unclear = oracle(jacobian(W, X, activation), Y)
-    size = 0.5 * np.sum(Y**2)
+    A, size = jacobian(W, X, activation), 0.5 * np.sum(Y**2)
+    J, rank, unclear = oracle(A, Y)
     wanted = shares_by_projectors(W, X, Y, activation) if compare else None
     for method in methods:
         found = local_minima.decompose(W, X, Y, activation, method=method)
@@ -57,8 +57,9 @@ def assert_right(seed, methods, largest=6, compare=True):
         total = sum(np.sum(s) for s in found.shares)
         assert total == pytest.approx(size - J, abs=1e-9 * size)
         assert abs(float(found.unattributed)) <= 1e-9 * size
-        assert float(found.value) == pytest.approx(J, abs=1e-10 * size)
-        assert unclear or sum(np.sum(r) for r in found.ranks) <= int(found.rank) == rank
+        error = abs(float(found.value) - J)
+        assert error <= 1e-10 * size or error <= 4 * doubt(A, Y)
+        assert unclear or sum(np.sum(r) for r in found.ranks) == int(found.rank) == rank
         assert all(np.all(s >= 0) for s in found.shares)
         for share, by_projectors in zip(found.shares, wanted or found.shares, strict=True):
             assert share == pytest.approx(by_projectors, abs=1e-7 * size)

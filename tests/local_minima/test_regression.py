@@ -69,6 +69,7 @@ def test_stationary_is_not_enough():
     zeros = [np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 2))]
     found = local_minima.regression_bounds(zeros, X, Y, "linear", [(), (0,), (2,)])
     assert float(found.stationarity) == 0
+    assert "no local minimum" in found.reason
     assert np.all(found.admissible)
     assert float(found.loss) == pytest.approx(0.5 * np.sum(Y**2))
     assert float(found.value[1]) == pytest.approx(float(deep_linear.global_minimum(X, Y, 2).value))
@@ -129,9 +130,13 @@ def test_results_are_stored(tmp_path):
 
 
 def test_layers_that_are_none_are_named():
-    with pytest.raises(ValueError, match="sets: Expected: at least one"):
+    with pytest.raises(ValueError, match="restricted, strong: Expected: one of them"):
+        local_minima.regression_bounds(
+            [np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), restricted=True, strong=True
+        )
+    with pytest.raises(ValueError, match="sets: Expected: sets of layers, at least one"):
         local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[])
-    with pytest.raises(ValueError, match=r"sets: Expected: layers 0..1. Received: \(0, 2\)"):
+    with pytest.raises(ValueError, match=r"sets: Expected: an integer, 0..1. Received: 2"):
         local_minima.regression_bounds([np.eye(2), np.ones((2, 1))], np.eye(2), np.ones((2, 1)), sets=[(0, 2)])
 
 
@@ -150,3 +155,16 @@ def test_lost_precision_is_said_once():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="computed in float32") as seen:
         local_minima.regression_bounds(W, X, np.ones((2, 1)))
     assert len(seen) == 1
+
+
+def test_a_small_layer_does_not_hide_a_slope():
+    """Free of the weights' units: the last layer of zeros moves, and everything scaled by 1e-6 does."""
+    rng = np.random.default_rng(2)
+    X, Y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
+    W = [rng.normal(size=s) for s in ((3, 3), (3, 2))]
+    for scales in ((1, 0), (1e-6, 1e-6), (1e-6, 1)):
+        found = local_minima.regression_bounds(
+            [s * w for s, w in zip(scales, W, strict=True)], X, Y, "leaky_relu", [()]
+        )
+        assert float(found.stationarity) > 0.01
+        assert "not stationary" in found.reason

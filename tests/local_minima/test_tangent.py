@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 from globopt_jax import datasets, deep_linear, linalg, local_minima, networks
-from tests.local_minima.instances import instance, jacobian, oracle
+from tests.local_minima.instances import doubt, instance, jacobian, oracle
 
 METHODS = local_minima.METHODS
 
 
 def assert_right(seed, methods, largest=6, memory=20_000):
     W, X, Y, activation = instance(seed, largest)
-    J, rank, unclear = oracle(jacobian(W, X, activation), Y)
-    size = 0.5 * np.sum(Y**2)
+    A, size = jacobian(W, X, activation), 0.5 * np.sum(Y**2)
+    J, rank, unclear = oracle(A, Y)
     for method in methods:
         found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y, method, memory=memory)
         assert bool(found.converged)
-        assert abs(float(found.value) - J) <= 1e-10 * size, (method, float(found.value), J)
+        error = abs(float(found.value) - J)
+        assert error <= 1e-10 * size or error <= 4 * doubt(A, Y), (method, float(found.value), J)
         assert unclear or int(found.rank) == rank
         assert float(found.value) <= float(found.loss) + 1e-12 * size
         # A linear last layer: the prediction lies in the tangent space, and nothing is lost in between.
@@ -156,6 +157,11 @@ def test_results_are_stored(tmp_path):
     found.save(tmp_path / "j.npz")
     again = local_minima.TangentProjection.load(tmp_path / "j.npz")
     assert float(again.value) == float(found.value)
+    (tmp_path / "text.npz").write_text("J")
+    with pytest.raises(ValueError, match="Expected an .npz of numbers at .*text.npz. Received something else.$"):
+        local_minima.TangentProjection.load(tmp_path / "text.npz")
+    with pytest.raises(ValueError, match="path: Expected: a file in a folder that exists"):
+        found.save(tmp_path / "none" / "j.npz")
     assert again.method == found.to_json()["method"] == "dense"
 
 
@@ -171,7 +177,7 @@ def test_results_are_stored(tmp_path):
         ({"params": [np.ones((2, 1), complex)]}, TypeError, r"params\[0\]: Expected: real numbers"),
         ({"method": "qr"}, ValueError, "method: Expected: auto, dense, gram, dual. Received: 'qr'"),
         ({"cutoff": "eps"}, ValueError, "cutoff: Expected: one of press"),
-        ({"memory": 0}, ValueError, "memory: Expected: a positive number of bytes"),
+        ({"memory": 0}, ValueError, "memory: Expected: an integer, at least 1. Received: 0"),
     ],
 )
 def test_bad_input_is_named(change, error, message):
@@ -221,12 +227,19 @@ def test_a_function_may_have_kinks_that_nobody_counts():
     assert (int(by_name.kinks), int(by_function.kinks)) == (0, -1)
 
 
-def test_a_sample_that_needs_the_others_is_named():
-    def centered(p, X):
-        return (X - jnp.mean(X, axis=0, keepdims=True)) @ p
-
+@pytest.mark.parametrize(
+    "mix", [lambda X: X - jnp.mean(X, axis=0, keepdims=True), lambda X: jnp.cumsum(X, axis=0)], ids=["centered", "sums"]
+)
+def test_a_sample_that_needs_the_others_is_named(mix):
     with pytest.raises(ValueError, match="apply: Expected: a model that treats samples one by one"):
-        local_minima.tangent_projection(centered, np.ones((2, 1)), np.eye(4)[:, :2], np.ones((4, 1)))
+        local_minima.tangent_projection(lambda p, X: mix(X) @ p, np.ones((2, 1)), np.eye(4)[:, :2], np.ones((4, 1)))
+
+
+def test_what_is_traced_is_named():
+    X, Y = np.ones((4, 2)), np.ones((4, 1))
+    network = networks.feed_forward("relu")
+    with pytest.raises(TypeError, match="since this is a host function"):
+        jax.jit(lambda X: local_minima.tangent_projection(network, [np.ones((2, 1))], X, Y))(X)
 
 
 @pytest.mark.parametrize("method", METHODS)

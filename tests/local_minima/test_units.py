@@ -109,10 +109,12 @@ def test_linear_networks_have_them_everywhere_and_touching_the_kink_is_said():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 0}, "n: Expected: at least 1. Received: 0"),
+        ({"n": 0}, "n: Expected: an integer, at least 1. Received: 0"),
         ({"X": np.ones((4, 3))}, r"X: Expected: shape \(m, 2\). Received: \(4, 3\)"),
         ({"weights": [(np.ones((2, 2)), np.ones(2)), (np.ones((2, 1)), np.ones(1))]}, "kernels without biases"),
         ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "params: Expected: a list of kernels"),
+        ({"tolerance": -1.0}, "tolerance: Expected: at least 0, and below 1. Received: -1"),
+        ({"tolerance": np.nan}, "tolerance: Expected: at least 0, and below 1. Received: nan"),
         ({"activation": jnp.tanh}, "activation: Expected: a piecewise linear one"),
     ],
 )
@@ -126,8 +128,12 @@ def test_what_cannot_be_built_is_named():
     X = np.array([[1.0], [-1.0]])
     with pytest.raises(ValueError, match="samples with a direction that is positive on all of them"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0)
-    with pytest.raises(ValueError, match="n, t: Expected: 0 <= t <= 1, and 1 <= n <= every width above layer t"):
+    with pytest.raises(ValueError, match="t: Expected: an integer, 0..1. Received: 2"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 2)
+    with pytest.raises(ValueError, match="n: Expected: an integer, 1..2. Received: 3"):
+        local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0, 3)
+    with pytest.raises(ValueError, match=r"widths: Expected: d_1..d_\(H\+1\). Received: \(\)"):
+        local_minima.with_linear_units(jax.random.key(0), X, (), 0)
     with pytest.raises(ValueError, match="activation: Expected: positive slopes of 1"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0, activation=(0.0, 2.0))
 
@@ -139,3 +145,9 @@ def test_a_network_without_hidden_layers_is_stored(tmp_path):
     assert again.margins == ()
     assert again.to_json() == found.to_json()
     assert found.to_json()["margin"] == "inf"
+
+
+def test_linear_activations_need_no_positive_direction():
+    X = np.array([[1.0], [-1.0]])
+    W = local_minima.with_linear_units(jax.random.key(0), X, (5, 2), 0, activation="linear")
+    assert local_minima.linear_units(W, X, "linear").sizes.tolist() == [2, 2]

@@ -75,15 +75,19 @@ def test_the_law_is_that_of_the_draws_and_the_phase_changes():
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        ("white_noise_bound", (0, 1, 1, 1.0), "m: Expected: positive. Received: 0"),
+        ("white_noise_bound", (0, 1, 1, 1.0), "m: Expected: an integer, at least 1. Received: 0"),
         (
             "white_noise_bound",
             (5, 1, 1, -1.0),
             r"delta: Expected: at least 0, and below sqrt\(m\) = 2.236. Received: -1.0",
         ),
         ("white_noise_bound", (4, 1, 1, 2.0), r"delta: Expected: at least 0, and below sqrt\(m\) = 2. Received: 2.0"),
-        ("white_noise_quantile", (5, 6, 0.5), "m, rank, probability: Expected: 0 <= rank <= m"),
-        ("smallest_pattern_value", ([[1.0]], 2), r"patterns, rows: Expected: \(m, d\) and 1..m"),
+        ("white_noise_quantile", (5, 6, 0.5), "rank: Expected: an integer, 0..5. Received: 6"),
+        ("white_noise_quantile", (5, 5, 1.5), "probability: Expected: 0..1. Received: 1.5"),
+        ("smallest_pattern_value", ([[1.0]], 2), "rows: Expected: an integer, 1..1. Received: 2"),
+        ("smallest_pattern_value", ([[np.nan]], 1), "patterns: Expected: finite numbers"),
+        ("phase_change", (jax.random.key(0), 9, 2, (2.5,)), "widths: Expected: an integer, at least 1. Received: 2.5"),
+        ("phase_change", (jax.random.key(0), 9, 2, ()), "widths: Expected: a sequence of numbers of units"),
     ],
 )
 def test_bad_input_is_named(function, arguments, message):
