@@ -76,7 +76,10 @@ class _Dense:
         self.A = np.asarray(A.dense())
         if not np.all(np.isfinite(self.A)):
             raise ValueError("params, X: Expected: a finite Jacobian. Received: NaN or inf in it.")
-        U, s, self.Vt = np.linalg.svd(self.A, full_matrices=False)
+        # The values from the variant without vectors: the one with them (divide and conquer) can leave noise of seven
+        # eps of the largest where there is nothing, which is above the cutoff of a small matrix.
+        s = np.linalg.svd(self.A, compute_uv=False)
+        U = np.linalg.svd(self.A, full_matrices=False)[0]
         self.cutoff = float(linalg.cutoff(self.A, s, criterion)) if s.size else 0.0
         self.rank = int(np.sum(s > self.cutoff))
         self.largest, self.smallest = (float(s[i]) if self.rank else 0.0 for i in (0, self.rank - 1))

@@ -35,7 +35,7 @@ def shares_by_projectors(W, X, Y, activation, order=None):
         shares[l] = []
         for block in blocks[l - 1]:
             seen = np.concatenate([seen, block], axis=1)
-            U, s, _ = np.linalg.svd(seen, full_matrices=False)
+            U, s = np.linalg.svd(seen, full_matrices=False)[0], np.linalg.svd(seen, compute_uv=False)
             if np.any((s > limit / 2) & (s < 1e4 * limit)):
                 return None
             after = 0.5 * np.sum((U[:, s > limit].T @ y) ** 2)
