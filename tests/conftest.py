@@ -6,7 +6,9 @@ checked while it runs. A test that takes the fixture `dtype` runs twice: with x6
 
 import atexit
 import importlib.metadata
+import itertools
 import os
+import pathlib
 import shutil
 import sys
 import tempfile
@@ -53,6 +55,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("globopt_jax")
 
 
+_tests = itertools.count(1)
+
+
 def _configuration() -> dict[str, object]:
     """What a test could change for the tests after it."""
     # pytest names the running test there, scikit-learn tunes OpenMP when it is first imported.
@@ -74,6 +79,20 @@ def _leaves_no_configuration_behind():
     after = _configuration()
     leaked = [name for name in before if before[name] != after[name]]
     assert not leaked, f"Expected a test to restore {', '.join(leaked)}. Received a change that outlives it."
+
+
+@pytest.fixture(autouse=True)
+def _room_for_compiled_programs(request: pytest.FixtureRequest):
+    """Forget programs in time: each takes memory maps, of which Linux gives a process 65,530, and XLA crashes without.
+
+    Counting them takes a while: after every slow test, and every twentieth of the others.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if (request.node.get_closest_marker("slow") or next(_tests) % 20 == 0) and maps.exists():
+        with maps.open("rb") as lines:
+            if sum(1 for _ in lines) > 30_000:
+                jax.clear_caches()
 
 
 @pytest.fixture(params=[jnp.float64, jnp.float32], ids=["x64", "x32"])

@@ -38,7 +38,6 @@ def test_random_networks(seed):
 def test_two_hundred_random_networks(block):
     for seed in range(20 * block, 20 * (block + 1)):
         assert_right(seed, METHODS, largest=20)
-    jax.clear_caches()
 
 
 def test_any_model_gives_what_the_structure_gives(dtype):
