@@ -169,7 +169,7 @@ def _check_elementwise(function: Callable[[Any], Any]) -> None:
         z = jnp.asarray([[-1.3, 0.4, 2.1], [0.7, -0.2, 1.1]], jnp.float32)
         whole = function(z)
         single = jnp.stack([jnp.stack([function(a[None, None])[0, 0] for a in row]) for row in z])
-        fits = jnp.shape(whole) == z.shape and bool(jnp.allclose(whole, single, rtol=1e-5, atol=1e-6))
+        fits = jnp.shape(whole) == z.shape and bool(jnp.allclose(whole, single, rtol=1e-5, atol=1e-6, equal_nan=True))
     if not fits:
         raise ValueError(
             "activation: Expected: a function that acts on each entry alone. Received: "

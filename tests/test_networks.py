@@ -114,6 +114,10 @@ def test_params_that_do_not_fit_are_named():
         networks.feed_forward([[(0.0, 1.0)] * 3])([np.ones((3, 2)), np.ones((2, 1))], X)
 
 
+def test_a_function_without_values_somewhere_is_an_activation():
+    assert networks.feed_forward(jnp.sqrt).function is jnp.sqrt
+
+
 def test_a_bias_may_be_none():
     W, X = [np.ones((3, 2)), np.ones((2, 1))], np.ones((2, 3))
     network = networks.feed_forward("relu")

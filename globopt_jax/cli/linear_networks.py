@@ -149,7 +149,7 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
         ("verdict", kind + {True: ", strict", False: ", degenerate", None: ""}[found["is_strict"]]),
         ("loss", f"{found['loss']:.10g}"),
         ("optimum", f"{found['optimum']:.10g}"),
-        ("gap", f"{found['gap']:.6g}, proved by the gradients alone: at most {float(found['gap_bound']):.6g}"),
+        ("gap", f"{found['gap']:.6g}, proved by gradients and residual: at most {float(found['gap_bound']):.6g}"),
         ("way down", way + (f"; written to {down['weights']}" if down["weights"] else "")),
     ]
     if "folder" in found:

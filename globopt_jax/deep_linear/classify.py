@@ -187,8 +187,8 @@ def _sentences(found: Classification) -> list[str]:
             "as zero)."
         ],
         "not_critical": [
-            f"{value}, and the {eta} is above the tolerance {tolerance:.2g}: no critical point. The gradients alone "
-            f"prove that at most {float(found.gap_bound):.4g} can be gained; it is {float(found.gap):.4g}.",
+            f"{value}, and the {eta} is above the tolerance {tolerance:.2g}: no critical point. Gradients and "
+            f"residual prove that at most {float(found.gap_bound):.4g} can be gained; it is {float(found.gap):.4g}.",
             *_coarse(found),
         ],
         "undecided": [f"{value}. {_doubt(found, eta)}"],

@@ -30,13 +30,14 @@ def checked(
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     host = [finite(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.
-    dtype = common_dtype([finite("X", X), finite("Y", Y), *host], stacklevel=4)
+    targets = finite("Y", Y)
+    dtype = common_dtype([finite("X", X), targets, *host], stacklevel=4)
     X, Y = jnp.asarray(X, dtype), jnp.asarray(Y, dtype)
     params = jax.tree.unflatten(tree, [jnp.asarray(leaf, dtype) for _, leaf in leaves])
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
         hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
         raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
-    check_range("Y", finite("Y", Y), dtype, tiny=True)  # its squares are what all of this is about
+    check_range("Y", targets, dtype, tiny=True)  # its squares are what all of this is about
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
         raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")

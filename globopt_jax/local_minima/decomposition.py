@@ -111,7 +111,7 @@ def decompose(
     directions come early their rounding drowns later ones: then, up to a rank of 500, the singular values of all blocks
     up to each unit decide; beyond, what could not be given to a unit is ``unattributed``.
 
-    Takes several times as long as `tangent_projection`, which a value needs only.
+    Takes several times as long as `tangent_projection`, which is enough for the value.
 
     Host function: jits inside, one compilation for every shape, rank and order.
 
@@ -135,10 +135,11 @@ def decompose(
     network = feed_forward(activation)
     weights, X, Y = checked(network, weights, X, Y, method, memory)
     layers = len(weights)
-    wanted = list(range(1, layers + 1)) if order is None else np.asarray(order).tolist()
-    if not isinstance(wanted, list) or sorted(map(str, wanted)) != sorted(map(str, range(1, layers + 1))):
+    whole = range(1, layers + 1)
+    wanted = tuple(whole) if order is None else tuple(order) if np.ndim(order) == 1 else ()
+    if not all(hasattr(l, "__index__") for l in wanted) or sorted(wanted) != list(whole):
         raise ValueError(f"order: Expected: a permutation of 1..{layers}. Received: {order}.")
-    wanted = tuple(wanted)
+    wanted = tuple(map(int, wanted))
     model = Layered(network, layers=wanted)
     found = shares_of(model, weights, X, Y, method, cutoff, memory)
     of = {l: i for i, l in enumerate(wanted)}
