@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_data", "check_range", "common_dtype", "finite", "integer", "real"]
+__all__ = ["check_data", "check_key", "check_range", "common_dtype", "finite", "integer", "real"]
 
 
 def finite(name: str, array: Any) -> np.ndarray:
@@ -53,6 +53,20 @@ def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int
         span = f"at least {low}" if high is None else f"{low}..{high}"
         raise ValueError(f"{name}: Expected: an integer, {span}. Received: {value!r}.")
     return number
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind.
+
+    Example:
+        >>> check_key(jax.random.key(0))
+    """
+    array = key if isinstance(key, jax.Array | np.ndarray) else None
+    typed = array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ()
+    raw = array is not None and array.dtype == np.uint32 and array.shape == (2,)
+    if not (typed or raw):
+        received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
+        raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")
 
 
 def real(name: str, array: Any) -> jax.Array:

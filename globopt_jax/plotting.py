@@ -340,7 +340,7 @@ def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarr
     ax.set_yscale("log")
     _ = ax.set_xlabel("step")
     _ = ax.set_ylabel("loss")
-    _ = ax.legend(frameon=False)
+    _ = ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above, off the curves
     return _plain(ax)
 
 

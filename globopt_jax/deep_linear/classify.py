@@ -7,12 +7,12 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.deep_linear import second_order
-from globopt_jax.deep_linear.inputs import check, check_key
+from globopt_jax.deep_linear.inputs import check
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
 from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
-from globopt_jax.inputs import integer
+from globopt_jax.inputs import check_key, integer
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["Classification", "classify", "judge", "lowest_curvature"]

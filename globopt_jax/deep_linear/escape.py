@@ -12,11 +12,12 @@ import numpy as np
 from globopt_jax import linalg
 from globopt_jax.deep_linear import exact
 from globopt_jax.deep_linear.classify import judge, lowest_curvature
-from globopt_jax.deep_linear.inputs import check, check_key
+from globopt_jax.deep_linear.inputs import check
 from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at
 from globopt_jax.deep_linear.verdict import KINDS
+from globopt_jax.inputs import check_key
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 

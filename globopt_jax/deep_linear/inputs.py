@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from globopt_jax.deep_linear.network import check_chain
 from globopt_jax.inputs import check_data, check_range, common_dtype, finite
 
-__all__ = ["check", "check_key", "check_pair"]
+__all__ = ["check", "check_pair"]
 
 
 def check_pair(X: Any, Y: Any) -> tuple[jax.Array, jax.Array]:
@@ -43,13 +42,3 @@ def _check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, ja
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
     arrays = [jnp.asarray(a, dtype) for _, a in named]
     return arrays[2:], arrays[0], arrays[1]
-
-
-def check_key(key: Any) -> None:
-    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind."""
-    array = key if isinstance(key, jax.Array | np.ndarray) else None
-    typed = array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ()
-    raw = array is not None and array.dtype == np.uint32 and array.shape == (2,)
-    if not (typed or raw):
-        received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
-        raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")

@@ -57,11 +57,12 @@ class RegressionBounds(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The result in a few sentences."""
-        words = [f"The loss is {float(self.loss):.6g}; from t = {int(self.t)} on dy units act linearly."]
+        """A line a set, and what they say together."""
+        lines = [f"The loss is {float(self.loss):.6g}; from t = {int(self.t)} on dy units act linearly."]
         for chosen, regression, value in zip(self.layers, self.regression, self.value, strict=True):
             names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
-            words.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
+            lines.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
+        words = []
         size, slack = float(self.loss) or 1.0, np.finfo(self.value.dtype).eps ** 0.5
         above = self.admissible & (self.value < self.loss - slack * size)
         if float(self.stationarity) > slack:
@@ -77,7 +78,7 @@ class RegressionBounds(NamedTuple):
             words.append("Sets that reach below t bound nothing.")
         if not bool(self.converged):
             words.append(NOT_CONVERGED)
-        return " ".join(words)
+        return "\n".join([*lines, *([" ".join(words)] if words else [])])
 
     __str__ = results.words
     to_json = results.to_json

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.inputs import common_dtype, finite, integer
+from globopt_jax.inputs import check_key, common_dtype, finite, integer
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
@@ -204,6 +204,7 @@ def with_linear_units(
         activation: piecewise linear with positive slope 1. strong: strongly separated.
 
     Raises:
+        TypeError: no key.
         ValueError: sizes that do not fit, slopes other than 1, samples for which no direction is positive on all of
             them (a constant feature in X helps, and a leaky or absolute activation below t).
 
@@ -213,6 +214,7 @@ def with_linear_units(
         >>> linear_units(W, X).sizes.tolist()
         [2, 2, 2]
     """
+    check_key(key)
     host = finite("X", X)
     dtype = common_dtype([host], stacklevel=3)
     if host.ndim != 2 or not host.size:

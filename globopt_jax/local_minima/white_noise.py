@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import results
-from globopt_jax.inputs import finite, integer
+from globopt_jax.inputs import check_key, finite, integer
 from globopt_jax.linalg import matmul, svd
 from globopt_jax.shapes import Array
 
@@ -192,6 +192,7 @@ def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> P
         m, dx: samples, inputs. widths: of the hidden layer. draws: for each width.
 
     Raises:
+        TypeError: no key.
         ValueError: numbers that are not positive.
 
     Example:
@@ -199,6 +200,7 @@ def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> P
         >>> found.rank.min(axis=1).tolist()
         [8, 24]
     """
+    check_key(key)
     m, dx, draws = integer("m", m), integer("dx", dx), integer("draws", draws)
     if np.ndim(widths) != 1 or not len(widths):
         raise ValueError(f"widths: Expected: a sequence of numbers of units. Received: {widths}.")

@@ -136,6 +136,8 @@ def test_what_cannot_be_built_is_named():
         local_minima.with_linear_units(jax.random.key(0), X, (), 0)
     with pytest.raises(ValueError, match="activation: Expected: positive slopes of 1"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0, activation=(0.0, 2.0))
+    with pytest.raises(TypeError, match=r"key: Expected: one jax.random.key\(seed\). Received: shape \(2,\)"):
+        local_minima.with_linear_units(jax.random.split(jax.random.key(0)), X, (3, 2), 0)
 
 
 def test_a_network_without_hidden_layers_is_stored(tmp_path):

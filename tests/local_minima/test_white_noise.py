@@ -95,6 +95,11 @@ def test_bad_input_is_named(function, arguments, message):
         getattr(local_minima, function)(*arguments)
 
 
+def test_one_key_is_asked_for():
+    with pytest.raises(TypeError, match=r"key: Expected: one jax.random.key\(seed\). Received: shape \(3,\)"):
+        local_minima.phase_change(jax.random.split(jax.random.key(0), 3), 9, 2, (2,))
+
+
 def test_results_are_stored(tmp_path):
     draws = local_minima.phase_change(jax.random.key(0), 12, 2, (1, 3), 4)
     bound = local_minima.white_noise_bound(10, 1000, 1000, 1.0)
