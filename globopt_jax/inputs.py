@@ -56,7 +56,7 @@ def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int
 
 
 def check_key(key: Any) -> None:
-    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind.
+    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind, and not traced.
 
     Example:
         >>> check_key(jax.random.key(0))
@@ -67,6 +67,13 @@ def check_key(key: Any) -> None:
     if not (typed or raw):
         received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
         raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")
+    try:
+        _ = np.asarray(jax.random.key_data(key))
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"key: Expected: a key, since this is a host function, which jits inside. Received: {key}, from under jit, "
+            "vmap or grad."
+        ) from error
 
 
 def real(name: str, array: Any) -> jax.Array:

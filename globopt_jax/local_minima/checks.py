@@ -1,16 +1,20 @@
 """What the host functions check before they compute anything."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from globopt_jax import linalg
 from globopt_jax.inputs import check_range, common_dtype, finite, integer
+from globopt_jax.local_minima.jacobian import Anything, Model
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
-__all__ = ["checked"]
+__all__ = ["checked", "prediction"]
 
 
 def checked(
@@ -46,3 +50,32 @@ def checked(
     if out.shape != Y.shape:
         raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
     return params, X, Y
+
+
+def prediction(model: Model, params: Any, X: Array) -> Array:
+    """The output.
+
+    Raises:
+        ValueError: it or its squares are not finite, or a sample's depends on the others.
+    """
+    found = _output(model, params, X)
+    size = float(jnp.max(jnp.abs(found)))
+    if not np.isfinite(float(jnp.sum(jnp.square(found)))):
+        raise ValueError(
+            f"apply: Expected: a finite output for these params and X, and squares that {X.dtype} can hold. Received: "
+            f"{size:.3g}."
+        )
+    if isinstance(model, Anything) and len(X) > 1:
+        alone, turned = _output(model, params, X[:1]), _output(model, params, X[::-1])[::-1]
+        change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
+        if change > linalg.decision_tolerance(X.dtype) * size:
+            raise ValueError(
+                "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: an "
+                f"output that changes by {change:.3g} when a sample comes alone, or in another order."
+            )
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _output(model: Model, params: Any, X: Array) -> Array:
+    return model.output(params, X)

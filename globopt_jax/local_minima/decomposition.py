@@ -11,9 +11,9 @@ from globopt_jax import results
 from globopt_jax.linalg import matmul
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.blocks import unit_columns
-from globopt_jax.local_minima.checks import checked
+from globopt_jax.local_minima.checks import checked, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
-from globopt_jax.local_minima.passes import MEMORY, Jacobian, kink_words, kinks_of
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.networks import Activation, feed_forward
 from globopt_jax.shapes import Array
@@ -22,6 +22,8 @@ __all__ = ["Decomposition", "Shares", "decompose", "shares_of"]
 
 #: A direction counts where it exceeds the cutoff that often: what projections leave of a dependent block is noise.
 NOISE = 4
+#: What Gram-Schmidt may fail to attribute, in units of rounding, before singular values decide.
+LOST = 1e4
 #: Up to that rank singular values decide where Gram-Schmidt cannot tell directions from its noise.
 PREFIXES = 500
 
@@ -62,7 +64,10 @@ class Decomposition(NamedTuple):
         parts = [f"layer {l} {np.sum(share) / target:.1%}" for l, share in enumerate(self.shares[:-1], 1)]
         parts.append(f"the output layer {np.sum(self.shares[-1]) / target:.1%}")
         names = ", ".join(str(l) for l in self.order)
-        doubt = f" {kink_words(int(self.kinks))}" if int(self.kinks) > 0 else ""
+        lost = float(self.unattributed) / target
+        open_ = lost > np.finfo(self.value.dtype).eps ** 0.5
+        doubt = f" Rounding leaves open which units explain {lost:.1%}." if open_ else ""
+        doubt += f" {kink_words(int(self.kinks))}" if int(self.kinks) else ""
         doubt += "" if bool(self.converged) else f" {NOT_CONVERGED}"
         return (
             f"Of 1/2 ||Y||^2 = {float(self.target):.6g} the tangent space of rank {int(self.rank)} leaves J = "
@@ -76,12 +81,12 @@ class Decomposition(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """``shares``, ``ranks``: a pair of arrays a block of columns, an entry a unit. ``total``: ``1/2 ||P[A] vec B||^2``,
-    ``outside``: ``PN[A] vec B`` as (m, dy)."""
+    """``shares``, ``ranks``: a pair of arrays a block of columns, an entry a unit. ``unattributed``: what they lack of
+    ``1/2 ||P[A] vec B||^2``. ``outside``: ``PN[A] vec B`` as (m, dy)."""
 
     shares: list[np.ndarray]
     ranks: list[np.ndarray]
-    total: float
+    unattributed: float
     outside: Array
     rank: int
     cutoff: float
@@ -113,7 +118,7 @@ def decompose(
 
     Takes several times as long as `tangent_projection`, which is enough for the value.
 
-    Host function: jits inside, one compilation for every shape, rank and order.
+    Host function: jits inside, one compilation for every shape and order, and a few for the rank.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l), or pairs with a bias, which counts to its unit. X: (m, dx). Y: (m, dy).
@@ -141,19 +146,19 @@ def decompose(
         raise ValueError(f"order: Expected: a permutation of 1..{layers}. Received: {order}.")
     wanted = tuple(map(int, wanted))
     model = Layered(network, layers=wanted)
+    predicted = prediction(model, weights, X)
     found = shares_of(model, weights, X, Y, method, cutoff, memory)
     of = {l: i for i, l in enumerate(wanted)}
     by_layer = [found.shares[of[l]] for l in range(1, layers + 1)]
     ranks = [found.ranks[of[l]] for l in range(1, layers + 1)]
     by_layer[-1], ranks[-1] = np.sum(by_layer[-1], keepdims=True), np.sum(ranks[-1], keepdims=True)
     dtype = by_layer[0].dtype
-    predicted = network(weights, X)
     return Decomposition(
         shares=tuple(by_layer),
         ranks=tuple(ranks),
         value=np.asarray(0.5 * np.sum(np.square(found.outside)), dtype),
         target=np.asarray(0.5 * jnp.sum(jnp.square(Y)), dtype),
-        unattributed=np.asarray(found.total - sum(float(np.sum(s)) for s in by_layer), dtype),
+        unattributed=np.asarray(found.unattributed, dtype),
         loss=np.asarray(0.5 * jnp.sum(jnp.square(predicted - Y)), dtype),
         rank=np.asarray(found.rank),
         cutoff=np.asarray(found.cutoff, dtype),
@@ -187,15 +192,18 @@ def shares_of(
             [np.pad(u, ((0, 0), (0, width - u.shape[1])), constant_values=A.shape[1]) for u in units]
         )
         limit = jnp.asarray(NOISE * space.cutoff, C.dtype)
-        share, rank = map(np.asarray, _gram_schmidt(C, z[:, 0], jnp.asarray(table), limit))
-        if np.sum(rank) < space.rank <= PREFIXES:
-            share, rank = map(np.asarray, _by_prefixes(C, z[:, 0], jnp.asarray(table), limit / NOISE))
+        C, z = (jnp.asarray(in_few_widths(np.asarray(a).T).T) for a in (C, z))
+        most = jnp.asarray(space.rank, jnp.int32)
+        share, rank = map(np.asarray, _gram_schmidt(C, z[:, 0], most, jnp.asarray(table), limit))
+        lost = total - float(np.sum(share)) > LOST * A.eps * total
+        if (np.sum(rank) < space.rank or lost) and space.rank <= PREFIXES:
+            share, rank = map(np.asarray, _by_prefixes(C, z[:, 0], most, jnp.asarray(table), limit / NOISE))
         ends = np.cumsum([len(u) for u in units])[:-1]
         shares, ranks = np.split(share, ends), np.split(rank, ends)
     return Shares(
         [np.asarray(s) for s in shares],
         [np.asarray(r) for r in ranks],
-        total,
+        total - sum(float(np.sum(s)) for s in shares),
         projected.outside[..., 0],
         space.rank,
         space.cutoff,
@@ -205,8 +213,8 @@ def shares_of(
 
 
 @jax.jit
-def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array, Array]:
-    """Shares and ranks (U,) of the columns `units` (U, w) of C (r, N), where N stands for no column.
+def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -> tuple[Array, Array]:
+    """Shares and ranks (U,) of the columns `units` (U, w) of C (r, N), where N stands for no column; C has rank `most`.
 
     A direction u = C t that is left of a unit counts if ``||C t|| > limit ||t||``, as a singular value would: after the
     projection of a block that depends on weak directions before it, ``||C t||`` alone is rounding times their t.
@@ -224,8 +232,9 @@ def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array
         U, s, Vt = jnp.linalg.svd(block, full_matrices=False)
         t = jnp.zeros((N + 1, len(s)), C.dtype).at[columns].add(Vt.T)[:N]
         t = t - matmul(combinations, matmul(coefficients, Vt.T))
-        kept = s > limit * jnp.linalg.norm(t, axis=0)
-        kept = kept & (used + jnp.cumsum(kept, dtype=jnp.int32) <= r)  # never more directions than there are
+        # A direction of the unit's own columns has ||t|| >= 1; a smaller one belongs to the padding.
+        kept = s > limit * jnp.maximum(jnp.linalg.norm(t, axis=0), 1)
+        kept = kept & (used + jnp.cumsum(kept, dtype=jnp.int32) <= most)  # never more directions than there are
         U = jnp.where(kept[None], U, 0)
         U = U - matmul(basis, matmul(basis.T, U))  # small s: rounding that was small beside the block is not beside s
         t = jnp.where(kept[None], t / jnp.where(kept, s, 1)[None], 0)
@@ -244,7 +253,7 @@ def _gram_schmidt(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array
 
 
 @jax.jit
-def _by_prefixes(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array, Array]:
+def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) -> tuple[Array, Array]:
     """`_gram_schmidt` by the rank of ``[C_1 .. C_k]`` for every k, from singular values, which absolute rounding suits.
 
     The blocks so far are kept as ``U diag(s)``: weak directions stay small, and do not blow up what follows.
@@ -257,7 +266,7 @@ def _by_prefixes(C: Array, z: Array, units: Array, limit: Array) -> tuple[Array,
         seen, basis, used = carry  # (r, r), (r, r + n)
         U, s, _ = jnp.linalg.svd(jnp.concatenate([seen, padded[:, columns]], axis=1), full_matrices=False)
         kept = s > limit
-        added = jnp.clip(jnp.sum(kept, dtype=jnp.int32) - used, 0, jnp.minimum(mix.shape[1], r - used))
+        added = jnp.clip(jnp.sum(kept, dtype=jnp.int32) - used, 0, jnp.minimum(mix.shape[1], most - used))
         # What is new in the column space: at most as much as the unit has columns, which random combinations span.
         new = matmul(jnp.where(kept[None], U, 0), mix)
         for _ in range(2):

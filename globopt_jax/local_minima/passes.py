@@ -11,8 +11,19 @@ from globopt_jax.linalg import matmul, unit
 from globopt_jax.local_minima.jacobian import Model
 from globopt_jax.shapes import Array
 
-__all__ = ["MEMORY", "Jacobian", "Samples", "TransposedJacobian", "kink_words", "kinks_of", "samples_in_chunks"]
+__all__ = [
+    "MEMORY",
+    "NOT_FINITE",
+    "Jacobian",
+    "Samples",
+    "TransposedJacobian",
+    "in_few_widths",
+    "kink_words",
+    "kinks_of",
+    "samples_in_chunks",
+]
 
+NOT_FINITE = "params, X: Expected: a finite Jacobian. Received: NaN or inf in it."
 #: Bytes for the chunks of a pass, by default.
 MEMORY = 256 * 2**20
 
@@ -47,6 +58,20 @@ def samples_in_chunks(X: Any, size: int) -> Samples:
     padded = jnp.concatenate([X, jnp.broadcast_to(X[:1], (n * c - m, *X.shape[1:]))])
     present = jnp.concatenate([jnp.ones(m, X.dtype), jnp.zeros(n * c - m, X.dtype)])
     return Samples(jnp.moveaxis(padded.reshape(c, n, *X.shape[1:]), 1, 0), jnp.moveaxis(present.reshape(c, n), 1, 0))
+
+
+def in_few_widths(V: np.ndarray) -> np.ndarray:
+    """V (N, p) with zero columns appended, up to one of four widths an octave; the least is eight.
+
+    How many columns depend on others changes from point to point; not every number of them shall be compiled for.
+
+    Example:
+        >>> [in_few_widths(np.ones((1, p))).shape[1] for p in (0, 3, 8, 9, 61, 65)]
+        [0, 8, 8, 10, 64, 80]
+    """
+    p = V.shape[1]
+    missing = -p % (8 if p <= 8 else 2 ** ((p - 1).bit_length() - 3))
+    return np.pad(V, ((0, 0), (0, missing))) if missing else V
 
 
 class Jacobian:
@@ -94,6 +119,8 @@ class Jacobian:
     def resolved(self, G: Array) -> Array:
         """A Gram matrix whose largest entries the dtype holds; a dead network's is zero, and is that."""
         largest, info = float(jnp.max(jnp.diagonal(G), initial=0)), jnp.finfo(self.dtype)
+        if np.isnan(largest) and not np.isfinite(self.largest_row_sum()):
+            raise ValueError(NOT_FINITE)
         if not float(info.tiny) / self.eps < largest < float(info.max) * self.eps:
             size = self.largest_row_sum()
             if size != 0:
@@ -103,20 +130,27 @@ class Jacobian:
                 )
         return G
 
-    def image_gram(self, V: Any) -> Array:
+    def image_gram(self, V: Any) -> np.ndarray:
         """``(A V)^T (A V)``."""
-        V = jnp.asarray(V, self.dtype)
-        return _image_gram(self.model, self.params, self.chunks(4 * V.shape[1]), V)
+        p, V = V.shape[1], self.padded(V)
+        return np.asarray(_image_gram(self.model, self.params, self.chunks(4 * V.shape[1]), V))[:p, :p]
 
-    def images(self, V: Any) -> tuple[Array, Array]:
+    def images(self, V: Any) -> tuple[np.ndarray, np.ndarray]:
         """``A^T (A V)`` and ``(A V)^T (A V)``."""
-        V = jnp.asarray(V, self.dtype)
-        return _images(self.model, self.params, self.chunks(4 * V.shape[1]), V)
+        p, V = V.shape[1], self.padded(V)
+        products, gram = map(np.asarray, _images(self.model, self.params, self.chunks(4 * V.shape[1]), V))
+        return products[:, :p], gram[:p, :p]
 
-    def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, Array]:
+    def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, np.ndarray]:
         """``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
-        x, V, y = (jnp.asarray(a, self.dtype) for a in (x, V, y))
-        return _residuals(self.model, self.params, self.chunks(4 * V.shape[1] + 12 * x.shape[1]), B, x, V, y)
+        p, V, y = V.shape[1], self.padded(V), self.padded(np.asarray(y).T).T
+        x, chunks = jnp.asarray(x, self.dtype), self.chunks(4 * V.shape[1] + 12 * x.shape[1])
+        r, products, inside = _residuals(self.model, self.params, chunks, B, x, V, y)
+        return r, products, np.asarray(inside)[:p]
+
+    def padded(self, V: Any) -> Array:
+        """`in_few_widths`, in the dtype computed in."""
+        return jnp.asarray(in_few_widths(np.asarray(V)), self.dtype)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -190,6 +224,8 @@ def kinks_of(model: Model, params: Any, X: Any, memory: int) -> Array:
 
 def kink_words(count: int) -> str:
     """What results say of them."""
+    if count < 0:
+        return "Whether the model has kinks here is unknown; at a kink, derivatives are those that JAX takes."
     return (
         f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: the point is not "
         "differentiable."
@@ -226,19 +262,22 @@ class TransposedJacobian:
         """``A A^T``."""
         return self.jacobian.resolved(_cross(self.jacobian.model, self.jacobian.params, self.samples))
 
-    def image_gram(self, V: Any) -> Array:
+    def image_gram(self, V: Any) -> np.ndarray:
         """``(A^T V)^T (A^T V)``."""
         image = self.pulled(V)
-        return matmul(image.T, image)
+        return image.T @ image
 
-    def images(self, V: Any) -> tuple[Array, Array]:
+    def images(self, V: Any) -> tuple[np.ndarray, np.ndarray]:
         """``A (A^T V)`` and ``(A^T V)^T (A^T V)``."""
-        V = jnp.asarray(V, self.jacobian.dtype)
-        return _dual_images(self.jacobian.model, self.jacobian.params, self.samples, V)
+        p, V = V.shape[1], self.jacobian.padded(V)
+        found = _dual_images(self.jacobian.model, self.jacobian.params, self.samples, V)
+        products, gram = map(np.asarray, found)
+        return products[:, :p], gram[:p, :p]
 
-    def pulled(self, V: Any) -> Array:
+    def pulled(self, V: Any) -> np.ndarray:
         """``A^T V`` (N, p)."""
-        return _pulled(self.jacobian.model, self.jacobian.params, self.samples, jnp.asarray(V, self.jacobian.dtype))
+        p, V = V.shape[1], self.jacobian.padded(V)
+        return np.asarray(_pulled(self.jacobian.model, self.jacobian.params, self.samples, V))[:, :p]
 
     def columns(self, B: Any) -> Any:
         """B (m, dy, q) in the order of the columns, (., q)."""

@@ -13,7 +13,7 @@ from globopt_jax import results
 from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
-from globopt_jax.local_minima.checks import checked
+from globopt_jax.local_minima.checks import checked, prediction
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, kink_words
@@ -34,11 +34,12 @@ class RegressionBounds(NamedTuple):
     ``layers`` (s, H+1): bool, which of 0..H are in S. ``admissible`` (s,): all of S at or above t. ``regression`` (s,):
     ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of regression on these features (with the cutoff of features and
     tangent together). ``improvement`` (s,): what the tangent space adds; ``shares``: H arrays (s, d_l), unit by unit.
-    ``value`` (s,): their difference, the bound. ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from where on dy units act
-    linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``, ``s = max(||Y||, ||Yhat -
-    Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest ``||dL/dW_l|| / (||A_l|| s)``,
-    A_l the Jacobian's block of a layer, free of units. ``margin``: of the linear units from their kinks, see
-    `LinearUnits`. ``kinks``: pre-activations without a derivative. ``converged``: bool.
+    ``value`` (s,): their difference, the bound. ``unattributed`` (s,): what of the bound's distance to ``1/2 ||Y||^2``
+    rounding leaves open; regression and improvement are no better known. ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from
+    where on dy units act linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``,
+    ``s = max(||Y||, ||Yhat - Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest
+    ``||dL/dW_l|| / (||A_l|| s)``, A_l the Jacobian's block of a layer, free of units. ``margin``: of the linear units
+    from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a derivative. ``converged``: bool.
     """
 
     layers: Array
@@ -47,6 +48,7 @@ class RegressionBounds(NamedTuple):
     improvement: Array
     shares: tuple[Array, ...]
     value: Array
+    unattributed: Array
     loss: Array
     t: Array
     residuals: Array
@@ -72,10 +74,14 @@ class RegressionBounds(NamedTuple):
             )
         elif np.any(above):
             words.append("The loss lies above an admissible bound: a stationary point, but no local minimum.")
-        if int(self.kinks) > 0:
+        if int(self.kinks):
             words.append(kink_words(int(self.kinks)))
         if not np.all(self.admissible):
             words.append("Sets that reach below t bound nothing.")
+        if np.max(self.unattributed) > slack * size:
+            words.append(
+                f"Rounding leaves open whether up to {np.max(self.unattributed):.2g} is regression's or the tangent's."
+            )
         if not bool(self.converged):
             words.append(NOT_CONVERGED)
         return "\n".join([*lines, *([" ".join(words)] if words else [])])
@@ -113,7 +119,7 @@ def regression_bounds(
 
     Takes as long as `decompose` for every set.
 
-    Host function: jits inside, a compilation for every shape, rank and set.
+    Host function: jits inside, a compilation for every shape and set, and a few for the rank.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). activation: a piecewise linear one.
@@ -141,6 +147,7 @@ def regression_bounds(
         raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
     weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory)
+    _ = prediction(Layered(network), weights, X)
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)
     chosen = _sets(sets, t, hidden, strong)
@@ -170,6 +177,7 @@ def regression_bounds(
         improvement=improvement.astype(dtype),
         shares=tuple(np.stack(s) for s in shares),
         value=value.astype(dtype),
+        unattributed=np.array([f.unattributed for f in found], dtype),
         loss=loss,
         t=np.asarray(t),
         residuals=residuals,
@@ -214,14 +222,12 @@ def _ratio(A: Array, *sizes: Array) -> Array:
 def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -> Array:
     """``||A_l||_F`` of the Jacobian's blocks, ``sum_i ||signals_i||^2 ||features_i||^2`` squared."""
 
-    def squares(chunk: Samples) -> Array:
+    def norms(chunk: Samples) -> Array:
         A = Layered(network).chunk(weights, *chunk)
         pairs = zip(A.signals, A.features, strict=True)
-        return jnp.stack(
-            [jnp.sum(jnp.sum(jnp.square(s), axis=(1, 2)) * jnp.sum(jnp.square(f), axis=1)) for s, f in pairs]
-        )
+        return jnp.stack([norm(jax.vmap(norm)(s) * jax.vmap(norm)(f)) for s, f in pairs])
 
-    return jnp.sqrt(jnp.sum(jax.lax.map(squares, samples), axis=0))
+    return jax.vmap(norm, 1)(jax.lax.map(norms, samples))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,7 +10,7 @@ import scipy.linalg
 from globopt_jax import linalg
 from globopt_jax.linalg.columns import ColumnSpace, Projection, column_space, project_out_of
 from globopt_jax.linalg.tolerances import cutoff_of
-from globopt_jax.local_minima.passes import Jacobian, TransposedJacobian
+from globopt_jax.local_minima.passes import NOT_FINITE, Jacobian, TransposedJacobian
 from globopt_jax.shapes import Array
 
 __all__ = ["METHODS", "NOT_CONVERGED", "Coordinates", "Space", "space_of"]
@@ -75,7 +75,7 @@ class _Dense:
     def __init__(self, A: Jacobian, criterion: str) -> None:
         self.A = np.asarray(A.dense())
         if not np.all(np.isfinite(self.A)):
-            raise ValueError("params, X: Expected: a finite Jacobian. Received: NaN or inf in it.")
+            raise ValueError(NOT_FINITE)
         # The values from the variant without vectors: the one with them (divide and conquer) can leave noise of seven
         # eps of the largest where there is nothing, which is above the cutoff of a small matrix.
         s = np.linalg.svd(self.A, compute_uv=False)
@@ -146,4 +146,4 @@ class _Dual(_OfColumns):
         null = self.space.null
         Q = np.linalg.qr(null, mode="complete")[0][:, null.shape[1] :]
         z = Q.T @ np.asarray(self.rows.columns(B))
-        return Coordinates(self.rows.pulled(Q).T, jnp.asarray(z, B.dtype))
+        return Coordinates(jnp.asarray(self.rows.pulled(Q).T), jnp.asarray(z, B.dtype))

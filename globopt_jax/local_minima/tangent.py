@@ -1,7 +1,6 @@
 """J, what the tangent space of a network leaves of the targets (KHK19 Theorem 1), for any differentiable model."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +9,8 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
-from globopt_jax.local_minima.checks import checked
-from globopt_jax.local_minima.jacobian import Anything, Model, model_of
+from globopt_jax.local_minima.checks import checked, prediction
+from globopt_jax.local_minima.jacobian import model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
@@ -66,7 +65,7 @@ class TangentProjection(NamedTuple):
                 f"The prediction does not lie in the tangent space ({float(self.outside):.3g} of it is outside): loss "
                 "and J need not agree at stationary points."
             )
-        if int(self.kinks) > 0:
+        if int(self.kinks):
             words.append(kink_words(int(self.kinks)))
         if self.value.dtype == np.float32:
             words.append(
@@ -106,7 +105,8 @@ def tangent_projection(
     float32 singular values below ``resolution`` of the largest (8e-6 for the digits) cannot be told from noise, and J
     differs from that in float64 by what lies there.
 
-    Host function: jits inside, one compilation a shape. Samples may be sharded over devices.
+    Host function: jits inside, one compilation a shape, and a few for how much of A depends on the rest. A function is
+    compiled for as itself: make it once, not anew for every call. Samples may be sharded over devices.
 
     Args:
         apply: ``(params, X) -> Yhat``, differentiable, sample by sample (no batch statistics).
@@ -132,9 +132,10 @@ def tangent_projection(
     params, X, Y = checked(apply, params, X, Y, method, memory)
     model = model_of(apply)
     A = Jacobian(model, params, X, Y.shape[1], int(memory))
-    predicted = _predicted(model, params, X)
+    predicted = prediction(model, params, X)
     space = space_of(A, method, cutoff)
-    right = jnp.stack([Y - predicted, predicted], axis=-1)
+    # Y by itself: J does not depend on the prediction, and its accuracy is not to, either.
+    right = jnp.stack([Y, Y - predicted, predicted], axis=-1)
     found = space.project_out(right)
     value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
     dtype = np.dtype(X.dtype)
@@ -158,42 +159,12 @@ def tangent_projection(
     )
 
 
-def _predicted(model: Model, params: Any, X: Array) -> Array:
-    """The output.
-
-    Raises:
-        ValueError: it or its squares are not finite, or a sample's depends on the others.
-    """
-    found = _output(model, params, X)
-    size = float(jnp.max(jnp.abs(found)))
-    if not np.isfinite(float(jnp.sum(jnp.square(found)))):
-        raise ValueError(
-            f"apply: Expected: a finite output for these params and X, and squares that {X.dtype} can hold. Received: "
-            f"{size:.3g}."
-        )
-    if isinstance(model, Anything) and len(X) > 1:
-        alone, turned = _output(model, params, X[:1]), _output(model, params, X[::-1])[::-1]
-        change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
-        if change > linalg.decision_tolerance(X.dtype) * size:
-            raise ValueError(
-                "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: an "
-                f"output that changes by {change:.3g} when a sample comes alone, or in another order."
-            )
-    return found
-
-
-@partial(jax.jit, static_argnums=0)
-def _output(model: Model, params: Any, X: Array) -> Array:
-    return model.output(params, X)
-
-
 @jax.jit
 def _numbers(right: Array, outside: Array) -> tuple[Array, Array, Array, Array]:
-    """J, loss, tangent gap and what of the prediction is outside, from (residual, prediction) and what is left."""
+    """J, loss, tangent gap and what of the prediction is outside, from (Y, residual, prediction) and what is left."""
 
     def half(a: Any) -> Any:
         return 0.5 * jnp.sum(jnp.square(a))
 
-    residual, left, beside = right[..., 0], outside[..., 0], outside[..., 1]
-    # vec Y is residual plus prediction; no large numbers are subtracted.
-    return half(left + beside), half(residual), half(residual - left), linalg.norm(beside)
+    residual, left = right[..., 1], outside[..., 1]
+    return half(outside[..., 0]), half(residual), half(residual - left), linalg.norm(outside[..., 2])

@@ -1,5 +1,6 @@
 """Which units act linearly on the data, and from which layer on? (KHK19 Definitions 1 and 2)"""
 
+import bisect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from globopt_jax.linalg import matmul
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
+#: Draws of the layers below t, until their features have a direction that is positive on all samples.
+DRAWS = 100
+
 __all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
 
 
@@ -25,7 +29,9 @@ class LinearUnits(NamedTuple):
     ``t``: the smallest t with ``sizes[t] >= n``, -1 if there is none. ``margins``: H arrays (d_l,), the smallest
     pre-activation of a unit over the samples, relative to its largest: a unit with a kink and positive slope 1
     acts linearly where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes
-    are 1. ``edge``: the largest weight that was taken for zero, relative to its layer's largest. ``strong``: bool.
+    are 1. ``margin``: the largest for which units with that margin or more induce (n, t) separated linear units by
+    themselves; inf without a t. ``edge``: the largest weight that was taken for zero, relative to its layer's largest.
+    ``strong``: bool.
     """
 
     sets: tuple[Array, ...]
@@ -33,17 +39,10 @@ class LinearUnits(NamedTuple):
     n: Array
     t: Array
     margins: tuple[Array, ...]
+    margin: Array
     edge: Array
     strong: Array
     tolerance: Array
-
-    @property
-    def margin(self) -> float:
-        """The smallest margin of a unit in the sets above t; inf if there is none."""
-        if int(self.t) < 0:
-            return float("inf")
-        pairs = list(zip(self.sets[:-1], self.margins, strict=True))[int(self.t) :]
-        return float(min((np.min(margin[chosen], initial=np.inf) for chosen, margin in pairs), default=np.inf))
 
     @property
     def reason(self) -> str:
@@ -53,8 +52,8 @@ class LinearUnits(NamedTuple):
         if int(self.t) < 0:
             return f"No layer from which on {int(self.n)} units act linearly, {kind} separated ({sizes})."
         words = f"({int(self.n)}, {int(self.t)}) {kind} separated linear units; the largest sets have {sizes}."
-        if self.margin <= 0:
-            words += " A unit of them touches its kink: it may stop acting linearly at once."
+        if float(self.margin) <= 0:
+            words += " A unit that is needed touches its kink: it may stop acting linearly at once."
         return words
 
     __str__ = results.words
@@ -122,22 +121,36 @@ def linear_units(
         linear.append(np.max(np.abs(Phi - G), axis=0) <= limit * size)
         always = np.all(np.broadcast_to(pairs, (G.shape[1], 2)) == 1, axis=1)
         margins.append(np.where(always, np.inf, np.min(G, axis=0) / np.where(size > 0, size, 1)))
-    weak = _weak(linear, present, dy)
+
+    def sets_from(t: int, least: float) -> list[np.ndarray]:
+        weak = _weak([a & (b >= least) for a, b in zip(linear, margins, strict=True)], present, dy)
+        return _strong(weak, present, t) if strong else weak
+
     # With t = H only the outputs are asked for; from there on down each layer's set counts, too.
-    by_t = [_strong(weak, present, t) if strong else weak for t in range(hidden + 1)]
-    sizes = np.array([min(int(np.sum(s)) for s in sets[t:]) for t, sets in enumerate(by_t)])
+    by_t = [sets_from(t, -np.inf) for t in range(hidden + 1)]
+    sizes = np.array([_size(sets, t) for t, sets in enumerate(by_t)])
     enough = np.flatnonzero(sizes >= wanted)
     t = int(enough[0]) if enough.size else -1
+    # The fewer units may count, the smaller their sets.
+    ladder = np.unique(np.concatenate([[np.inf], *margins[max(t, 0) :]]))
+    steps = bisect.bisect_left(range(len(ladder)), True, key=lambda i: _size(sets_from(t, ladder[i]), t) < wanted)
+    margin = ladder[steps - 1] if t >= 0 and steps else np.inf
     return LinearUnits(
         sets=tuple(by_t[max(t, 0)]),
         sizes=sizes,
         n=np.asarray(wanted),
         t=np.asarray(t),
         margins=tuple(margins),
+        margin=np.asarray(margin),
         edge=np.asarray(edge),
         strong=np.asarray(strong),
         tolerance=np.asarray(limit),
     )
+
+
+def _size(sets: list[np.ndarray], t: int) -> int:
+    """The n of (n, t) separated linear units."""
+    return min(int(np.sum(s)) for s in sets[t:])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -230,22 +243,39 @@ def with_linear_units(
         raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
     linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # whatever their inputs
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    weights: list[Any] = []
-    Phi: Any = jnp.asarray(host, dtype)
-    for l in range(1, hidden + 2):
-        a, b = widths[l - 1 : l + 1]
-        w = rng.normal(size=(a, b)) * (2 / a) ** 0.5
+
+    def drawn(l: int) -> np.ndarray:
+        return rng.normal(size=widths[l - 1 : l + 1]) * (2 / widths[l - 1]) ** 0.5
+
+    draws = DRAWS if t else 1
+    for _ in range(draws):
+        weights: list[Any] = []
+        Phi: Any = jnp.asarray(host, dtype)
+        for l in range(1, t + 1):
+            weights.append(jnp.asarray(drawn(l), dtype))
+            Phi = network.activate(matmul(Phi, weights[-1]), l - 1, hidden)[0]
+        positive = None if linear else _positive_direction(np.asarray(Phi))
+        if linear or positive is not None:
+            break
+    else:
+        raise ValueError(
+            "X: Expected: samples with a direction in the features of layer t that is positive on all of them. "
+            f"Received: none in {draws} draws; append a constant feature, or choose more units or another activation "
+            "below t."
+        )
+    for l in range(t + 1, hidden + 2):
+        a, w = widths[l - 1], drawn(l)
         if t + 1 < l <= hidden:
             w[:count, count:] = 0  # weakly separated
-        if t < l <= hidden:
-            chosen, features = w[:, :count], np.asarray(Phi)
+        if l <= hidden:
+            chosen, before = w[:, :count], np.asarray(Phi)
             if strong and l > t + 1:
                 chosen[count:] = 0
-            if not linear:
+            if positive is not None:
                 # The units of the layer before are positive on all samples, if there are any.
-                direction = _positive_direction(features) if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
+                direction = positive if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
                 # What is random may take away three quarters of that.
-                need = np.max(np.abs(features @ chosen) / (features @ direction)[:, None], axis=0)
+                need = np.max(np.abs(before @ chosen) / (before @ direction)[:, None], axis=0)
                 w[:, :count] = direction[:, None] + 0.75 * chosen / np.where(need > 0, need, 1)
         weights.append(jnp.asarray(w, dtype))
         if l <= hidden:
@@ -253,8 +283,9 @@ def with_linear_units(
     return weights
 
 
-def _positive_direction(Phi: np.ndarray) -> np.ndarray:
-    """A unit vector w that maximizes the smallest entry of Phi w, by a linear program over the unit box."""
+def _positive_direction(Phi: np.ndarray) -> np.ndarray | None:
+    """A unit vector w that maximizes the smallest entry of Phi w, by a linear program over the unit box; None if that
+    is not positive."""
     from scipy.optimize import linprog  # late: scipy.optimize takes a while to load
 
     m, d = Phi.shape
@@ -262,8 +293,5 @@ def _positive_direction(Phi: np.ndarray) -> np.ndarray:
     constraints = np.concatenate([-Phi / size, np.ones((m, 1))], axis=1)
     found = linprog([0.0] * d + [-1.0], constraints, np.zeros(m), bounds=[(-1, 1)] * d + [(None, None)])
     if not found.success or found.x[-1] <= 1e-9:
-        raise ValueError(
-            "X: Expected: samples with a direction that is positive on all of them. Received: none; append a constant "
-            "feature, or choose another activation below t."
-        )
+        return None
     return found.x[:d] / np.linalg.norm(found.x[:d])

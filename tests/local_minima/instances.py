@@ -9,11 +9,11 @@ import numpy as np
 SLOPES = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0)}
 
 
-def instance(seed, largest=6):
+def instance(seed, largest=6, inputs=12):
     """A random network and data: mixed units, dead units, duplicate samples, an input that is zero."""
     rng = np.random.default_rng([5, seed])
     H = 1 + seed % 5
-    widths = [int(d) for d in (rng.integers(1, 13), *rng.integers(1, largest + 1, H), 1 + seed % 5)]
+    widths = [int(d) for d in (rng.integers(1, inputs + 1), *rng.integers(1, largest + 1, H), 1 + seed % 5)]
     m = int(rng.integers(10, 12 * largest))
     X = rng.normal(size=(m, widths[0]))
     if seed % 3 == 1:

@@ -44,9 +44,9 @@ def shares_by_projectors(W, X, Y, activation, order=None):
     return [np.array(shares[l]) for l in sorted(shares)]
 
 
-def assert_right(seed, methods, largest=6, compare=True):
+def assert_right(seed, methods, largest=6, compare=True, inputs=12):
     """Return whether the single shares were compared, too."""
-    W, X, Y, activation = instance(seed, largest)
+    W, X, Y, activation = instance(seed, largest, inputs)
     A, size = jacobian(W, X, activation), 0.5 * np.sum(Y**2)
     J, rank, unclear = oracle(A, Y)
     wanted = shares_by_projectors(W, X, Y, activation) if compare else None
@@ -75,6 +75,31 @@ def test_random_networks():
 def test_two_hundred_random_networks(block):
     for seed in range(20 * block, 20 * (block + 1)):
         assert_right(seed, ("dense", "gram"), largest=20, compare=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(2))
+def test_many_inputs_and_narrow_layers(block):
+    for seed in range(20 * block, 20 * (block + 1)):
+        assert_right(seed, ("dense", "gram"), largest=4, inputs=60)
+
+
+@pytest.mark.parametrize("method", local_minima.METHODS)
+def test_a_unit_adds_no_more_than_it_has_weights(method):
+    """A first layer of many inputs, and a dead unit behind it: noise in the padding of narrow units is no direction."""
+    rng = np.random.default_rng(0)
+    W = [rng.normal(size=s) for s in ((40, 4), (4, 4), (4, 2))]
+    X, Y = rng.normal(size=(100, 40)), rng.normal(size=(100, 2))
+    found = local_minima.decompose(W, X, Y, method=method)
+    assert found.ranks[0].tolist() == [40] * 4
+    assert np.max(found.ranks[1]) <= 4
+    wanted = shares_by_projectors(W, X, Y, "relu")
+    assert wanted is not None
+    for share, by_projectors in zip(found.shares, wanted, strict=True):
+        assert share == pytest.approx(by_projectors, abs=1e-9 * float(found.target))
+    assert abs(float(found.unattributed)) < 1e-10
+    assert "leaves open" not in found.reason
+    assert "leaves open which units explain 20.0%" in found._replace(unattributed=0.2 * found.target).reason
 
 
 def test_orders_change_the_shares_and_not_the_sum():

@@ -6,15 +6,32 @@ import pytest
 
 from globopt_jax import deep_linear, local_minima
 from tests.local_minima import minima
+from tests.local_minima.instances import jacobian
 
 
-def regression_value(X, Y, W, activation, S):
-    """1/2 ||PN[Phi^(S)] Y||^2 with features written out here and NumPy's lstsq."""
+def features_of(X, W, activation):
     Phi = [X]
     for w, pairs in zip(W[:-1], activation, strict=True):
         Z = Phi[-1] @ w
         negative, positive = np.asarray(pairs).T
         Phi.append(np.where(Z > 0, positive * Z, negative * Z))
+    return Phi
+
+
+def is_tangent(X, W, activation, layer):
+    """Are all functions that are linear in Phi^(layer) derivatives in some direction of the weights, anyway?"""
+    A = jacobian(W, X, activation)
+    U, s, _ = np.linalg.svd(A, full_matrices=False)
+    U = U[:, s > 1e-12 * s[0]]
+    columns = np.kron(features_of(X, W, activation)[layer], np.eye(W[-1].shape[1]))
+    left = np.linalg.norm(columns - U @ (U.T @ columns)) / np.linalg.norm(columns)
+    assert left < 1e-10 or left > 1e-4
+    return left < 1e-10
+
+
+def regression_value(X, Y, W, activation, S):
+    """1/2 ||PN[Phi^(S)] Y||^2 with features written out here and NumPy's lstsq."""
+    Phi = features_of(X, W, activation)
     if not len(S):
         return 0.5 * np.sum(Y**2)
     features = np.concatenate([Phi[l] for l in S], axis=1)
@@ -22,6 +39,7 @@ def regression_value(X, Y, W, activation, S):
 
 
 def assert_equality(seed, method="auto"):
+    """Return whether a set that reaches below t has too small a right side; None where there is no such set to try."""
     found = minima.trained(seed)
     W, X, Y, activation, t = found
     size = 0.5 * np.sum(Y**2)
@@ -41,25 +59,34 @@ def assert_equality(seed, method="auto"):
     # J is the bound for no features but with the output block: the same at a minimum.
     J = local_minima.decompose(W, X, Y, activation)
     assert float(J.value) == pytest.approx(float(bounds.loss), abs=1e-9 * size)
-    if int(bounds.t):
-        below = local_minima.regression_bounds(W, X, Y, activation, [(int(bounds.t) - 1,)])
-        assert not np.any(below.admissible)
-        assert np.max(bounds.residuals[: int(bounds.t)]) > 1e-6
-        return float(below.value[0]) < float(bounds.loss) - 1e-6 * size
-    return True
+    if not int(bounds.t):
+        return None
+    reached = int(bounds.t) - 1
+    below = local_minima.regression_bounds(W, X, Y, activation, [(reached,)])
+    assert not np.any(below.admissible)
+    # Lemma 4 fails below t, unless the kinked units, by opposite or equal patterns, give these features back.
+    if is_tangent(X, W, activation, reached):
+        assert float(bounds.residuals[reached]) <= 1e-9
+        assert float(below.value[0]) == pytest.approx(float(bounds.loss), abs=1e-9 * size)
+        return None
+    assert float(bounds.residuals[reached]) > 1e-6
+    return float(below.value[0]) < float(bounds.loss) - 1e-6 * size
 
 
 @pytest.mark.parametrize("seed", range(1, 3))
 def test_equality_at_trained_minima_and_failure_below_t(seed):
-    assert assert_equality(seed)
+    assert assert_equality(seed) in (None, True)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["auto", "gram"])
 @pytest.mark.parametrize("block", range(5))
-def test_equality_at_fifty_trained_minima(block):
+def test_equality_at_fifty_trained_minima(block, method):
     """Seeds of one shape together, which compile once; a set that reaches below t makes the right side too small."""
-    below = [assert_equality(seed, method) for method in ("auto", "gram") for seed in range(block, 50, 5)]
-    assert np.mean(below) > 0.9
+    below = [assert_equality(seed, method) for seed in range(block, 50, 5)]
+    controls = [failed for failed in below if failed is not None]
+    assert all(controls)
+    assert (len(controls) >= 3) == (minima.SHAPES[block][1] > 0)
 
 
 def test_stationary_is_not_enough():
@@ -155,6 +182,17 @@ def test_lost_precision_is_said_once():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="computed in float32") as seen:
         local_minima.regression_bounds(W, X, np.ones((2, 1)))
     assert len(seen) == 1
+
+
+def test_units_of_the_inputs_hide_no_slope_and_overflow_is_named():
+    rng = np.random.default_rng(0)
+    W, X, Y = [rng.normal(size=s) for s in ((3, 4), (4, 2))], rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    slope = [float(local_minima.regression_bounds(W, s * X, Y, sets=[()]).stationarity) for s in (1e-12, 1e-200)]
+    assert slope[0] > 1e-3
+    assert slope[1] == pytest.approx(slope[0])
+    for call in (local_minima.regression_bounds, local_minima.decompose):
+        with pytest.raises(ValueError, match="apply: Expected: a finite output for these params and X"):
+            call(W, 1e200 * X, Y)
 
 
 def test_a_small_layer_does_not_hide_a_slope():

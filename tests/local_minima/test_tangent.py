@@ -257,6 +257,24 @@ def test_squares_that_float32_cannot_hold_are_named_not_lost(scale, method):
         local_minima.tangent_projection(network, W, X, Y, method)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_prediction_does_not_enter_j(scale, method):
+    """J belongs to the tangent space, which inputs in other units leave alone, though the prediction is far larger."""
+    rng = np.random.default_rng(0)
+    W, X, Y = [rng.normal(size=s) for s in ((3, 4), (4, 2))], rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
+    plain, scaled = (local_minima.tangent_projection(networks.feed_forward("relu"), W, s * X, Y) for s in (1, scale))
+    assert float(scaled.value) == pytest.approx(float(plain.value), rel=1e-12)
+    assert int(scaled.rank) == int(plain.rank)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_derivative_that_is_not_finite_is_named(method):
+    X, Y = np.array([[0.0], [1.0]]), np.ones((2, 1))
+    with pytest.raises(ValueError, match="params, X: Expected: a finite Jacobian. Received: NaN or inf in it"):
+        local_minima.tangent_projection(lambda w, X: jnp.sqrt(w * X), jnp.ones(()), X, Y, method)
+
+
 def test_what_overflows_is_named():
     X, Y = np.full((4, 1), 1e200), np.ones((4, 1))
     with pytest.raises(ValueError, match="apply: Expected: a finite output for these params and X"):

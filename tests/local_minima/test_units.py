@@ -104,6 +104,12 @@ def test_linear_networks_have_them_everywhere_and_touching_the_kink_is_said():
     assert int(touching.t) == 0
     assert touching.margin == 0
     assert "touches its kink" in touching.reason
+    # Not if others are enough: the second unit touches its kink, the two others do not.
+    W = [np.array([[1.0, 0.0, 1.0], [0.5, 1.0, 1.0]]), np.ones((3, 2))]
+    spare = local_minima.linear_units(W, np.array([[1.0, 0.0], [1.0, 2.0]]))
+    assert spare.sets[0].tolist() == [True] * 3
+    assert float(spare.margin) == pytest.approx(1 / 3)
+    assert "touches" not in spare.reason
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ def test_bad_input_is_named(change, message):
 
 def test_what_cannot_be_built_is_named():
     X = np.array([[1.0], [-1.0]])
-    with pytest.raises(ValueError, match="samples with a direction that is positive on all of them"):
+    with pytest.raises(ValueError, match="direction in the features of layer t that is positive on all of them"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0)
     with pytest.raises(ValueError, match="t: Expected: an integer, 0..1. Received: 2"):
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 2)
@@ -138,6 +144,20 @@ def test_what_cannot_be_built_is_named():
         local_minima.with_linear_units(jax.random.key(0), X, (3, 2), 0, activation=(0.0, 2.0))
     with pytest.raises(TypeError, match=r"key: Expected: one jax.random.key\(seed\). Received: shape \(2,\)"):
         local_minima.with_linear_units(jax.random.split(jax.random.key(0)), X, (3, 2), 0)
+
+
+@pytest.mark.parametrize("widths", [(4, 2), (4, 1), (8, 8, 2)])
+def test_unlucky_draws_are_drawn_again(widths):
+    X = np.random.default_rng(0).normal(size=(30, 5))
+    X[:, 0] = 1
+    for seed in range(20):
+        W = local_minima.with_linear_units(jax.random.key(seed), X, widths, 1)
+        assert int(local_minima.linear_units(W, X).t) <= 1
+
+
+def test_a_traced_key_is_named():
+    with pytest.raises(TypeError, match="key: Expected: a key, since this is a host function"):
+        jax.jit(lambda key: local_minima.with_linear_units(key, np.ones((4, 1)), (2, 2), 0))(jax.random.key(0))
 
 
 def test_a_network_without_hidden_layers_is_stored(tmp_path):
