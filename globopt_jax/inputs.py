@@ -27,7 +27,8 @@ def finite(name: str, array: Any) -> np.ndarray:
             "under jit, vmap or grad."
         ) from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
+        hint = "; take float32" if array.dtype.kind == "V" else ""  # bfloat16 and the like
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}{hint}.")
     if not np.all(np.isfinite(array)):
         bad = int(array.size - np.isfinite(array).sum())
         first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))

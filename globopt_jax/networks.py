@@ -195,7 +195,8 @@ def layers_of(params: Any) -> list[Layer]:
     """
     expected = "params: Expected: a list of kernels (d_(l-1), d_l), or of pairs with a bias (d_l,) or None."
     if not isinstance(params, tuple | list):
-        raise ValueError(f"{expected} Received: {type(params).__name__}.")
+        received = f"an array of shape {params.shape}" if hasattr(params, "shape") else type(params).__name__
+        raise ValueError(f"{expected} Received: {received}.")
     pairs: list[Any] = [entry if isinstance(entry, tuple | list) else (entry, None) for entry in params]
     if any(len(pair) != 2 or any(a is not None and not hasattr(a, "shape") for a in pair) for pair in pairs):
         raise ValueError(f"{expected} Received: entries that are neither arrays nor pairs of arrays.")

@@ -114,6 +114,11 @@ def test_params_that_do_not_fit_are_named():
         networks.feed_forward([[(0.0, 1.0)] * 3])([np.ones((3, 2)), np.ones((2, 1))], X)
 
 
+def test_stacked_kernels_are_named():
+    with pytest.raises(ValueError, match=r"Received: an array of shape \(2, 3, 3\)"):
+        networks.feed_forward("relu")(np.ones((2, 3, 3)), np.ones((2, 3)))
+
+
 def test_a_function_without_values_somewhere_is_an_activation():
     assert networks.feed_forward(jnp.sqrt).function is jnp.sqrt
 

@@ -1,6 +1,6 @@
 """What the host functions check before they compute anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,10 @@ def checked(
     _ = integer("memory", memory)
     if not callable(apply):
         raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
+    if not isinstance(apply, Hashable):
+        raise TypeError(
+            f"apply: Expected: a function with a hash, under which its compilation is kept. Received: {apply}."
+        )
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     host = [finite(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.

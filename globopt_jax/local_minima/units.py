@@ -101,8 +101,8 @@ def linear_units(
     weights, X = kernels_and_inputs(weights, X)
     dy, hidden = weights[-1].shape[1], len(weights) - 1
     wanted = dy if n is None else integer("n", n)
-    limit = linalg.decision_tolerance(X.dtype) if tolerance is None else float(tolerance)
-    if not 0 <= limit < 1:
+    limit = np.asarray(linalg.decision_tolerance(X.dtype) if tolerance is None else tolerance)
+    if limit.ndim or limit.dtype.kind not in "fiu" or not 0 <= limit < 1:
         raise ValueError(f"tolerance: Expected: at least 0, and below 1. Received: {tolerance}.")
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
@@ -144,7 +144,7 @@ def linear_units(
         margin=np.asarray(margin),
         edge=np.asarray(edge),
         strong=np.asarray(strong),
-        tolerance=np.asarray(limit),
+        tolerance=limit,
     )
 
 

@@ -275,6 +275,19 @@ def test_a_derivative_that_is_not_finite_is_named(method):
         local_minima.tangent_projection(lambda w, X: jnp.sqrt(w * X), jnp.ones(()), X, Y, method)
 
 
+def test_a_model_without_a_hash_is_named():
+    class Model:
+        __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+        def __call__(self, w, X):
+            return X @ w
+
+    with pytest.raises(TypeError, match="apply: Expected: a function with a hash"):
+        local_minima.tangent_projection(Model(), np.ones((1, 1)), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(TypeError, match=r"params\[0\]: Expected: real numbers. Received: dtype bfloat16; take float32"):
+        local_minima.decompose([jnp.ones((1, 1), jnp.bfloat16)], np.ones((2, 1)), np.ones((2, 1)))
+
+
 def test_what_overflows_is_named():
     X, Y = np.full((4, 1), 1e200), np.ones((4, 1))
     with pytest.raises(ValueError, match="apply: Expected: a finite output for these params and X"):
