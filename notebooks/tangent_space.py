@@ -63,9 +63,9 @@ assert float(at_start[HIDDEN[-1]].value) < float(at_start[HIDDEN[0]].value)
 # stationary points. Training moves the tangent space as well, so that J falls, too.
 
 # %%
-widths = (64, 4, 4, 10) if SMALL else (64, 8, 8, 10)
-STEPS, LOOKS = (60, 3) if SMALL else (3000, 12)
-optimizer = optax.adam(optax.cosine_decay_schedule(0.02, STEPS))
+widths = (64, 8, 8, 10)
+STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.02)
+optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
 
 
 @jax.jit
@@ -86,7 +86,7 @@ steps = np.array([number for number, _ in looks])
 J, loss = (np.array([float(getattr(found, name)) for _, found in looks]) for name in ("value", "loss"))
 print(looks[-1][1])
 assert np.all(loss * (1 + 1e-9) >= J)
-assert loss[-1] < loss[0]
+assert loss[-1] < 0.3 * ROWS, "training explains something: the network is not dead"
 assert all(np.isclose(found.loss - found.gap, found.value, rtol=1e-8) for _, found in looks)
 
 # %%
