@@ -18,15 +18,18 @@ def features_of(X, W, activation):
     return Phi
 
 
-def is_tangent(X, W, activation, layer):
-    """Are all functions that are linear in Phi^(layer) derivatives in some direction of the weights, anyway?"""
+def beyond_the_tangent(X, Y, W, activation, layer):
+    """What functions that are linear in Phi^(layer), and no derivatives in a direction of the weights, explain of Y;
+    None if there are no such functions."""
     A = jacobian(W, X, activation)
     U, s, _ = np.linalg.svd(A, full_matrices=False)
     U = U[:, s > 1e-12 * s[0]]
     columns = np.kron(features_of(X, W, activation)[layer], np.eye(W[-1].shape[1]))
-    left = np.linalg.norm(columns - U @ (U.T @ columns)) / np.linalg.norm(columns)
-    assert left < 1e-10 or left > 1e-4
-    return left < 1e-10
+    left = columns - U @ (U.T @ columns)
+    left = left - U @ (U.T @ left)
+    V, s, _ = np.linalg.svd(left / np.linalg.norm(columns), full_matrices=False)
+    assert not np.any((s > 1e-10) & (s < 1e-5))
+    return 0.5 * np.sum((V[:, s > 1e-10].T @ Y.ravel()) ** 2) if np.any(s > 1e-10) else None
 
 
 def regression_value(X, Y, W, activation, S):
@@ -65,12 +68,13 @@ def assert_equality(seed, method="auto"):
     below = local_minima.regression_bounds(W, X, Y, activation, [(reached,)])
     assert not np.any(below.admissible)
     # Lemma 4 fails below t, unless the kinked units, by opposite or equal patterns, give these features back.
-    if is_tangent(X, W, activation, reached):
+    gained = beyond_the_tangent(X, Y, W, activation, reached)
+    assert float(below.value[0]) == pytest.approx(float(bounds.loss) - (gained or 0), abs=1e-9 * size)
+    if gained is None:
         assert float(bounds.residuals[reached]) <= 1e-9
-        assert float(below.value[0]) == pytest.approx(float(bounds.loss), abs=1e-9 * size)
         return None
     assert float(bounds.residuals[reached]) > 1e-6
-    return float(below.value[0]) < float(bounds.loss) - 1e-6 * size
+    return gained > 1e-8 * size
 
 
 @pytest.mark.parametrize("seed", range(1, 3))
@@ -85,8 +89,7 @@ def test_equality_at_fifty_trained_minima(block, method):
     """Seeds of one shape together, which compile once; a set that reaches below t makes the right side too small."""
     below = [assert_equality(seed, method) for seed in range(block, 50, 5)]
     controls = [failed for failed in below if failed is not None]
-    assert all(controls)
-    assert (len(controls) >= 3) == (minima.SHAPES[block][1] > 0)
+    assert (sum(controls) >= 3) == (minima.SHAPES[block][1] > 0)
 
 
 def test_stationary_is_not_enough():
