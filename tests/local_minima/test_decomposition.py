@@ -55,7 +55,7 @@ def assert_right(seed, methods, largest=6, compare=True, inputs=12):
         assert bool(found.converged)
         assert [s.shape for s in found.shares] == [(w.shape[1],) for w in W[:-1]] + [(1,)]
         total = sum(np.sum(s) for s in found.shares)
-        assert total == pytest.approx(size - J, abs=1e-9 * size)
+        assert total == pytest.approx(size - float(found.value), abs=1e-9 * size)
         assert abs(float(found.unattributed)) <= 1e-9 * size
         error = abs(float(found.value) - J)
         assert error <= 1e-10 * size or error <= 4 * doubt(A, Y)
