@@ -127,7 +127,8 @@ def decompose(
         method, cutoff, memory: see `tangent_projection`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, no permutation, an unknown method or cutoff.
+        ValueError: shapes that do not fit, NaN or inf, outputs that overflow, no permutation, an unknown method or
+            cutoff.
         TypeError: arrays that are not real numbers.
 
     Example:

@@ -130,8 +130,8 @@ def regression_bounds(
         method, cutoff, memory: see `tangent_projection`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, biases, layers outside of 0..H, a smooth activation, both
-            `restricted` and `strong`.
+        ValueError: shapes that do not fit, NaN or inf, outputs that overflow, biases, layers outside of 0..H, a smooth
+            activation, both `restricted` and `strong`.
         TypeError: arrays that are not real numbers.
 
     Example:

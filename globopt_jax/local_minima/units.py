@@ -15,10 +15,10 @@ from globopt_jax.linalg import matmul
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
+__all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
+
 #: Draws of the layers below t, until their features have a direction that is positive on all samples.
 DRAWS = 100
-
-__all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
 
 
 class LinearUnits(NamedTuple):

@@ -263,7 +263,8 @@ def test_the_prediction_does_not_enter_j(scale, method):
     """J belongs to the tangent space, which inputs in other units leave alone, though the prediction is far larger."""
     rng = np.random.default_rng(0)
     W, X, Y = [rng.normal(size=s) for s in ((3, 4), (4, 2))], rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
-    plain, scaled = (local_minima.tangent_projection(networks.feed_forward("relu"), W, s * X, Y) for s in (1, scale))
+    network = networks.feed_forward("relu")
+    plain, scaled = (local_minima.tangent_projection(network, W, s * X, Y, method) for s in (1, scale))
     assert float(scaled.value) == pytest.approx(float(plain.value), rel=1e-12)
     assert int(scaled.rank) == int(plain.rank)
 
