@@ -64,17 +64,17 @@ class FaceSplitting:
 
     def gram(self) -> list[Any]:
         """``A^T A``, what of it has to be summed over samples: a product for every pair of layers, contracted over the
-        outputs first; of a layer with itself for pairs of features in one order only."""
+        outputs first; of a layer with itself for pairs of signals, and of features, in one order only: a quarter."""
         found = []
         for a, b in self._pairs():
             s, t, f, g = self.signals[a], self.signals[b], self.features[a], self.features[b]
             # Samples last: the product below then contracts over contiguous rows, which is half as fast again.
-            inner = jnp.einsum("ijk,ijh->khi", s, t, precision="highest").reshape(-1, len(s))
+            inner = jnp.einsum("ijk,ijh->khi", s, t, precision="highest")
             if a == b:
-                i, j = np.triu_indices(f.shape[1])
-                outer = f[:, i] * f[:, j]
+                k, p = np.triu_indices(s.shape[2]), np.triu_indices(f.shape[1])
+                inner, outer = inner[k], f[:, p[0]] * f[:, p[1]]
             else:
-                outer = (f[:, :, None] * g[:, None, :]).reshape(len(f), -1)
+                inner, outer = inner.reshape(-1, len(s)), (f[:, :, None] * g[:, None, :]).reshape(len(f), -1)
             found.append(matmul(inner, outer))
         return found
 
@@ -85,12 +85,8 @@ class FaceSplitting:
         for (a, b), found in zip(self._pairs(), sums, strict=True):
             k, h, p, q = (x[i].shape[-1] for x in (self.signals, self.features) for i in (a, b))
             if a == b:
-                i, j = np.triu_indices(p)
-                upper = found.reshape(k, h, -1)
-                full = jnp.zeros((k, h, p, q), found.dtype).at[:, :, i, j].set(upper)
-                full = full.at[:, :, j, i].set(jnp.swapaxes(upper, 0, 1))
-            else:
-                full = found.reshape(k, h, p, q)
+                found = found[_both_orders(k)][:, _both_orders(p)]
+            full = found.reshape(k, h, p, q)
             blocks[a][b] = full.transpose(2, 0, 3, 1).reshape(p * k, q * h)
             blocks[b][a] = blocks[a][b].T
         return jnp.block(blocks)
@@ -130,6 +126,14 @@ class FaceSplitting:
         rows = self.signals[0].shape[0] * self.signals[0].shape[1]
         pairs = zip(self.signals, self.features, strict=True)
         return jnp.concatenate([(f[:, None, :, None] * s[:, :, None, :]).reshape(rows, -1) for s, f in pairs], axis=1)
+
+
+def _both_orders(n: int) -> np.ndarray:
+    """Where the pairs (i, j), row by row, stand among those with i <= j."""
+    place = np.zeros((n, n), int)
+    i, j = np.triu_indices(n)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    return place.ravel()
 
 
 @jax.tree_util.register_dataclass
