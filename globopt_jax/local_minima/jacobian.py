@@ -5,8 +5,9 @@ Rows are (sample, output) pairs, columns are parameters. `FaceSplitting` knows t
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -66,7 +67,7 @@ class FaceSplitting:
         """``A^T A``, what of it has to be summed over samples: a product for every pair of layers, contracted over the
         outputs first; of a layer with itself for pairs of signals, and of features, in one order only: a quarter."""
         found = []
-        for a, b in self._pairs():
+        for a, b in _pairs(len(self.signals)):
             s, t, f, g = self.signals[a], self.signals[b], self.features[a], self.features[b]
             # Samples last: the product below then contracts over contiguous rows, which is half as fast again.
             inner = jnp.einsum("ijk,ijh->khi", s, t, precision="highest")
@@ -80,19 +81,13 @@ class FaceSplitting:
 
     def joined(self, sums: list[Any]) -> Any:
         """``A^T A`` (N, N) from the sums of `gram`."""
-        count = len(self.signals)
-        blocks: list[list[Any]] = [[None] * count for _ in range(count)]
-        for (a, b), found in zip(self._pairs(), sums, strict=True):
+        blocks = []
+        for (a, b), found in zip(_pairs(len(self.signals)), sums, strict=True):
             k, h, p, q = (x[i].shape[-1] for x in (self.signals, self.features) for i in (a, b))
             if a == b:
                 found = found[_both_orders(k)][:, _both_orders(p)]
-            full = found.reshape(k, h, p, q)
-            blocks[a][b] = full.transpose(2, 0, 3, 1).reshape(p * k, q * h)
-            blocks[b][a] = blocks[a][b].T
-        return jnp.block(blocks)
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        return list(itertools.combinations_with_replacement(range(len(self.signals)), 2))
+            blocks.append(found.reshape(k, h, p, q).transpose(2, 0, 3, 1).reshape(p * k, q * h))
+        return _symmetric(blocks, len(self.signals))
 
     def cross(self, other: "FaceSplitting") -> Any:
         """``A A'^T``: products of inner products, layer by layer."""
@@ -128,6 +123,19 @@ class FaceSplitting:
         return jnp.concatenate([(f[:, None, :, None] * s[:, :, None, :]).reshape(rows, -1) for s, f in pairs], axis=1)
 
 
+def _pairs(count: int) -> list[tuple[int, int]]:
+    """Blocks of a symmetric matrix on and above the diagonal."""
+    return list(itertools.combinations_with_replacement(range(count), 2))
+
+
+def _symmetric(upper: Sequence[Any], count: int) -> Any:
+    """The matrix with these blocks."""
+    blocks: list[list[Any]] = [[None] * count for _ in range(count)]
+    for (a, b), block in zip(_pairs(count), upper, strict=True):
+        blocks[b][a], blocks[a][b] = block.T, block
+    return jnp.block(blocks)
+
+
 def _both_orders(n: int) -> np.ndarray:
     """Where the pairs (i, j), row by row, stand among those with i <= j."""
     place = np.zeros((n, n), int)
@@ -143,14 +151,19 @@ class Rows:
 
     rows: Any
 
-    def gram(self) -> Any:
-        """``A^T A``."""
+    def gram(self) -> list[Any]:
+        """``A^T A``, by blocks on and above the diagonal: little more than half of the work."""
         A = self.dense()
-        return matmul(A.T, A)
+        n, count = A.shape[1], self._blocks()
+        parts = [A[:, n * i // count : n * (i + 1) // count] for i in range(count)]
+        return [matmul(parts[a].T, parts[b]) for a, b in _pairs(count)]
 
-    def joined(self, sums: Any) -> Any:
-        """It is whole already."""
-        return sums
+    def joined(self, sums: list[Any]) -> Any:
+        """``A^T A`` (N, N) from the sums of `gram`."""
+        return _symmetric(sums, self._blocks())
+
+    def _blocks(self) -> int:
+        return 8 if self.rows.shape[2] >= 1024 else 1
 
     def cross(self, other: "Rows") -> Any:
         """``A A'^T``."""
@@ -328,7 +341,11 @@ class Anything:
         def of_sample(x: Any) -> Any:
             return jax.jacrev(lambda v: self.apply(unravel(v), x[None])[0])(flat)
 
-        return Rows(jax.vmap(of_sample)(X) * present[:, None, None])
+        # Under vmap the gradient of a convolution's kernel becomes a grouped convolution, whose time on CPUs grows with
+        # the square of the batch; other models lose nothing there by taking samples one by one.
+        one_by_one, together = partial(jax.lax.map, of_sample), jax.vmap(of_sample)
+        rows = jax.lax.platform_dependent(X, cpu=one_by_one, default=together)
+        return Rows(rows * present[:, None, None])
 
     def kinks(self, params: Any, X: Any, present: Any) -> Any:
         return jnp.asarray(-1, jnp.int32)

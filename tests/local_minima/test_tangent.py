@@ -3,11 +3,13 @@
 import itertools
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from globopt_jax import datasets, deep_linear, linalg, local_minima, networks
+from globopt_jax.local_minima.jacobian import model_of
 from tests.local_minima.instances import doubt, instance, jacobian, oracle
 
 METHODS = local_minima.METHODS
@@ -66,6 +68,32 @@ def test_any_model_gives_what_the_structure_gives(dtype):
         assert int(each.rank) == int(found[0].rank)
         assert float(each.value) == pytest.approx(float(found[0].value), rel=tolerance)
     assert [int(each.kinks) for each in found] == [0] * 3 + [-1] * 6
+
+
+def test_a_convolutional_network():
+    """1,370 columns, so that the Gram matrix is taken by blocks; the derivatives of kernels sample by sample."""
+    from flax import linen
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, X):
+            hidden = linen.Conv(8, (3, 3), strides=(2, 2), param_dtype=X.dtype)(X)
+            return linen.Dense(10, param_dtype=X.dtype)(linen.relu(hidden).reshape(len(X), -1))
+
+    data = datasets.load("digits")
+    X, Y = jnp.asarray(data.X[:200]).reshape(-1, 8, 8, 1), data.Y[:200]
+    apply, variables = networks.from_flax(Model(), Model().init(jax.random.key(0), X))
+    flat, unravel = jax.flatten_util.ravel_pytree(variables)
+    A = np.asarray(jax.jacrev(lambda v: apply(unravel(v), X))(flat)).reshape(2000, 1370)
+    J, rank, _ = oracle(A, Y)
+    found = local_minima.tangent_projection(apply, variables, X, Y, "gram", memory=2**24)
+    assert float(found.value) == pytest.approx(J, rel=1e-10)
+    assert int(found.rank) == rank
+    # A convolution with a group a sample is what makes the time on CPUs grow with the square of the batch.
+    of_sample = jax.jacrev(lambda v, x: apply(v, x[None])[0])
+    ours = jax.jit(lambda v, X: model_of(apply).chunk(v, X, jnp.ones(len(X))).rows)
+    for rows, grouped in ((ours, False), (jax.jit(jax.vmap(of_sample, (None, 0))), True)):
+        assert ("feature_group_count = 200" in rows.lower(variables, X).as_text()) == grouped
 
 
 def test_small_singular_values_are_not_lost_to_the_gram_matrix():
