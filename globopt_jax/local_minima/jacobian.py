@@ -342,7 +342,8 @@ class Anything:
             return jax.jacrev(lambda v: self.apply(unravel(v), x[None])[0])(flat)
 
         # Under vmap the gradient of a convolution's kernel becomes a grouped convolution, whose time on CPUs grows with
-        # the square of the batch; other models lose nothing there by taking samples one by one.
+        # the square of the batch; other models lose nothing there by taking samples one by one,
+        # unless these are sharded over several CPU devices, which then all do the same.
         one_by_one, together = partial(jax.lax.map, of_sample), jax.vmap(of_sample)
         rows = jax.lax.platform_dependent(X, cpu=one_by_one, default=together)
         return Rows(rows * present[:, None, None])
