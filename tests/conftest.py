@@ -81,18 +81,27 @@ def _leaves_no_configuration_behind():
     assert not leaked, f"Expected a test to restore {', '.join(leaked)}. Received a change that outlives it."
 
 
-@pytest.fixture(autouse=True)
-def _room_for_compiled_programs(request: pytest.FixtureRequest):
-    """Forget programs in time: each takes memory maps, of which Linux gives a process 65,530, and XLA crashes without.
-
-    Counting them takes a while: after every slow test, and every twentieth of the others.
-    """
-    yield
+def _make_room() -> None:
+    """Forget programs in time: each takes maps of memory, Linux gives 65,530 of them, and XLA crashes without."""
     maps = pathlib.Path("/proc/self/maps")
-    if (request.node.get_closest_marker("slow") or next(_tests) % 20 == 0) and maps.exists():
+    if maps.exists():
         with maps.open("rb") as lines:
             if sum(1 for _ in lines) > 30_000:
                 jax.clear_caches()
+
+
+@pytest.fixture
+def make_room():
+    """What a test that compiles thousands of programs calls now and then."""
+    return _make_room
+
+
+@pytest.fixture(autouse=True)
+def _room_for_compiled_programs(request: pytest.FixtureRequest):
+    """Counting the maps takes a while: after every slow test, and every twentieth of the others."""
+    yield
+    if request.node.get_closest_marker("slow") or next(_tests) % 20 == 0:
+        _make_room()
 
 
 @pytest.fixture(params=[jnp.float64, jnp.float32], ids=["x64", "x32"])
