@@ -9,6 +9,9 @@
 >>> found = tangent_projection(networks.feed_forward("relu"), W, X, Y)
 >>> bool(found.value <= found.loss), int(found.rank)
 (True, 16)
+
+Every shape compiles programs of its own, for seconds. A loop over hundreds of shapes in one process calls
+`jax.clear_caches()` now and then: each program keeps maps of memory, and XLA crashes where the system has no more.
 """
 
 from globopt_jax.local_minima.blocks import jacobian_blocks, vec
