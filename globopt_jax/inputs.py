@@ -2,14 +2,14 @@
 
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_data", "check_key", "check_range", "common_dtype", "finite", "integer", "real"]
+__all__ = ["check_data", "check_key", "check_range", "common_dtype", "finite", "integer", "number", "real"]
 
 
 def finite(name: str, array: Any) -> np.ndarray:
@@ -26,6 +26,8 @@ def finite(name: str, array: Any) -> np.ndarray:
             f"{name}: Expected: numbers, since this is a host function, which jits inside. Received: {array}, from "
             "under jit, vmap or grad."
         ) from error
+    except (TypeError, ValueError) as error:  # a random key, lists of unequal lengths
+        raise TypeError(f"{name}: Expected: real numbers. Received: {type(array).__name__} ({error}).") from error
     if array.dtype.kind not in "fiub":
         hint = "; take float32" if array.dtype.kind == "V" else ""  # bfloat16 and the like
         raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}{hint}.")
@@ -54,6 +56,25 @@ def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int
         span = f"at least {low}" if high is None else f"{low}..{high}"
         raise ValueError(f"{name}: Expected: an integer, {span}. Received: {value!r}.")
     return number
+
+
+def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool]) -> float:
+    """The number as Python has it.
+
+    Raises:
+        ValueError: no finite number, or one that is not allowed; `expected` says which are.
+
+    Example:
+        >>> number("radius", np.float32(2), "a positive number", lambda v: v > 0)
+        2.0
+    """
+    try:
+        found = float(value) if np.ndim(value) == 0 and not isinstance(value, str | bytes) else np.nan
+    except (TypeError, ValueError, OverflowError):
+        found = np.nan
+    if not np.isfinite(found) or not allowed(found):
+        raise ValueError(f"{name}: Expected: {expected}. Received: {value!r}.")
+    return found
 
 
 def check_key(key: Any) -> None:

@@ -168,8 +168,10 @@ def _check_elementwise(function: Callable[[Any], Any]) -> None:
     with jax.ensure_compile_time_eval():
         z = jnp.asarray([[-1.3, 0.4, 2.1], [0.7, -0.2, 1.1]], jnp.float32)
         whole = function(z)
-        single = jnp.stack([jnp.stack([function(a[None, None])[0, 0] for a in row]) for row in z])
-        fits = jnp.shape(whole) == z.shape and bool(jnp.allclose(whole, single, rtol=1e-5, atol=1e-6, equal_nan=True))
+        fits = jnp.shape(whole) == z.shape
+        if fits:
+            single = jnp.stack([jnp.stack([function(a[None, None])[0, 0] for a in row]) for row in z])
+            fits = bool(jnp.allclose(whole, single, rtol=1e-5, atol=1e-6, equal_nan=True))
     if not fits:
         raise ValueError(
             "activation: Expected: a function that acts on each entry alone. Received: "
@@ -187,13 +189,13 @@ def _pairs(slopes: Any) -> Slopes:
     return tuple(tuple(float(s) for s in pair) for pair in pairs)
 
 
-def layers_of(params: Any) -> list[Layer]:
-    """Kernels, or (kernel, bias) pairs, as layers.
+def layers_of(params: Any, name: str = "params") -> list[Layer]:
+    """Kernels, or (kernel, bias) pairs, as layers. `name`: what the caller calls them.
 
     Raises:
         ValueError: something else, shapes that do not fit together.
     """
-    expected = "params: Expected: a list of kernels (d_(l-1), d_l), or of pairs with a bias (d_l,) or None."
+    expected = f"{name}: Expected: a list of kernels (d_(l-1), d_l), or of pairs with a bias (d_l,) or None."
     if not isinstance(params, tuple | list):
         received = f"an array of shape {params.shape}" if hasattr(params, "shape") else type(params).__name__
         raise ValueError(f"{expected} Received: {received}.")
@@ -217,7 +219,7 @@ def kernels_of(params: Any) -> list[Array]:
     Raises:
         ValueError: `layers_of`, or there are biases.
     """
-    layers = layers_of(params)
+    layers = layers_of(params, "weights")
     if any(layer.bias is not None for layer in layers):
         raise ValueError("weights: Expected: kernels without biases. Received: pairs with a bias.")
     return [layer.kernel for layer in layers]

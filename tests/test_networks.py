@@ -130,7 +130,9 @@ def test_a_bias_may_be_none():
     assert [w.shape for w in networks.kernels_of([(W[0], None), W[1]])] == [(3, 2), (2, 1)]
 
 
-@pytest.mark.parametrize("function", [jax.nn.softmax, lambda z: jnp.tanh(z - jnp.mean(z, axis=0, keepdims=True))])
+@pytest.mark.parametrize(
+    "function", [jax.nn.softmax, lambda z: jnp.tanh(z - jnp.mean(z, axis=0, keepdims=True)), jnp.max]
+)
 def test_a_function_that_mixes_entries_is_no_activation(function):
     """Its derivative is no pattern: J would be wrong in silence."""
     with pytest.raises(ValueError, match="activation: Expected: a function that acts on each entry alone"):

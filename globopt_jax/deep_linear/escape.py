@@ -17,7 +17,7 @@ from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at
 from globopt_jax.deep_linear.verdict import KINDS
-from globopt_jax.inputs import check_key
+from globopt_jax.inputs import check_key, number
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
@@ -102,7 +102,7 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     given = list(weights)
     arrays, X, Y = check(weights, X, Y)
     check_key(key)
-    radius = _positive("radius", radius)
+    radius = number("radius", radius, "a positive number", lambda v: v > 0)
     verdict, point, fit = judge(arrays, X, Y)
     if KINDS[int(verdict.code)] == "global_minimum":
         return _stay(given, AT_OPTIMUM)
@@ -130,13 +130,6 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
 
 def _stay(weights: list[Any], code: int) -> Escape:
     return Escape(weights, np.zeros(()), np.asarray(False), np.zeros(()), np.asarray(code, np.int32))
-
-
-def _positive(name: str, value: Any) -> float:
-    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and np.ndim(value) == 0
-    if not number or not np.isfinite(value) or not value > 0:
-        raise ValueError(f"{name}: Expected: a positive number. Received: {value!r}.")
-    return float(value)
 
 
 @jax.jit
@@ -296,7 +289,7 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
     given = list(weights)
     arrays, X, Y = check(weights, X, Y)
     check_key(key)
-    radius = _positive("radius", radius)
+    radius = number("radius", radius, "a positive number", lambda v: v > 0)
     if not np.any(np.asarray(X)):
         raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")
     for attempt in jax.random.split(key, ATTEMPTS):

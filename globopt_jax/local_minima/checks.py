@@ -1,12 +1,14 @@
 """What the host functions check before they compute anything."""
 
-from collections.abc import Callable, Hashable
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from globopt_jax import linalg
 from globopt_jax.inputs import check_range, common_dtype, finite, integer
@@ -14,16 +16,24 @@ from globopt_jax.local_minima.jacobian import Anything, Model
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
-__all__ = ["checked", "prediction"]
+__all__ = ["checked", "on_automatic_mesh", "prediction"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ONE_BY_ONE = "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: "
+#: Samples whose derivatives are compared, one by one and together.
+SOME = 8
 
 
 def checked(
-    apply: Callable[[Any, Any], Any], params: Any, X: Any, Y: Any, method: str, memory: int
+    apply: Callable[[Any, Any], Any], params: Any, X: Any, Y: Any, method: str, memory: int, name: str = "params"
 ) -> tuple[Any, Array, Array]:
-    """Arrays of one dtype, and an output that fits Y; nothing is computed before.
+    """Arrays of one dtype, and an output that fits Y; nothing is computed before. `name`: what the caller calls params.
 
     Raises:
-        ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive.
+        ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive, an output
+            whose shape depends on the data.
         TypeError: arrays that are not real numbers, or traced; `apply` is no function.
     """
     if method not in ("auto", *METHODS):
@@ -31,17 +41,19 @@ def checked(
     _ = integer("memory", memory)
     if not callable(apply):
         raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
-    if not isinstance(apply, Hashable):
+    try:
+        _ = hash(apply)
+    except TypeError as error:
         raise TypeError(
             f"apply: Expected: a function with a hash, under which its compilation is kept. Received: {apply}."
-        )
+        ) from error
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    host = [finite(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
+    host = [finite(f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.
     targets = finite("Y", Y)
     dtype = common_dtype([finite("X", X), targets, *host], stacklevel=4)
-    X, Y = jnp.asarray(X, dtype), jnp.asarray(Y, dtype)
-    params = jax.tree.unflatten(tree, [jnp.asarray(leaf, dtype) for _, leaf in leaves])
+    X, Y, *arrays = (jnp.asarray(_placed(a), dtype) for a in (X, Y, *(leaf for _, leaf in leaves)))
+    params = jax.tree.unflatten(tree, arrays)
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
         hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
         raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
@@ -53,14 +65,43 @@ def checked(
         raise ValueError(f"apply: Expected: an output in {dtype}, as the parameters. Received: {out.dtype}.")
     if out.shape != Y.shape:
         raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
+    one = jax.eval_shape(lambda p, x: apply(p, x[:1]), params, X)
+    if one.shape != (1, Y.shape[1]):
+        raise ValueError(f"{ONE_BY_ONE}an output of shape {one.shape} for one sample.")
     return params, X, Y
+
+
+def on_automatic_mesh(function: Callable[P, R]) -> Callable[P, R]:
+    """Let the compiler lay arrays out: explicit axes, as JAX's meshes have them, ask every operation for a layout."""
+
+    @wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+            return function(*args, **kwargs)
+        with jax.set_mesh(_automatic(jax.sharding.get_mesh())):
+            return function(*args, **kwargs)
+
+    return inside
+
+
+def _automatic(mesh: Any) -> Mesh:
+    """The same mesh, with axes that are the compiler's."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def _placed(array: Any) -> Any:
+    """The same shards on such a mesh."""
+    sharding = getattr(array, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+        return array
+    return jax.device_put(array, NamedSharding(_automatic(sharding.mesh), sharding.spec))
 
 
 def prediction(model: Model, params: Any, X: Array) -> Array:
     """The output.
 
     Raises:
-        ValueError: it or its squares are not finite, or a sample's depends on the others.
+        ValueError: it or its squares are not finite, or a sample's, or its derivative, depends on the others.
     """
     found = _output(model, params, X)
     size = float(jnp.max(jnp.abs(found)))
@@ -74,10 +115,31 @@ def prediction(model: Model, params: Any, X: Array) -> Array:
         change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
         if change > linalg.decision_tolerance(X.dtype) * size:
             raise ValueError(
-                "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: an "
-                f"output that changes by {change:.3g} when a sample comes alone, or in another order."
+                f"{ONE_BY_ONE}an output that changes by {change:.3g} when a sample comes alone, or in another order."
+            )
+        # A last layer of zeros hides that from the output, not from the derivative.
+        change, size = map(float, _pulls(model, params, X[:: -(-len(X) // SOME)]))
+        if change > linalg.decision_tolerance(X.dtype) * size:
+            raise ValueError(
+                f"{ONE_BY_ONE}derivatives that differ by {change:.3g}, of up to {size:.3g}, when samples come alone."
             )
     return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _pulls(model: Model, params: Any, X: Array) -> tuple[Array, Array]:
+    """How far ``A^T u`` of these samples together is from that of one after the other, for some u; and its size."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+    def pulled(X: Any, u: Any) -> Any:
+        return jax.vjp(lambda v: model.output(unravel(v), X), flat)[1](u)[0]
+
+    shape = jax.eval_shape(model.output, params, X)
+    u = jax.random.normal(jax.random.key(0), shape.shape, shape.dtype)
+    together = pulled(X, u)
+    alone = jnp.sum(jax.lax.map(lambda one: pulled(one[0][None], one[1][None]), (X, u)), axis=0)
+    size = jnp.maximum(jnp.max(jnp.abs(alone), initial=0), jnp.max(jnp.abs(together), initial=0))
+    return jnp.max(jnp.abs(together - alone), initial=0), size
 
 
 @partial(jax.jit, static_argnums=0)

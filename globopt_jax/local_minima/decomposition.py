@@ -11,7 +11,7 @@ from globopt_jax import results
 from globopt_jax.linalg import matmul
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.blocks import unit_columns
-from globopt_jax.local_minima.checks import checked, prediction
+from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
@@ -94,6 +94,7 @@ class Shares(NamedTuple):
     method: str
 
 
+@on_automatic_mesh
 def decompose(
     weights: Any,
     X: Any,
@@ -139,7 +140,7 @@ def decompose(
     """
     check_criterion(cutoff)
     network = feed_forward(activation)
-    weights, X, Y = checked(network, weights, X, Y, method, memory)
+    weights, X, Y = checked(network, weights, X, Y, method, memory, "weights")
     layers = len(weights)
     whole = range(1, layers + 1)
     wanted = tuple(whole) if order is None else tuple(order) if np.ndim(order) == 1 else ()

@@ -227,8 +227,8 @@ def kink_words(count: int) -> str:
     if count < 0:
         return "Whether the model has kinks here is unknown; at a kink, derivatives are those that JAX takes."
     return (
-        f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: the point is not "
-        "differentiable."
+        f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: unless they stay there "
+        "for all weights nearby, as those of a zero sample do, the point is not differentiable."
     )
 
 

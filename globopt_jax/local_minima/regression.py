@@ -13,7 +13,7 @@ from globopt_jax import results
 from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
-from globopt_jax.local_minima.checks import checked, prediction
+from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, kink_words
@@ -92,6 +92,7 @@ class RegressionBounds(NamedTuple):
     load = classmethod(results.load)
 
 
+@on_automatic_mesh
 def regression_bounds(
     weights: Any,
     X: Any,
@@ -146,7 +147,7 @@ def regression_bounds(
     if restricted and strong:
         raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
-    weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory)
+    weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory, "weights")
     _ = prediction(Layered(network), weights, X)
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)

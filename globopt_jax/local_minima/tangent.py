@@ -9,7 +9,7 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
-from globopt_jax.local_minima.checks import checked, prediction
+from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.jacobian import model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
@@ -25,7 +25,8 @@ class TangentProjection(NamedTuple):
     ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary points;
     ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0 then,
     and for every network whose last layer is linear. ``size``: ``||vec Yhat||``. ``cutoff``, ``largest``: of the
-    singular values of A, and ``smallest``: about the smallest that counts. ``resolution``: singular values below that
+    singular values of A, and ``smallest``: the smallest that counts, roughly for "gram"
+    and "dual", which need not know it. ``resolution``: singular values below that
     part of the largest cannot be told from rounding. ``inside``: relative to the data, what the iteration left in the
     tangent space; J is off by its square, and by what rounding of the Jacobian does to its weakest directions.
     ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``steps``: of the iteration.
@@ -82,6 +83,7 @@ class TangentProjection(NamedTuple):
     load = classmethod(results.load)
 
 
+@on_automatic_mesh
 def tangent_projection(
     apply: Callable[[Any, Any], Any],
     params: Any,
@@ -106,13 +108,15 @@ def tangent_projection(
     differs from that in float64 by what lies there.
 
     Host function: jits inside, one compilation a shape, and a few for how much of A depends on the rest. A function is
-    compiled for as itself: make it once, not anew for every call. Samples may be sharded over devices.
+    compiled for as itself: make it once, not anew for every call, and what it holds is what it held at the first one.
+    Samples may be sharded over devices.
 
     Args:
         apply: ``(params, X) -> Yhat``, differentiable, sample by sample (no batch statistics).
         params: a pytree of floats. X: (m, ...), made floats; what wants integers casts them back. Y: (m, dy).
         method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto": dense if A is
-            small, else the smaller side.
+            small, else the smaller side. "dense" compiles least, and suits a single call; for many calls with one
+            shape the others are faster from a hundred columns or rows on.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
         memory: bytes for the chunks of a pass.
 

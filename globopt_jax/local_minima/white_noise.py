@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import results
-from globopt_jax.inputs import check_key, finite, integer
+from globopt_jax.inputs import check_key, finite, integer, number
 from globopt_jax.linalg import matmul, svd
 from globopt_jax.shapes import Array
 
@@ -81,12 +81,11 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
         Proposition 2 says nothing here: part i needs m >= ..., part ii needs d dx >= ...
     """
     m, dx, d = integer("m", m), integer("dx", dx), integer("d", d)
-    if not t > 0:
-        raise ValueError(f"t: Expected: positive. Received: {t}.")
-    if not 0 <= delta < math.sqrt(m):  # no submatrix of entries in [-1, 1] has a larger one
-        raise ValueError(f"delta: Expected: at least 0, and below sqrt(m) = {math.sqrt(m):.4g}. Received: {delta}.")
-    first = math.log(dx * d * m / delta**2) if delta else math.inf
-    second = math.log(m * d / delta) if delta else math.inf
+    t = number("t", t, "positive", lambda v: v > 0)
+    most = math.sqrt(m)  # no submatrix of entries in [-1, 1] has a larger one
+    delta = number("delta", delta, f"at least 0, and below sqrt(m) = {most:.4g}", lambda v: 0 <= v < most)
+    first = math.log(dx * d * m) - 2 * math.log(delta) if delta else math.inf
+    second = math.log(m * d) - math.log(delta) if delta else math.inf
     least = np.array([64 * first**2 * dx * d, 2 * m * second**2])
     regime, factor, probability = 0, 1.0, 1.0
     if m >= least[0] and first > 0:
@@ -100,10 +99,10 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
 def smallest_pattern_value(patterns: Any, rows: int) -> float:
     """Return delta: a lower bound of the smallest singular value of every submatrix with that many rows.
 
-    Exact where there are few such sets; else from the whole matrix less the rows that weigh most,
-    ``s_min(Lam)^2 - sum of the largest ||Lam_i||^2``, which is often 0. More rows have larger singular values as long
-    as they are at least as many as columns, and smaller ones as long as they are fewer: `rows` = ceil(m/2) serves part
-    i of Proposition 2, floor(d/2) part ii.
+    Exact to rounding, which is taken off, where there are few such sets; else from the whole matrix less the rows that
+    weigh most, ``s_min(Lam)^2 - sum of the largest ||Lam_i||^2``, which is often 0. More rows have larger singular
+    values as long as they are at least as many as columns, and smaller ones as long as they are fewer: `rows` =
+    ceil(m/2) serves part i of Proposition 2, floor(d/2) part ii.
 
     Args:
         patterns: Lam (m, d), activation patterns. rows: 1..m.
@@ -120,17 +119,20 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
         raise ValueError(f"patterns: Expected: shape (m, d). Received: {Lam.shape}.")
     m = len(Lam)
     rows = integer("rows", rows, 1, m)
+    doubt = 8 * max(Lam.shape) * np.finfo(np.float64).eps  # rounding, of the largest; a bound stays below
     if Lam.shape[1] == 1:
         return float(np.sqrt(np.sum(np.sort(Lam[:, 0] ** 2)[:rows])))
     if math.comb(m, rows) * rows * Lam.shape[1] <= ENTRIES:
         import itertools  # late, with the rare case
 
         sets = np.array(list(itertools.combinations(range(m), rows)))
-        return float(np.min(np.linalg.svd(Lam[sets], compute_uv=False)[:, -1]))
+        s = np.linalg.svd(Lam[sets], compute_uv=False)
+        return max(float(np.min(s[:, -1] - doubt * s[:, 0])), 0.0)
     if rows < Lam.shape[1]:
         return 0.0
-    gone = np.sum(np.sort(np.sum(Lam**2, axis=1))[rows:])
-    return float(np.sqrt(max(np.linalg.eigvalsh(Lam.T @ Lam)[0] - gone, 0.0)))
+    weights = np.sort(np.sum(Lam**2, axis=1))
+    left = np.linalg.eigvalsh(Lam.T @ Lam)[0] - np.sum(weights[rows:]) - doubt * np.sum(weights)
+    return float(np.sqrt(max(left, 0.0)))
 
 
 def white_noise_quantile(m: int, rank: int, probability: float) -> float:
@@ -149,8 +151,7 @@ def white_noise_quantile(m: int, rank: int, probability: float) -> float:
     """
     m = integer("m", m)
     rank = integer("rank", rank, 0, m)
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability: Expected: 0..1. Received: {probability}.")
+    probability = number("probability", probability, "0..1", lambda v: 0 <= v <= 1)
     if rank in (0, m):
         return 1.0 if rank == 0 else 0.0
     from scipy.stats import beta  # late: scipy.stats takes a second to load

@@ -1,5 +1,6 @@
 """J against the dense singular value decomposition of a Jacobian from autodiff; every method, every kind of model."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -263,6 +264,18 @@ def test_a_sample_that_needs_the_others_is_named(mix):
         local_minima.tangent_projection(lambda p, X: mix(X) @ p, np.ones((2, 1)), np.eye(4)[:, :2], np.ones((4, 1)))
 
 
+def test_a_last_layer_of_zeros_hides_no_batch_statistics():
+    """The output is zero, whatever the features are; its derivative is not."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    message = "apply: Expected: a model that treats samples one by one"
+    with pytest.raises(ValueError, match=message + ".* derivatives that differ by"):
+        local_minima.tangent_projection(lambda p, X: (X - jnp.mean(X, axis=0)[None]) @ p, np.zeros((3, 2)), X, Y)
+    with pytest.raises(ValueError, match=message + r".* an output of shape \(20, 2\) for one sample"):
+        local_minima.tangent_projection(lambda p, X: p, np.zeros((20, 2)), X, Y)
+    assert int(local_minima.tangent_projection(lambda p, X: X @ p, np.zeros((3, 2)), X, Y).rank) == 6
+
+
 def test_what_is_traced_is_named():
     X, Y = np.ones((4, 2)), np.ones((4, 1))
     network = networks.feed_forward("relu")
@@ -314,7 +327,26 @@ def test_a_model_without_a_hash_is_named():
 
     with pytest.raises(TypeError, match="apply: Expected: a function with a hash"):
         local_minima.tangent_projection(Model(), np.ones((1, 1)), np.ones((2, 1)), np.ones((2, 1)))
-    with pytest.raises(TypeError, match=r"params\[0\]: Expected: real numbers. Received: dtype bfloat16; take float32"):
+
+    @dataclasses.dataclass(frozen=True)
+    class Fields:
+        widths: list
+
+        def __call__(self, w, X):
+            return X @ w
+
+    with pytest.raises(TypeError, match="apply: Expected: a function with a hash"):
+        local_minima.tangent_projection(Fields([1]), np.ones((1, 1)), np.ones((2, 1)), np.ones((2, 1)))
+    with pytest.raises(TypeError, match=r"params\['key'\]: Expected: real numbers. Received: PRNGKeyArray"):
+        local_minima.tangent_projection(
+            lambda p, X: X @ p["w"],
+            {"key": jax.random.key(0), "w": np.ones((1, 1))},
+            np.ones((2, 1)),
+            np.ones((2, 1)),
+        )
+    with pytest.raises(
+        TypeError, match=r"weights\[0\]: Expected: real numbers. Received: dtype bfloat16; take float32"
+    ):
         local_minima.decompose([jnp.ones((1, 1), jnp.bfloat16)], np.ones((2, 1)), np.ones((2, 1)))
 
 

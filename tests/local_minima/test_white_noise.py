@@ -27,6 +27,7 @@ def test_the_bound_speaks_only_under_its_hypotheses():
     m, dx, d = 10, 1000, 1000
     assert d * dx >= 2 * m * np.log(m * d) ** 2
     zero = local_minima.white_noise_bound(m, dx, d, 1.0)
+    assert int(local_minima.white_noise_bound(m, dx, d, 1e-300).regime) == 0, "its square underflows"
     assert (int(zero.regime), float(zero.factor)) == (2, 0)
     assert float(zero.probability) == pytest.approx(1 - 2 * np.exp(-dx / 20))
     assert "(ii)" in zero.reason
@@ -47,6 +48,7 @@ def test_the_smallest_value_of_all_submatrices():
     Lam = np.concatenate([3 * np.eye(2)] + [0.1 * rng.uniform(-1, 1, (1, 2)) for _ in range(60)])
     assert 0 <= local_minima.smallest_pattern_value(Lam, 31) <= 0.8
     assert local_minima.smallest_pattern_value(np.ones((60, 2)), 30) == 0
+    assert local_minima.smallest_pattern_value(np.outer([1, 2, 3], [0.1, 0.3]), 2) == 0, "no rounding noise"
 
 
 def test_the_law_is_that_of_the_draws_and_the_phase_changes():
@@ -82,6 +84,8 @@ def test_the_law_is_that_of_the_draws_and_the_phase_changes():
             r"delta: Expected: at least 0, and below sqrt\(m\) = 2.236. Received: -1.0",
         ),
         ("white_noise_bound", (4, 1, 1, 2.0), r"delta: Expected: at least 0, and below sqrt\(m\) = 2. Received: 2.0"),
+        ("white_noise_bound", (4, 1, 1, np.nan), "delta: Expected: at least 0"),
+        ("white_noise_bound", (4, 1, 1, 1.0, 0.0), "t: Expected: positive. Received: 0.0"),
         ("white_noise_quantile", (5, 6, 0.5), "rank: Expected: an integer, 0..5. Received: 6"),
         ("white_noise_quantile", (5, 5, 1.5), "probability: Expected: 0..1. Received: 1.5"),
         ("smallest_pattern_value", ([[1.0]], 2), "rows: Expected: an integer, 1..1. Received: 2"),
