@@ -300,17 +300,24 @@ class Layered:
 
 @dataclass(frozen=True)
 class Restricted:
-    """A `Layered` model without some columns; its params are (params, mask), a mask for the columns of the D blocks."""
+    """A `Layered` model without some columns; its params are (params, chosen, mask), so that one program serves every
+    choice: 1 or 0 for each block of the basis, and None or a mask for the columns of the D blocks."""
 
     model: Layered
 
     def output(self, params: Any, X: Any) -> Any:
         return self.model.output(params[0], X)
 
-    def chunk(self, params: Any, X: Any, present: Any) -> Masked:
-        chunk = self.model.chunk(params[0], X, present)
+    def chunk(self, params: Any, X: Any, present: Any) -> FaceSplitting | Masked:
+        weights, chosen, mask = params
+        chunk = self.model.chunk(weights, X, present)
+        count = len(self.model.basis)
+        basis = [f * chosen[i] for i, f in enumerate(chunk.features[:count])]
+        chunk = FaceSplitting(chunk.signals, basis + chunk.features[count:])
+        if mask is None:
+            return chunk
         whole = sum(f.shape[1] * s.shape[2] for s, f in zip(chunk.signals, chunk.features, strict=True))
-        return Masked(chunk, jnp.concatenate([jnp.ones(whole - len(params[1]), params[1].dtype), params[1]]))
+        return Masked(chunk, jnp.concatenate([jnp.ones(whole - len(mask), mask.dtype), mask]))
 
     def kinks(self, params: Any, X: Any, present: Any) -> Any:
         return self.model.kinks(params[0], X, present)
@@ -319,7 +326,8 @@ class Restricted:
         return self.model.columns(params[0], dy)
 
     def floats(self, params: Any, dy: int) -> int:
-        return self.model.floats(params[0], dy) + 2 * dy * self.columns(params, dy)  # `Masked.cross` stores rows
+        rows = 0 if params[2] is None else 2 * dy * self.columns(params, dy)  # `Masked.cross` stores them
+        return self.model.floats(params[0], dy) + rows
 
     def sizes(self, params: Any, dy: int) -> list[tuple[int, int]]:
         """(features, signals) of every block."""

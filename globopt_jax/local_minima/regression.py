@@ -120,7 +120,7 @@ def regression_bounds(
 
     Takes as long as `decompose` for every set.
 
-    Host function: jits inside, a compilation for every shape and set, and a few for the rank.
+    Host function: jits inside, a compilation for every shape and union of the sets, and a few for the rank.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). activation: a piecewise linear one.
@@ -152,20 +152,16 @@ def regression_bounds(
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)
     chosen = _sets(sets, t, hidden, strong)
-    params, wrap = (weights, lambda model: model)
-    if restricted:
-        params, wrap = (weights, _kept(weights, units)), Restricted
+    basis = tuple(sorted(set().union(*chosen)))
+    model = Restricted(Layered(network, basis=basis, layers=tuple(range(1, hidden + 1))))
+    kept = _kept(weights, units) if restricted else None
     found = [
-        shares_of(
-            wrap(Layered(network, basis=S, layers=tuple(range(1, hidden + 1)))), params, X, Y, method, cutoff, memory
-        )
+        shares_of(model, (weights, jnp.asarray([l in S for l in basis], X.dtype), kept), X, Y, method, cutoff, memory)
         for S in chosen
     ]
-    shares = [[f.shares[len(S) + l] for f, S in zip(found, chosen, strict=True)] for l in range(hidden)]
+    shares = [[f.shares[len(basis) + l] for f in found] for l in range(hidden)]
     value = np.array([0.5 * np.sum(np.square(np.asarray(f.outside, np.float64))) for f in found])
-    improvement = np.array(
-        [sum(float(np.sum(s)) for s in f.shares[len(S) :]) for f, S in zip(found, chosen, strict=True)]
-    )
+    improvement = np.array([sum(float(np.sum(s)) for s in f.shares[len(basis) :]) for f in found])
     samples = Jacobian(Layered(network), weights, X, Y.shape[1], int(memory)).chunks()
     blocks = _block_norms(network, weights, samples)
     loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y, blocks))
