@@ -24,6 +24,14 @@ class Killed(BaseException):
     """Stands in for a SIGKILL right after a checkpoint: nothing in the package catches it."""
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_counts():
+    """A shell has its background ignore Ctrl-C, which subprocesses of these tests would inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    _ = signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A small data set."""

@@ -206,10 +206,13 @@ def test_float64_that_would_be_lost_is_announced():
 
 
 def test_zero_subnetworks_change_nothing(dtype):
-    """Appending zeros leaves prediction and objective exactly as they are."""
+    """Appending zeros leaves prediction and objective as they are."""
     params, X, Y = data(dtype)
     more = jax.tree.map(lambda w: jnp.concatenate([w, jnp.zeros_like(w)]), params)
-    np.testing.assert_allclose(predict(neurons(), more, X), predict(neurons(), params, X), rtol=1e-6)
+    before = predict(neurons(), params, X)
+    # Sums of more terms may be taken in another order: rounding of the largest, where entries cancel.
+    rounding = 8 * float(jnp.finfo(dtype).eps * jnp.max(jnp.abs(before)))
+    np.testing.assert_allclose(predict(neurons(), more, X), before, rtol=1e-6, atol=rounding)
     np.testing.assert_allclose(objective(neurons(), more, X, Y), objective(neurons(), params, X, Y), rtol=1e-6)
 
 

@@ -118,7 +118,7 @@ def test_linear_networks_have_them_everywhere_and_touching_the_kink_is_said():
         ({"n": 0}, "n: Expected: an integer, at least 1. Received: 0"),
         ({"X": np.ones((4, 3))}, r"X: Expected: shape \(m, 2\). Received: \(4, 3\)"),
         ({"weights": [(np.ones((2, 2)), np.ones(2)), (np.ones((2, 1)), np.ones(1))]}, "kernels without biases"),
-        ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "params: Expected: a list of kernels"),
+        ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "weights: Expected: a list of kernels"),
         ({"tolerance": -1.0}, "tolerance: Expected: at least 0, and below 1. Received: -1"),
         ({"tolerance": np.nan}, "tolerance: Expected: at least 0, and below 1. Received: nan"),
         ({"activation": jnp.tanh}, "activation: Expected: a piecewise linear one"),
