@@ -33,7 +33,7 @@ def checked(
 
     Raises:
         ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive, an output
-            whose shape depends on the data.
+            whose shape does not follow the number of samples.
         TypeError: arrays that are not real numbers, or traced; `apply` is no function.
     """
     if method not in ("auto", *METHODS):
@@ -51,7 +51,7 @@ def checked(
     host = [finite(f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
     # Sharded arrays stay where they are; the checks look at a copy.
     targets = finite("Y", Y)
-    dtype = common_dtype([finite("X", X), targets, *host], stacklevel=4)
+    dtype = common_dtype([finite("X", X), targets, *host], stacklevel=5)  # `on_automatic_mesh` lies between
     X, Y, *arrays = (jnp.asarray(_placed(a), dtype) for a in (X, Y, *(leaf for _, leaf in leaves)))
     params = jax.tree.unflatten(tree, arrays)
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
@@ -134,8 +134,8 @@ def _pulls(model: Model, params: Any, X: Array) -> tuple[Array, Array]:
     def pulled(X: Any, u: Any) -> Any:
         return jax.vjp(lambda v: model.output(unravel(v), X), flat)[1](u)[0]
 
-    shape = jax.eval_shape(model.output, params, X)
-    u = jax.random.normal(jax.random.key(0), shape.shape, shape.dtype)
+    out = jax.eval_shape(model.output, params, X)
+    u = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
     together = pulled(X, u)
     alone = jnp.sum(jax.lax.map(lambda one: pulled(one[0][None], one[1][None]), (X, u)), axis=0)
     size = jnp.maximum(jnp.max(jnp.abs(alone), initial=0), jnp.max(jnp.abs(together), initial=0))

@@ -118,7 +118,7 @@ def regression_bounds(
     that Definition 1 asks to vanish, whose derivatives then do not count (Corollary 1, (5.2)). With `strong`, at local
     minima with strongly separated linear units, for S in {t, H} (Corollary 2).
 
-    Takes as long as `decompose` for every set.
+    Every set takes as long as `decompose` with the features of all sets beside.
 
     Host function: jits inside, a compilation for every shape and union of the sets, and a few for the rank.
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.flatten_util
@@ -274,6 +276,21 @@ def test_a_last_layer_of_zeros_hides_no_batch_statistics():
     with pytest.raises(ValueError, match=message + r".* an output of shape \(20, 2\) for one sample"):
         local_minima.tangent_projection(lambda p, X: p, np.zeros((20, 2)), X, Y)
     assert int(local_minima.tangent_projection(lambda p, X: X @ p, np.zeros((3, 2)), X, Y).rank) == 6
+
+
+def test_the_warning_of_lost_digits_points_at_the_caller():
+    """In a process of its own, without the checks of annotations, which call functions from theirs."""
+    script = """
+import numpy as np
+from globopt_jax import local_minima, networks
+W, X, Y = [np.ones((2, 1)), np.ones((1, 1))], np.ones((4, 2)), np.ones((4, 1))
+local_minima.tangent_projection(networks.feed_forward(), W, X, Y)
+local_minima.decompose(W, X, Y)
+local_minima.regression_bounds(W, X, Y, sets=[()])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for line in (5, 6, 7):
+        assert f"<string>:{line}: UserWarning: float64 arrays are computed in float32" in done.stderr
 
 
 def test_what_is_traced_is_named():

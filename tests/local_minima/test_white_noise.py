@@ -48,7 +48,7 @@ def test_the_smallest_value_of_all_submatrices():
     Lam = np.concatenate([3 * np.eye(2)] + [0.1 * rng.uniform(-1, 1, (1, 2)) for _ in range(60)])
     assert 0 <= local_minima.smallest_pattern_value(Lam, 31) <= 0.8
     assert local_minima.smallest_pattern_value(np.ones((60, 2)), 30) == 0
-    assert local_minima.smallest_pattern_value(np.outer([1, 2, 3], [0.1, 0.3]), 2) == 0, "no rounding noise"
+    assert local_minima.smallest_pattern_value([[0.1, 0.3], [0.2, 0.6], [0.3, 0.9]], 2) == 0, "no rounding noise"
 
 
 def test_the_law_is_that_of_the_draws_and_the_phase_changes():
