@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from globopt_jax import runs
+from globopt_jax.npz import read_arrays
 
 __all__ = ["load", "save", "to_json", "words"]
 
@@ -79,7 +80,7 @@ def load(kind: Any, /, path: str | Path) -> Any:
     Raises:
         ValueError: the file holds another kind of result, or none.
     """
-    arrays = runs.read_arrays(Path(path))
+    arrays = read_arrays(path)
     fields = getattr(kind, "_fields", ())
     if {name.split(".")[0] for name in arrays} != {*fields, _ORIGIN}:
         raise ValueError(f"{path}: Expected: the fields {', '.join(fields)}. Received: {', '.join(arrays)}.")

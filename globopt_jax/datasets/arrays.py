@@ -1,12 +1,13 @@
 """X and Y as every function of this package takes them, and the errors for whatever is not."""
 
 import os
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+
+from globopt_jax import npz
 
 
 class Dataset(NamedTuple):
@@ -91,18 +92,12 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         ValueError: if it is no .npz, lacks X or Y (the message names the keys found), or `validate`
             refuses them.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = list(archive.keys())
-            arrays = {name: archive[name] for name in ("X", "Y") if name in found}
-    except (zipfile.BadZipFile, EOFError, AttributeError, TypeError, ValueError) as error:
-        # A .npy has no keys, a text is taken for a pickle, a truncated archive for anything.
-        raise ValueError(f"Expected an .npz of numbers at {path}. Received something else.") from error
+    arrays = npz.read_arrays(path, only=("X", "Y"))
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(
             f"Expected arrays X (m, dx) and Y (m, dy) in {path}. "
-            f"Received one without {' and '.join(missing)}, but with the keys: {', '.join(found) or 'none'}."
+            f"Received one without {' and '.join(missing)}, but with the keys: {', '.join(npz.names(path)) or 'none'}."
         )
     try:
         X, Y = validate(arrays["X"], arrays["Y"])

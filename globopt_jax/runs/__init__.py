@@ -8,9 +8,9 @@ A checkpoint is one small .npz, not a sharded array tree, so that NumPy alone re
 The locks need POSIX.
 """
 
+from globopt_jax.npz import read_arrays
 from globopt_jax.runs.files import (
     canonical_json,
-    read_arrays,
     write_arrays,
     write_bytes,
     write_json,

@@ -6,7 +6,6 @@ import os
 import pathlib
 import secrets
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -61,20 +60,6 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Non
                     np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
     _replace(path, write)
-
-
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read every array of an .npz into memory.
-
-    Raises:
-        ValueError: any other file, or one that is cut off. OSError: none that can be read.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError, ValueError) as error:
-        # A .npy is no archive, a text is taken for a pickle, and a truncated archive for anything.
-        raise ValueError(f"Expected an .npz of numbers at {path}. Received something else.") from error
 
 
 def _replace(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:

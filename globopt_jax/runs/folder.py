@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from globopt_jax.npz import read_arrays
 from globopt_jax.runs import files
 
 FORMAT = 1
@@ -142,7 +143,7 @@ class RunFolder:
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Read what `write_arrays` stored."""
-        return files.read_arrays(self.path / name)
+        return read_arrays(self.path / name)
 
     def save_checkpoint(self, arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
         """Replace the checkpoint, arrays and meta in one file, so that they never come from different steps.
