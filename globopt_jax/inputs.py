@@ -138,13 +138,23 @@ def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None
     """Squares of products of the data must neither overflow nor vanish.
 
     Raises:
-        ValueError: the largest entry is above 1e75 (1e12 in float32) or, with `tiny`, below the inverse and not 0.
+        ValueError: the largest entry is above 1e75 (1e12 in float32) or, with `tiny`, below the inverse and not 0; with
+            `tiny`, an entry other than 0 is below 1e-150 (1e-30 in float32).
     """
-    high = 1e75 if dtype == np.float64 else 1e12
+    wide = dtype == np.float64
+    high, least = (1e75, 1e-150) if wide else (1e12, 1e-30)
     low = 1 / high if tiny else 0.0
     size = max(float(np.max(array, initial=0)), -float(np.min(array, initial=0)))  # without a copy of the data
     if size > high or 0 < size < low:
         raise ValueError(
             f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {np.dtype(dtype)}; scale "
             f"the data. Received: {size:.3g}."
+        )
+    if not tiny:
+        return
+    smallest = min(float(np.min(array, initial=1, where=array > 0)), -float(np.max(array, initial=-1, where=array < 0)))
+    if smallest < least:
+        raise ValueError(
+            f"{name}: Expected: entries that are 0 or at least {least:.1g} in size in {np.dtype(dtype)}, since squares of "
+            f"smaller ones vanish; set them to 0 or scale their rows. Received: {smallest:.3g}."
         )

@@ -61,6 +61,10 @@ class Loss(abc.ABC):
         """Raise ValueError unless Y can be the target of this loss; here any real numbers can."""
         del Y
 
+    def exact_targets(self, Y: np.ndarray) -> np.ndarray:
+        """The targets that are computed with: Y itself, or the nearby point of the loss's domain (a host function)."""
+        return Y
+
     def best_scale(self, U: Targets, Y: Targets, upper: Scalar) -> Scalar:
         """The s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by bisection on its slope."""
         slope = jax.grad(lambda s: -self.conjugate(s * U, Y))
@@ -144,6 +148,23 @@ class SoftmaxCrossEntropy(Loss):
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
         return jnp.log(jnp.maximum(U + Y, jnp.finfo(U.dtype).tiny ** 0.5))
+
+    def exact_targets(self, Y: np.ndarray) -> np.ndarray:
+        """Y with rows that sum to 1 exactly: multiples of 2^-53 (2^-24 in float32), the largest takes what is left.
+
+        A sum that misses 1 by d makes the loss fall without end along (1, ..., 1), and every bound of it false.
+
+        >>> from fractions import Fraction
+        >>> sum(map(Fraction, softmax_cross_entropy.exact_targets(np.full((1, 3), 0.333333))[0].tolist()))
+        Fraction(1, 1)
+        >>> softmax_cross_entropy.exact_targets(np.eye(2)).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        """
+        bits = 24 if Y.dtype == np.float32 else 53
+        wide = np.asarray(Y, np.float64)
+        parts = np.rint(np.ldexp(wide / wide.sum(axis=1, keepdims=True), bits)).astype(np.int64)
+        parts[np.arange(len(Y)), parts.argmax(axis=1)] += 2**bits - parts.sum(axis=1)
+        return np.ldexp(parts.astype(np.float64), -bits).astype(Y.dtype)
 
     def check_targets(self, Y: np.ndarray) -> None:
         """Raise ValueError unless the rows of Y lie in the probability simplex, in two columns or more."""

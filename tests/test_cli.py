@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from globopt_jax import claims, runs
 from globopt_jax.cli import app, task
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import rigorous
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAST = ("--width", "2", "--effort", "quick")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from globopt_jax import losses
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import rigorous
 from tests.oracles import loss_values
 
 LOSSES = [losses.squared, losses.softmax_cross_entropy, losses.logistic, losses.huber(0.7)]

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import deep_linear, homogeneous, losses
+from globopt_jax import deep_linear, homogeneous, losses, rigorous
 from globopt_jax.claims import yun_sra_jadbabaie2018
 from globopt_jax.claims.registry import Claim, Outcome, outcome
-from globopt_jax.homogeneous import rigorous
 
 _PAPER = "Koh 2018, Global optimality in deep neural networks with regularization"
 _claim = partial(Claim, paper=_PAPER)

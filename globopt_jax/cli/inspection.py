@@ -1,8 +1,6 @@
 """The commands that look at what there is: `check`, `verify` and `datasets`."""
 
-import zipfile
 from collections.abc import Iterator, Sequence
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from globopt_jax import claims
+from globopt_jax import claims, rigorous
 from globopt_jax import datasets as data
 from globopt_jax.cli import report
-from globopt_jax.homogeneous import rigorous
 
 __all__ = ["check", "datasets", "selected", "verify"]
-
-
-def verdict_on(folder: Path) -> rigorous.Verdict:
-    """What `rigorous.check_folder` says of a run folder.
-
-    Raises:
-        ValueError: the folder holds no certificate that can be read.
-    """
-    try:
-        return rigorous.check_folder(folder)
-    except (JSONDecodeError, KeyError, TypeError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
-        message = f"{folder}: Expected: a certificate. Received: unreadable files ({error})."
-        raise ValueError(message) from error
 
 
 def check(folder: Path, *, json: bool, quiet: bool) -> bool:
@@ -39,14 +23,13 @@ def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     Raises:
         ValueError: the folder holds no certificate that can be read.
     """
-    verdict = verdict_on(folder)
+    verdict = rigorous.check_folder(folder)
     if json:
         report.document(verdict._asdict())
     elif not quiet:
         console = Console()
         console.print(Text(verdict.reason, style="green" if verdict.holds else "bold red"), soft_wrap=True)
-        script = Path(rigorous.__file__)
-        console.print(Text(f"The same without JAX: python {script} {folder}"), soft_wrap=True)
+        console.print(Text(f"The same without JAX: python -m globopt_jax.rigorous {folder}"), soft_wrap=True)
     return verdict.holds
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from globopt_jax import runs
+from globopt_jax import rigorous, runs
 from globopt_jax.cli.display import Row
 from globopt_jax.homogeneous import Certificate
 
@@ -35,12 +35,12 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     lines = [
         ("lam", f"{lam:.8g}{share}"),
         ("subnetworks", str(result["width"])),
-        ("objective", f"{found['objective']:.10g}"),
-        ("lower bound", f"{found['lower_bound']:.10g}, {proved}"),
-        ("relative gap", f"{100 * found['relative_gap']:.3g} %"),
+        ("objective", f"{float(found['objective']):.10g}"),
+        ("lower bound", f"{rigorous.at_least(float(found['lower_bound']), 10)}, {proved}"),
+        ("relative gap", f"{rigorous.at_most(100 * float(found['relative_gap']))} %"),
         (
             "polar / lam",
-            f"{found['polar_lower'] / lam:.6f} found, at most {float(found['polar_upper']) / lam:.6f}",
+            f"{float(found['polar_lower']) / lam:.6f} found, at most {float(found['polar_upper']) / lam:.6f}",
         ),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())),
         ("run folder", str(folder)),

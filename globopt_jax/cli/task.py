@@ -12,7 +12,7 @@ import optax
 from globopt_jax import datasets, homogeneous, losses, runs
 from globopt_jax.homogeneous import maps
 from globopt_jax.homogeneous.dual import effort_named
-from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Targets
 
@@ -56,6 +56,7 @@ class Task(NamedTuple):
     params: Params
     X: Inputs
     Y: Targets
+    targets_moved: float
     optimizer: optax.GradientTransformation | None
 
     def problem(self, lam: float) -> homogeneous.Problem:
@@ -180,6 +181,7 @@ def _checked(
     X, Y = _cast("X", X, dtype), _cast("Y", Y, dtype)
     problem = homogeneous.Problem(phi, theta, loss, 1.0 if options.lam is None else options.lam)
     params, X_checked, Y_checked = check(problem, params, X, Y)
+    moved = targets_moved(Y, Y_checked)
     slope = loss.gradient(jnp.zeros_like(Y_checked), Y_checked)
     if options.lam is None and not (np.any(slope) and np.any(X)):
         raise ValueError(
@@ -195,7 +197,7 @@ def _checked(
         "data_sha256": runs.hash_arrays({"X": X, "Y": Y}),
         **extra,
     }
-    return Task(command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, optimizer)
+    return Task(command, configuration, options.dtype, phi, theta, loss, params, X_checked, Y_checked, moved, optimizer)
 
 
 def check_numbers(**numbers: int) -> None:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import homogeneous, runs
-from globopt_jax.cli import inspection, report
+from globopt_jax import homogeneous, rigorous, runs
+from globopt_jax.cli import report
 from globopt_jax.cli.display import Display, Row
 from globopt_jax.cli.task import Task
 from globopt_jax.homogeneous import Certificate, Refinement, Trace, steps, stored
@@ -152,6 +152,7 @@ class Run:
             key=task.key(3),
             effort=task.configuration["effort"],
             resume=self.refinement,
+            targets_moved=task.targets_moved,
         ):
             self.refinement = refinement
             seconds = before + time.monotonic() - begun
@@ -170,8 +171,7 @@ class Run:
         claimed = {n: float(getattr(certificate, n)) for n in ("objective", "lower_bound")}
         record = certificate.to_json()
         folder.write_arrays("weights.npz", {f"W{k + 1}": np.asarray(w) for k, w in enumerate(leaves)})
-        arrays = {n: np.asarray(a) for n, a in certificate._asdict().items() if n != "multipliers"}
-        folder.write_arrays("certificate.npz", arrays | certificate.multipliers._asdict())
+        folder.write_arrays("certificate.npz", certificate.arrays())
         folder.write_json("certificate.json", {"problem": described, "claimed": claimed, "certificate": record})
         lam = float(problem.lam)
         rows = [*self._trace_rows(), *self._bound_rows(lam)]
@@ -197,7 +197,7 @@ class Run:
 
     def _verdict(self) -> dict[str, Any]:
         try:
-            verdict = inspection.verdict_on(self.folder.path)
+            verdict = rigorous.check_folder(self.folder.path)
         except (ValueError, OSError) as error:  # files of a finished run are gone or broken
             return {"holds": False, "reason": str(error)}
         return {"holds": verdict.holds, "reason": verdict.reason}

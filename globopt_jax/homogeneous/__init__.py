@@ -6,6 +6,7 @@ the meta-algorithm of HV17 Theorem 2 over all widths, `certify` grades any weigh
 global minimum.
 """
 
+from globopt_jax import rigorous
 from globopt_jax.homogeneous.certificate import Certificate, describe
 from globopt_jax.homogeneous.dual import EFFORTS, Effort
 from globopt_jax.homogeneous.grading import LamMax, Refinement, certify, lam_max, refine
@@ -58,5 +59,6 @@ __all__ = [
     "refine",
     "regularizer",
     "relu_neuron",
+    "rigorous",
     "sum_of_powers",
 ]

@@ -1,16 +1,18 @@
 """The certificate: what is known about given weights, as arrays, as a sentence, and on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import rigorous, runs
 from globopt_jax.homogeneous.polar import bound_kind
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import ProductOfNorms
-from globopt_jax.homogeneous.rigorous import Multipliers
+from globopt_jax.npz import read_arrays
+from globopt_jax.rigorous import Multipliers
 from globopt_jax.shapes import Array, Params
 
 __all__ = ["Certificate", "describe"]
@@ -19,23 +21,23 @@ __all__ = ["Certificate", "describe"]
 class Certificate(NamedTuple):
     """What is known about given weights; arrays only, numbers are 0-d NumPy float64.
 
-    Rigorous, always: ``objective`` of the weights; ``lower_bound`` of the global minimum over all widths; ``gap`` =
-    objective - lower_bound and ``relative_gap`` = gap / |objective|; ``polar_upper`` >= polar(-G) (inf where no bound
-    is known). Estimates, from searches: ``polar_lower`` (attained by a subnetwork, so a true lower bound of the polar),
-    ``lower_bound_estimate``, ``gap_estimate``.
+    Rigorous, always: ``objective`` of the weights; ``lower_bound`` of the global minimum over all widths, with the gaps
+    that follow; ``polar_upper`` >= polar(-G) (inf where no bound is known). Estimates, from searches: ``polar_lower``
+    (attained by a subnetwork, so a true lower bound of the polar), ``lower_bound_estimate``.
 
     ``rigorous`` (0-d bool): a bound better than the trivial one (the loss's minimum) was proved. ``residuals`` (r,):
     first-order residual of each subnetwork, ``<-G, phi_i> / lam - theta_i`` over the sum of the thetas, 0 at
     local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below
-    which the dtype computed in resolves nothing. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound.
+    which the dtype computed in resolves nothing. ``targets_moved``: the largest change of an entry of Y that made its
+    rows sum to 1 exactly, for softmax cross-entropy; objective and bounds are those of these targets.
+    ``theta_proved`` (0-d bool): the penalty is nowhere negative, on which all bounds rest; False for a user's own,
+    which was only tried. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound, ``polar_multipliers`` the
+    bound of the polar.
     """
 
     objective: Array
     lower_bound: Array
-    gap: Array
-    relative_gap: Array
     lower_bound_estimate: Array
-    gap_estimate: Array
     polar_upper: Array
     polar_lower: Array
     rigorous: Array
@@ -43,9 +45,27 @@ class Certificate(NamedTuple):
     residuals: Array
     zero_subnetworks: Array
     resolution: Array
+    targets_moved: Array
+    theta_proved: Array
     bound_code: Array
     dual_point: Array
     multipliers: Multipliers
+    polar_multipliers: Multipliers
+
+    @property
+    def gap(self) -> np.ndarray:
+        """objective - lower_bound: no training can gain more."""
+        return np.asarray(float(self.objective) - float(self.lower_bound))
+
+    @property
+    def relative_gap(self) -> np.ndarray:
+        """gap / |objective|."""
+        return np.asarray(rigorous.relative(float(self.gap), float(self.objective)))
+
+    @property
+    def gap_estimate(self) -> np.ndarray:
+        """The gap that would be left if the search had found the polar; never negative, an estimate."""
+        return np.asarray(float(self.objective) - float(self.lower_bound_estimate))
 
     @property
     def bound(self) -> str:
@@ -55,59 +75,51 @@ class Certificate(NamedTuple):
     @property
     def reason(self) -> str:
         """The certificate in a few sentences."""
-        gap, estimate = (
-            float(self.relative_gap),
-            float(self.gap_estimate / max(abs(float(self.objective)), 1e-300)),
-        )
-        over = float(self.polar_lower / self.lam)
-        text = (
-            f"The objective is {float(self.objective):.6g}; no network of any width goes below "
-            f"{float(self.lower_bound):.6g}. "
-        )
-        if not bool(self.rigorous):
-            text += "That bound is the trivial one: nothing better was proved. "
-        if gap < 0:  # rounding is clamped away before
-            text += "The two contradict each other: a bound is wrong, or a penalty is negative somewhere. "
-        elif gap <= float(self.resolution):
-            text += f"This is a global minimum to the precision of the computation ({float(self.resolution):.1g}). "
-        else:
-            text += f"So at most {_percent(gap)} of it can be gained. "
-        if over > 1 + 1e-4:
-            text += f"A search found a direction with a polar of {over:.5g} lam: appending it goes down."
-        else:
-            text += (
-                f"A search found no direction whose polar stands out above lam (at most {over:.7g} lam; estimated gap "
-                f"{_percent(max(estimate, 0.0))})."
-            )
-        return text
+        return rigorous.sentence(self._numbers())
 
     def __str__(self) -> str:
         return self.reason
 
+    def _numbers(self) -> dict[str, Any]:
+        skip = ("dual_point", "multipliers", "polar_multipliers", "bound_code", "residuals")
+        derived = ("gap", "relative_gap", "gap_estimate")
+        return {name: getattr(self, name).item() for name in (*self._fields, *derived) if name not in skip}
+
     def to_json(self) -> dict[str, Any]:
         """The numbers, without the dual point and the multipliers, as plain values (inf as a string)."""
-        skip = ("dual_point", "multipliers", "bound_code", "residuals")
-        numbers = {name: getattr(self, name).item() for name in self._fields if name not in skip}
+        numbers = self._numbers()
         numbers["largest_residual"] = float(np.max(np.abs(self.residuals), initial=0.0))
         plain = {k: v if not isinstance(v, float) or np.isfinite(v) else str(v) for k, v in numbers.items()}
         return {**plain, "bound": self.bound, "reason": self.reason}
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays under names of one level, as files hold them."""
+        plain = {name: np.asarray(a) for name, a in self._asdict().items() if not isinstance(a, Multipliers)}
+        plain |= {name: np.asarray(a) for name, a in self.multipliers._asdict().items()}
+        return plain | {f"polar_{name}": np.asarray(a) for name, a in self.polar_multipliers._asdict().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "Certificate":
+        """The certificate that `arrays` took apart; KeyError where one is missing."""
+        proofs = {f"{p}multipliers": Multipliers(*(arrays[p + n] for n in Multipliers._fields)) for p in ("", "polar_")}
+        return cls(**{name: arrays[name] for name in cls._fields if name not in proofs}, **proofs)
+
     def save(self, path: str | Path) -> None:
-        """Write all arrays to an .npz file."""
-        arrays = {n: np.asarray(a) for n, a in self._asdict().items() if n != "multipliers"}
-        np.savez(path, allow_pickle=False, **arrays, **self.multipliers._asdict())
+        """Write all arrays to an .npz file, atomically."""
+        runs.write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> "Certificate":
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            multipliers = Multipliers(*(stored[n] for n in Multipliers._fields))
-            fields = {n: stored[n] for n in cls._fields if n != "multipliers"}
-            return cls(**fields, multipliers=multipliers)
+        """Read what `save` wrote.
 
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.3g} %"
+        Raises:
+            ValueError: the file holds no certificate. OSError: it cannot be read.
+        """
+        arrays = read_arrays(path)
+        try:
+            return cls.from_arrays(arrays)
+        except KeyError as error:
+            raise ValueError(f"{path}: Expected: a certificate. Received: no array {error}.") from error
 
 
 def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous import dual, meta, rigorous
+from globopt_jax import rigorous
+from globopt_jax.homogeneous import dual, meta
 from globopt_jax.homogeneous.certificate import Certificate, describe
 from globopt_jax.homogeneous.dual import Effort
-from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
+from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.homogeneous.steps import alive, roomy
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
@@ -46,7 +48,8 @@ def certify(
     an upper bound of its polar give ``-loss*(s U) <= min f``. Tried are ``U = G``, then, if the weights are not
     stationary, the gradient at the end of a descent of our own from them, then (for the relaxation) an ascent in U
     and the multipliers together. The best is evaluated by `rigorous` in NumPy float64 with its rounding margin. The
-    weights themselves are not changed, converged or not.
+    weights themselves are not changed, converged or not. Targets of softmax cross-entropy are completed to rows that
+    sum to 1 exactly; the result says by how much.
 
     Args:
         problem: map, regularizer, loss, lam.
@@ -59,8 +62,8 @@ def certify(
         A `Certificate`. In float32 the search and the multipliers are worse, the bound as rigorous.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets the loss does not know, or degrees of phi and
-            theta that differ (both are named).
+        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets the loss does not know, degrees of phi and
+            theta that differ (both are named), a penalty that is negative, or 0 where phi is not, at tried weights.
 
     Reference:
         HV17 Theorem 1 and Corollary 1; K18 (A.2), (A.10); the polar's bounds are in `homogeneous.polar`.
@@ -73,9 +76,10 @@ def certify(
     >>> print(f"{homogeneous.certify(problem, w, jnp.eye(2), Y).relative_gap:.6f}")
     0.000000
     """
+    given = Y
     params, X, Y = check(problem, params, X, Y)
     key = jax.random.key(0) if key is None else key
-    *_, last = refine(problem, params, X, Y, key=key, effort=effort)
+    *_, last = refine(problem, params, X, Y, key=key, effort=effort, targets_moved=targets_moved(given, Y))
     return last.certificate
 
 
@@ -88,10 +92,11 @@ def refine(
     key: Array,
     effort: str | Effort | None = None,
     resume: Refinement | None = None,
+    targets_moved: float = 0.0,
 ) -> Iterator[Refinement]:
     """`certify` on checked arrays as an iterator: a rigorous certificate at once, better ones as the work goes on."""
     work = dual.effort_named(effort)
-    grader = _Grader(problem, params, X, Y, key, work)
+    grader = _Grader(problem, params, X, Y, key, work, targets_moved)
     stage = resume.stage if resume else "start"
     best = resume.certificate if resume else grader.first()
     state = resume.state if resume else None
@@ -131,23 +136,42 @@ def refine(
 class _Grader:
     """One problem, one set of weights: the pieces that `refine` puts in order."""
 
-    def __init__(self, problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        X: Inputs,
+        Y: Targets,
+        key: Array,
+        effort: Effort,
+        targets_moved: float = 0.0,
+    ) -> None:
         self.problem, self.X, self.Y, self.key, self.effort = problem, X, Y, key, effort
+        self.targets_moved = targets_moved
         # Zeros up to a power of two: everything compiled sees few shapes, and the network is the same.
         self.given, self.params = params, roomy(params)
         self.plain = describe(problem, params, X.shape[1])
         self.kind = self.plain["bound"]
         self.X64, self.Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
-        self.leaves = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
+        # The relaxation sees inputs by their products alone: of many features the span of the samples is enough.
+        few = X.shape[1] <= max(len(X), rigorous.MANY_INPUTS)
+        self.inputs = X if few else jnp.asarray(np.linalg.qr(self.X64.T, mode="r").T, X.dtype)
+        self.weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
+        values = (rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64, c) for c in (1, 2))
+        # What the minimum of the loss proves, and what of it is claimed.
+        self.minimum, self.trivial = (value if moved == 0 else -np.inf for value, moved in values)
         if self.kind == "none":
-            self.objective = float(objective(problem, params, X, Y))
+            self.objective, self.error = float(objective(problem, params, X, Y)), 0.0
+            self.U = _gradient(problem, self.params, X, Y)
+            self.U64 = np.asarray(self.U, np.float64)
         else:
-            self.objective = rigorous.objective(self.plain, self.leaves, self.X64, self.Y64)
-        self.U = _gradient(problem, self.params, X, Y)
-        # No loss and no penalty is negative; rounding down would make a -5e-324 of it.
-        self.trivial = max(rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64)[0], 0.0)
-        if not self.objective >= self.trivial:  # a user's own penalty was negative after all
-            self.trivial = -np.inf
+            self.objective, self.error = rigorous.objective(self.plain, self.weights, self.X64, self.Y64)
+            # The gradient of the weights as they are, not as their dtype would round it.
+            Z, _ = rigorous.predict(self.weights, self.X64, tuple(self.plain["slopes"]))
+            self.U64, _ = rigorous.gradient(self.plain["loss"], Z, self.Y64)
+            self.U = jnp.asarray(self.U64, Y.dtype)
+        if self.objective + self.error < self.trivial:  # a user's own penalty was negative after all
+            self.minimum = self.trivial = -np.inf
 
     def first(self) -> Certificate:
         """The certificate of the scaled residual, with multipliers as they start."""
@@ -158,15 +182,12 @@ class _Grader:
         total = float(np.sum(theta)) or 1.0
         lam = self.plain["lam"]
         _, estimate = _scaled(problem.loss, self.U, self.Y, *(jnp.asarray(a, self.Y.dtype) for a in (search, lam)))
-        estimate = max(float(estimate), self.trivial)
         number = _number
+        trivial = min(self.trivial, self.objective)
         blank = Certificate(
             objective=number(self.objective),
-            lower_bound=number(self.trivial),
-            gap=number(self.objective - self.trivial),
-            relative_gap=number((self.objective - self.trivial) / _size(self.objective)),
-            lower_bound_estimate=number(estimate),
-            gap_estimate=number(self.objective - estimate),
+            lower_bound=number(trivial),
+            lower_bound_estimate=number(min(max(float(estimate), trivial), self.objective)),
             polar_upper=number(np.inf),
             polar_lower=number(search),
             rigorous=np.asarray(False),
@@ -174,94 +195,95 @@ class _Grader:
             residuals=np.asarray(residuals, np.float64)[: width(self.given)] / total,
             zero_subnetworks=np.asarray(int(np.sum(~alive(self.given)))),
             resolution=number(64 * float(jnp.finfo(self.Y.dtype).eps)),
+            targets_moved=number(self.targets_moved),
+            theta_proved=np.asarray(isinstance(problem.theta, Layered)),
             bound_code=np.asarray(rigorous.BOUNDS.index(self.kind)),
             dual_point=np.zeros_like(self.Y64),
             multipliers=rigorous.empty_multipliers(),
+            polar_multipliers=rigorous.empty_multipliers(),
         )
         if self.kind == "none":
             return blank
-        return self.better(blank, self.U, None, own=True)
+        return self.better(blank, self.U64, None, own=True)
 
     def better(
-        self, old: Certificate, U: Targets, coordinates: relaxation.Coordinates | None, own: bool = False
+        self, old: Certificate, U: Any, coordinates: relaxation.Coordinates | None, own: bool = False
     ) -> Certificate:
         """The certificate with U's lower bound, if that is larger; `own`: U is G, so its bound is the polar's."""
         slopes = tuple(self.plain["slopes"])
+        U = self.U64 if own else np.asarray(U, np.float64)
         multipliers = rigorous.empty_multipliers()
         if self.kind == "relaxation":
-            at = _initial(U, jnp.asarray(self.groups, U.dtype)) if coordinates is None else coordinates
-            multipliers = relaxation.multipliers(U, slopes, at)
-        U64 = np.asarray(U, np.float64)
-        options = (
-            self.X64,
-            slopes,
-            self.plain["layers"],
-            multipliers,
-            self.plain["norms"],
-            self.plain["sizes"],
-        )
-        polar = rigorous.polar_bound(self.kind, U64, *options)
+            near = jnp.asarray(U, self.Y.dtype)
+            at = _initial(near, jnp.asarray(self.groups, near.dtype)) if coordinates is None else coordinates
+            multipliers = relaxation.multipliers(near, slopes, at)
         if own:
-            # A product of norms holds for every depth and is the fallback while the multipliers are bad.
-            crude = rigorous.polar_bound("product", U64, *options) if self.plain["layers"] > 1 else np.inf
-            upper = min(polar, crude, float(old.polar_upper))
-            # Two searches' rounding apart, no search exceeds a bound.
-            old = old._replace(
-                polar_upper=_number(max(upper, 0.0)),
-                polar_lower=_number(_within(float(old.polar_lower), upper, float(old.resolution))),
-            )
-        V = self._scaled_down(U64, polar)
-        s = 0.0 if V is None else V[1]
-        if V is None or s == 0.0:
+            old = self._with_polar(old, multipliers)
+        for V, s in self._scaled_down(U, multipliers):
+            scaled = multipliers._replace(mu=multipliers.mu * s**2, N=multipliers.N * s**2)
+            bound, _ = rigorous.lower_bound(self.plain, V, scaled, self.X64, self.Y64, caution=2)
+            if np.isfinite(bound):
+                break
+        else:
             return old
-        multipliers = multipliers._replace(mu=multipliers.mu * s**2, N=multipliers.N * s**2)
-        bound, _ = rigorous.lower_bound(self.plain, V[0], multipliers, self.X64, self.Y64)
         if not bound > float(old.lower_bound):
             return old
-        bound = _within(bound, self.objective, 1e-9)  # at a global minimum the two may cross by rounding
+        bound = _within(bound, self.objective, self.error)  # at a global minimum the two may cross by rounding
+        estimate = max(bound, float(old.lower_bound_estimate))
         return old._replace(
             lower_bound=_number(bound),
-            gap=_number(self.objective - bound),
-            relative_gap=_number((self.objective - bound) / _size(self.objective)),
-            lower_bound_estimate=_number(max(bound, float(old.lower_bound_estimate))),
-            gap_estimate=_number(self.objective - max(bound, float(old.lower_bound_estimate))),
-            rigorous=np.asarray(bound > self.trivial),
-            dual_point=V[0],
-            multipliers=multipliers,
+            lower_bound_estimate=_number(estimate),
+            rigorous=np.asarray(bound > self.minimum),
+            dual_point=V,
+            multipliers=scaled,
         )
 
-    def _scaled_down(self, U: np.ndarray, polar: float) -> tuple[np.ndarray, float] | None:
-        """(s U, s) with the best s for which s U is feasible; the concave search needs no derivative."""
+    def _with_polar(self, old: Certificate, multipliers: rigorous.Multipliers) -> Certificate:
+        """The certificate with the polar's bound at -G that these multipliers prove, if that is smaller."""
+        upper = rigorous.polar_at(self.plain, self.weights, multipliers, self.X64, self.Y64) * (1 + rigorous.RESERVE)
+        if not upper < float(old.polar_upper):
+            return old
+        # Two searches' rounding apart, no search exceeds a bound.
+        lower = _within(float(old.polar_lower), upper, float(old.resolution) * upper)
+        return old._replace(polar_upper=_number(upper), polar_lower=_number(lower), polar_multipliers=multipliers)
+
+    def _scaled_down(self, U: np.ndarray, multipliers: rigorous.Multipliers) -> Iterator[tuple[np.ndarray, float]]:
+        """(s U, s) with the best s for which s U is feasible, then with smaller ones in case rounding forbids it."""
+        slopes, layers = tuple(self.plain["slopes"]), self.plain["layers"]
+        shape = (self.plain["norms"], self.plain["sizes"])
+        polar = rigorous.polar_bound(self.kind, U, self.X64, slopes, layers, multipliers, *shape)
         if not np.isfinite(polar) or not np.any(U):
-            return None
-        name = self.plain["loss"]
-        top = self.plain["lam"] / polar * (1 - 1e-11) if polar > 0 else np.inf
-        limit = float(self.problem.loss.dual_limit(jnp.asarray(U, self.Y.dtype), self.Y)) * (
-            1 - 1e-6 * (self.Y.dtype == np.float32)
-        )
-        top = min(top, limit * (1 - 1e-12))
-        if not np.isfinite(top):
-            top = 1.0
+            return
+        name, loss = self.plain["loss"], self.problem.loss
+        limit = float(loss.dual_limit(jnp.asarray(U, self.Y.dtype), self.Y)) * (1 - 1e-12)
 
         def value(s: float) -> float:
             return rigorous.dual_value(name, self._feasible(s * U), self.Y64)[0]
 
-        if name == "squared":
-            s = float(np.clip(-np.sum(U * self.Y64) / np.sum(U * U), 0, top))
-        else:
-            low, high = 0.0, top
-            for _ in range(40):
-                a, b = low + 0.382 * (high - low), low + 0.618 * (high - low)
-                low, high = (low, b) if value(a) >= value(b) else (a, high)
-            s = max((low, high, top), key=value)
-        return self._feasible(s * U), s
+        for reserve in (rigorous.RESERVE, 1e-9, 1e-7, 1e-5, 1e-3):
+            top = min(self.plain["lam"] / polar * (1 - reserve) if polar > 0 else np.inf, limit)
+            top = top if np.isfinite(top) else 1.0
+            if name == "squared":
+                s = float(np.clip(-np.sum(U * self.Y64) / np.sum(U * U), 0, top))
+            else:
+                low, high = 0.0, top
+                for _ in range(40):
+                    a, b = low + 0.382 * (high - low), low + 0.618 * (high - low)
+                    low, high = (low, b) if value(a) >= value(b) else (a, high)
+                s = max((low, high, top), key=value)
+            if s > 0:
+                yield self._feasible(s * U), s
 
     def _feasible(self, V: np.ndarray) -> np.ndarray:
-        """V with rows summing to zero in float64 where the loss asks for it (a float32 softmax's do not)."""
-        if self.plain["loss"] != "softmax_cross_entropy":
-            return V
-        q = np.maximum(V + self.Y64, 0)  # a probability of -1e-17 is one of 0; the point moved is the point certified
-        return q / q.sum(axis=1, keepdims=True) - self.Y64
+        """V moved into the conjugate's domain, to the last digit; what is certified is the point that comes back."""
+        name, _, delta = self.plain["loss"].partition(":")
+        if name == "huber":
+            return np.clip(V, -float(delta), float(delta))
+        if name == "logistic":
+            return -self.Y64 * np.clip(-self.Y64 * V, 0, 1)
+        if name == "softmax_cross_entropy":
+            return self.problem.loss.exact_targets(np.maximum(V + self.Y64, 0)) - self.Y64
+        return V
 
     @property
     def groups(self) -> np.ndarray:
@@ -280,7 +302,7 @@ class _Grader:
             tuple(self.plain["slopes"]),
             self.plain["lam"],
             U,
-            self.X,
+            self.inputs,
             self.Y,
             start=at,
             joint=joint,
@@ -312,7 +334,7 @@ class _Grader:
 
 def _within(lower: float, upper: float, tolerance: float) -> float:
     """`lower`, at most `upper` where they cross by rounding alone; a real contradiction stays to be seen."""
-    return min(lower, upper) if lower <= upper + tolerance * abs(upper) else lower
+    return min(lower, upper) if lower <= upper + tolerance else lower
 
 
 def _number(value: float) -> np.ndarray:
@@ -394,4 +416,4 @@ def lam_max(
             certificate = grader.better(certificate, grader.U, fitted.coordinates, own=True)
     upper = float(certificate.polar_upper)
     lower = max(found.polar, float(certificate.polar_lower))
-    return LamMax(_number(_within(lower, upper, float(certificate.resolution))), _number(upper))
+    return LamMax(_number(_within(lower, upper, float(certificate.resolution) * upper)), _number(upper))

@@ -8,19 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
-from globopt_jax.homogeneous.problem import Problem, check_degrees, check_lam
+from globopt_jax.homogeneous.problem import Problem, check_degrees, check_lam, objective
 from globopt_jax.inputs import check_data, check_range, common_dtype, finite
 from globopt_jax.shapes import Params
 
-__all__ = ["check"]
+__all__ = ["check", "targets_moved"]
 
 
 def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax.Array, jax.Array]:
     """Check everything that can be wrong with a problem and its data; hand back arrays of one dtype.
 
+    The targets are those of `Loss.exact_targets`: rows of softmax cross-entropy sum to 1 exactly.
+
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish, lam that is not > 0,
-            targets that the loss does not know, degrees that differ.
+            targets that the loss does not know, degrees that differ, a map or penalty that is not finite, weights whose
+            objective overflows.
         TypeError: arrays that are not real numbers.
     """
     leaves, tree = jax.tree.flatten(params)
@@ -36,9 +39,23 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
     arrays = [jnp.asarray(a, dtype) for _, a in named]
-    params = jax.tree.unflatten(tree, arrays[2:])
-    check_degrees(problem, params, arrays[0])
-    return params, arrays[0], arrays[1]
+    params, X = jax.tree.unflatten(tree, arrays[2:]), arrays[0]
+    check_degrees(problem, params, X)
+    Y = jnp.asarray(problem.loss.exact_targets(np.asarray(arrays[1])), dtype)
+    value = float(_objective(problem, params, X, Y))
+    if not np.isfinite(value):
+        raise ValueError(
+            f"params: Expected: weights whose objective is a number in {np.dtype(dtype)}. Received: {value}."
+        )
+    return params, X, Y
+
+
+_objective = jax.jit(objective)
+
+
+def targets_moved(given: Any, used: Any) -> float:
+    """The largest change of an entry from the targets as they were given to those that `check` handed back."""
+    return float(np.max(np.abs(np.asarray(given, np.float64) - np.asarray(used, np.float64))))
 
 
 def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:

@@ -73,6 +73,7 @@ class Neuron:
     """
 
     slopes: tuple[float, float]
+    multilinear = True  # of degree 1 in every layer
 
     @property
     def degree(self) -> int:
@@ -114,6 +115,7 @@ class DeepSubnetwork:
 
     slopes: tuple[float, float]
     layers: int
+    multilinear = True  # of degree 1 in every layer
 
     @property
     def degree(self) -> int:

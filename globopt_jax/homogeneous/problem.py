@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax.homogeneous.regularizers import ProductOfNorms
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Inputs, Params, Regularizer, Scalar, Targets, Weights
 
@@ -115,14 +116,12 @@ def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, 
 def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
     """Raise ValueError unless phi and theta are homogeneous of one and the same degree.
 
-    The catalogue's degrees are known; those of a user's own functions are measured at the given weights and at
-    random ones.
+    The catalogue's degrees are known. As soon as one of the two is a user's own, both are measured: at the given
+    weights and at random ones, with the rest of what bounds rest on (HV17's nondegenerate pair): values that are
+    numbers, theta >= 0, and theta > 0 where phi is not zero.
     """
-    for label, fn, arguments in (("phi", problem.phi, (X,)), ("theta", problem.theta, ())):
-        if hasattr(fn, "fn"):
-            _check_stated_degree(label, fn, params, arguments)
-    if hasattr(problem.theta, "fn") and (lowest := float(jnp.min(penalty(problem, params)))) < 0:
-        raise ValueError(f"theta: Expected: values >= 0 (bounds rest on it). Received: {lowest:.4g} at these weights.")
+    if hasattr(problem.phi, "fn") or hasattr(problem.theta, "fn"):
+        _try_out(problem, params, X)
     p, q = problem.phi.degree, problem.theta.degree
     if p != q:
         consequence = (
@@ -137,24 +136,74 @@ def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
         )
 
 
-def _check_stated_degree(label: str, fn: Any, params: Params, arguments: tuple[Any, ...]) -> None:
-    one = jax.tree.map(lambda w: jnp.asarray(w[0]), params)
-    leaves, tree = jax.tree.flatten(one)
-    for trial in range(3):
-        keys = jax.random.split(jax.random.key(trial), len(leaves))
-        random = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, leaves, strict=True)]
-        weights = jax.tree.unflatten(tree, random)
-        if not arguments and (value := float(fn(weights))) < 0:
+#: Random weights at which signs are tried; degrees are measured at the first of them.
+TRIALS, MEASURED = 256, 3
+
+
+def _try_out(problem: Problem, params: Params, X: Inputs) -> None:
+    """Values, signs and degrees of a user's map or penalty, at the given weights and at random ones."""
+    phi, theta = problem.phi, problem.theta
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), 2 * len(leaves))
+    random = [jax.random.normal(k, (TRIALS, *w.shape[1:]), w.dtype) for k, w in zip(keys, leaves, strict=False)]
+    # Every other trial has zeros: a penalty may be negative, or vanish, on a face alone.
+    kept = [jax.random.bernoulli(k, 0.7, w.shape) for k, w in zip(keys[len(leaves) :], random, strict=True)]
+    odd = jnp.arange(TRIALS) % 2 == 1
+    random = [jnp.where(odd.reshape(-1, *[1] * (w.ndim - 1)) & ~k, 0, w) for w, k in zip(random, kept, strict=True)]
+    shape = jax.eval_shape(theta, jax.tree.unflatten(tree, [w[0] for w in random])).shape
+    if shape != ():
+        raise ValueError(f"theta: Expected: one number for the weights of one subnetwork. Received: shape {shape}.")
+    for place, weights in (("these weights", params), ("random weights", jax.tree.unflatten(tree, random))):
+        costs = np.asarray(jax.vmap(theta)(weights))
+        sizes = np.asarray(jax.lax.map(lambda w: jnp.linalg.norm(phi(w, X)), weights))
+        for label, values in (("phi", sizes), ("theta", costs)):
+            if not np.all(np.isfinite(values)):
+                raise ValueError(
+                    f"{label}: Expected: finite values. Received: {values[~np.isfinite(values)][0]} at {place}."
+                )
+        if np.min(costs) < 0:
             raise ValueError(
-                f"theta: Expected: values >= 0 (bounds rest on it). Received: {value:.4g} at random weights."
+                f"theta: Expected: values >= 0 (bounds rest on it). Received: {np.min(costs):.4g} at {place}."
             )
-        degree, departure = measured_degree(fn, weights, *arguments)
-        if np.isnan(degree):
-            continue  # the function vanishes there, which every degree allows
-        tolerance = 1e3 * float(jnp.finfo(leaves[0].dtype).eps)
-        if departure > tolerance or abs(degree - fn.degree) > tolerance:
+        if np.any((costs == 0) & (sizes > 0)):
             raise ValueError(
-                f"{label} is not positively homogeneous of the stated degree. Expected: {label}(a w) = a^{fn.degree:g} "
-                f"{label}(w). Received: degree {degree:.4g} at random weights, with relative departures up to "
-                f"{departure:.2g} from any power law."
+                f"theta: Expected: values > 0 where phi is not zero (HV17, nondegenerate pair). Received: 0 at "
+                f"{place}, where phi is not zero: such subnetworks cost nothing, and no bound exists."
+            )
+    for trial in range(MEASURED):
+        weights = jax.tree.unflatten(tree, [w[2 * trial] for w in random])
+        for label, fn, arguments in (("phi", phi, (X,)), ("theta", theta, ())):
+            _check_stated_degree(label, fn, weights, arguments)
+        if isinstance(theta, ProductOfNorms):
+            _check_layers(phi, weights, X)
+
+
+def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple[Any, ...]) -> None:
+    degree, departure = measured_degree(fn, weights, *arguments)
+    if np.isnan(degree) or fn.degree is None:
+        return  # the function vanishes there, which every degree allows
+    tolerance = 1e3 * float(jnp.finfo(jax.tree.leaves(weights)[0].dtype).eps)
+    if departure > tolerance or abs(degree - fn.degree) > tolerance:
+        raise ValueError(
+            f"{label} is not positively homogeneous of the stated degree. Expected: {label}(a w) = a^{fn.degree:g} "
+            f"{label}(w). Received: degree {degree:.4g} at random weights, with relative departures up to "
+            f"{departure:.2g} from any power law."
+        )
+
+
+def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:
+    """A product of norms lets scale go from one layer to another for nothing: phi must not change with it."""
+    leaves, tree = jax.tree.flatten(weights)
+    for k, leaf in enumerate(leaves):
+
+        def along(w: Any, X: Inputs, before: Any = leaves[:k], after: Any = leaves[k + 1 :]) -> Any:
+            return phi(jax.tree.unflatten(tree, [*before, w, *after]), X)
+
+        degree, departure = measured_degree(along, leaf, X)
+        tolerance = 1e3 * float(jnp.finfo(leaf.dtype).eps)
+        if not np.isnan(degree) and (departure > tolerance or abs(degree - 1) > tolerance):
+            raise ValueError(
+                f"product_of_norms: Expected: a map of degree 1 in every layer. Received: degree {degree:.4g} in "
+                f"layer {k} (departures from a power law {departure:.2g}): moving scale to that layer costs nothing, "
+                "and the output grows without end. Use sum_of_powers()."
             )

@@ -76,6 +76,8 @@ class Layered:
 
     norms: str | tuple[str, ...] = "l2"
     layers: int | None = None
+    #: Whether the map has degree 1 in every layer, so that scale may go from one layer to another.
+    multilinear: bool = True
 
     def layer_norms(self, weights: Weights) -> tuple[str, ...]:
         """The norm's name for each layer of `weights`."""
@@ -98,8 +100,11 @@ class Layered:
     def balance(self, weights: Weights) -> Weights:
         """The same subnetwork with all layers' norms equal to their geometric mean; all zero if one of them is.
 
-        phi (of degree 1 in every layer) does not change; a sum of powers falls or stays, a product stays.
+        phi does not change, if it has degree 1 in every layer; a sum of powers falls or stays, a product stays. For any
+        other map the weights come back as they are.
         """
+        if not self.multilinear:
+            return weights
         leaves, tree = jax.tree.flatten(weights)
         sizes = jnp.stack([norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)])
         alive = jnp.all(sizes > 0)
@@ -118,7 +123,8 @@ class ProductOfNorms(Layered):
         return self.layers
 
     def bind(self, phi: ElementalMap) -> "ProductOfNorms":
-        return replace(self, layers=getattr(phi, "layers", None) or phi.degree)
+        layers = getattr(phi, "layers", None) or phi.degree
+        return replace(self, layers=layers, multilinear=getattr(phi, "multilinear", False))
 
     def __call__(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
@@ -138,7 +144,8 @@ class SumOfPowers(Layered):
 
     def bind(self, phi: ElementalMap) -> "SumOfPowers":
         layers = getattr(phi, "layers", None) or phi.degree
-        return replace(self, layers=layers, power=layers if self.power is None else self.power)
+        power = layers if self.power is None else self.power
+        return replace(self, layers=layers, power=power, multilinear=getattr(phi, "multilinear", False))
 
     def __call__(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous import dual, rigorous
+from globopt_jax.homogeneous import dual
 from globopt_jax.homogeneous.certificate import Certificate
 from globopt_jax.homogeneous.grading import Refinement
 from globopt_jax.homogeneous.polar import relaxation
@@ -17,10 +17,8 @@ __all__ = ["pack", "unpack"]
 
 def pack(refinement: Refinement) -> dict[str, np.ndarray]:
     """Everything in a refinement as NumPy arrays with names of one level."""
-    certificate = refinement.certificate
     arrays = {"stage": np.asarray(refinement.stage)}
-    arrays |= {f"certificate.{n}": np.asarray(a) for n, a in certificate._asdict().items() if n != "multipliers"}
-    arrays |= {f"multipliers.{n}": np.asarray(a) for n, a in certificate.multipliers._asdict().items()}
+    arrays |= {f"certificate.{name}": a for name, a in refinement.certificate.arrays().items()}
     if refinement.point is not None:
         arrays["point"] = np.asarray(refinement.point)
     leaves = [] if refinement.state is None else jax.tree.leaves(refinement.state)
@@ -29,14 +27,13 @@ def pack(refinement: Refinement) -> dict[str, np.ndarray]:
 
 def unpack(arrays: Mapping[str, Any]) -> Refinement:
     """The refinement that `pack` took apart."""
-    multipliers = rigorous.Multipliers(*(arrays[f"multipliers.{n}"] for n in rigorous.Multipliers._fields))
-    fields = {n: arrays[f"certificate.{n}"] for n in Certificate._fields if n != "multipliers"}
+    parts = {name.removeprefix("certificate."): a for name, a in arrays.items() if name.startswith("certificate.")}
     stage = str(arrays["stage"])
     point = jnp.asarray(arrays["point"]) if "point" in arrays else None
     count = sum(name.startswith("state.") for name in arrays)
     leaves = [jnp.asarray(arrays[f"state.{k}"]) for k in range(count)]
     state = jax.tree.unflatten(_structure(stage == "joint"), leaves) if leaves else None
-    return Refinement(Certificate(**fields, multipliers=multipliers), stage, point, state)
+    return Refinement(Certificate.from_arrays(parts), stage, point, state)
 
 
 def _structure(joint: bool) -> Any:

@@ -41,7 +41,7 @@ def test_the_trace_never_rises(K, make):
         assert trace.reason.startswith("stop: ")
         for row, value in zip(rows, values, strict=True):
             plain = homogeneous.describe(problem, row.params, 2)
-            found = rigorous.objective(plain, [np.asarray(w) for w in row.params], X, Y)
+            found, _ = rigorous.objective(plain, [np.asarray(w) for w in row.params], X, Y)
             assert found == pytest.approx(value, rel=1e-12)
     if K > 2:
         _assert_sound(problem, steps.pad(rows[-1].params, 1), X, Y)

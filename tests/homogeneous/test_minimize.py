@@ -235,7 +235,7 @@ def test_degenerate_data(float32):
             arrays = [np.asarray(a, np.float32 if float32 else np.float64) for a in (inputs, targets)]
             found = homogeneous.minimize(problem, start, *arrays, key=jax.random.key(1), outer=3)
             for name, value in found.certificate._asdict().items():
-                assert name == "multipliers" or not np.any(np.isnan(value)), name
+                assert "multipliers" in name or not np.any(np.isnan(value)), name
             assert float(found.certificate.lower_bound) <= float(found.certificate.objective)
             assert float(found.certificate.polar_lower) <= float(found.certificate.polar_upper)
             assert all(np.all(np.isfinite(w)) for w in found.params)
@@ -264,6 +264,6 @@ def test_a_contradiction_is_said_and_no_work_on_the_bound_is_allowed():
     found = homogeneous.certify(problem, start, X, Y, effort=homogeneous.Effort(0, 0, 1, 4, 10))
     assert float(found.lower_bound) <= float(found.objective)
     assert np.isfinite(float(found.polar_upper))
-    wrong = found._replace(lower_bound=2 * found.objective, gap=-found.objective, relative_gap=np.asarray(-1.0))
+    wrong = found._replace(lower_bound=2 * found.objective)
     assert "contradict" in wrong.reason
     assert "This is a global minimum" not in wrong.reason

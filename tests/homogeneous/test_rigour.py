@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import homogeneous, losses, rigorous
 from globopt_jax.homogeneous.polar import ascent, relaxation
 from globopt_jax.homogeneous.problem import objective, predict
 from tests import oracles

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import rigorous
 from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
 from globopt_jax.shapes import Params
 

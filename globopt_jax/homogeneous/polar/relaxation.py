@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from globopt_jax.homogeneous import rigorous
+from globopt_jax import rigorous
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["Coordinates", "bound", "initial", "multipliers"]

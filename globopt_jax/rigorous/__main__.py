@@ -1,0 +1,10 @@
+"""``python -m globopt_jax.rigorous RUN_FOLDER``: check a stored certificate in NumPy alone."""
+
+import sys
+
+from globopt_jax.rigorous.folder import check_folder
+
+if __name__ == "__main__":
+    verdict = check_folder(sys.argv[1])
+    print(verdict.reason)
+    sys.exit(0 if verdict.holds else 1)

@@ -1,0 +1,243 @@
+"""Believe nothing: look at everything that was stored before computing with it, and derive every number anew."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from globopt_jax.rigorous.bounds import lower_bound, polar_at, trivial_bound
+from globopt_jax.rigorous.polar import BOUNDS, NORMS, Multipliers, empty_multipliers
+from globopt_jax.rigorous.scaling import up
+from globopt_jax.rigorous.values import kind_of, objective
+from globopt_jax.rigorous.words import at_most, relative, sentence
+
+__all__ = ["Verdict", "check_certificate", "check_records", "malformed", "refused"]
+
+
+class Verdict(NamedTuple):
+    """What the check found; `holds` is the answer, `reason` a sentence."""
+
+    holds: bool
+    objective: float
+    lower_bound: float
+    polar_bound: float
+    reason: str
+
+
+def refused(reason: str) -> Verdict:
+    """Nothing is proved."""
+    return Verdict(False, math.nan, -math.inf, math.inf, reason)
+
+
+def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipliers], X: Any, Y: Any) -> str | None:
+    """What is wrong with the pieces of a certificate, before anything is computed from them; None if nothing is."""
+    keys = ("bound", "loss", "lam", "layers", "slopes", "theta", "norms", "sizes")
+    if not isinstance(problem, Mapping) or any(key not in problem for key in keys):
+        return f"The problem's description lacks some of {', '.join(keys)}."
+    described = problem["layers"], problem["norms"], problem["sizes"], problem["slopes"]
+    layers, norms, sizes, slopes = described
+    if problem["bound"] not in BOUNDS or problem["theta"] not in ("sum_of_powers", "product_of_norms"):
+        return "The kind of bound or of penalty is none that can be checked."
+    try:
+        kind, _ = kind_of(problem["loss"])
+    except ValueError as error:
+        return str(error)
+    if not (_is_number(problem["lam"]) and problem["lam"] > 0):
+        return f"lam: Expected: a finite number > 0. Received: {problem['lam']!r}."
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        return f"layers: Expected: an integer >= 1. Received: {layers!r}."
+    if not (isinstance(slopes, list | tuple) and len(slopes) == 2 and all(map(_is_number, slopes))):
+        return f"slopes: Expected: two finite numbers. Received: {slopes!r}."
+    if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in tuple(NORMS) for n in norms)):
+        return f"norms: Expected: {layers} of {', '.join(NORMS)}. Received: {norms!r}."
+    arrays = {"X": X, "Y": Y, "the dual point": V}
+    arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
+    arrays |= {name: a for each in multipliers for name, a in each._asdict().items()}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            return f"{name}: Expected: floating-point numbers. Received: dtype {array.dtype}."
+        if not np.all(np.isfinite(array)):
+            return f"{name}: Expected: finite numbers. Received: some that are not finite."
+    X, Y, V = (np.asarray(a) for a in (X, Y, V))
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
+        return f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}."
+    if V.size and V.shape != Y.shape:
+        return f"The dual point: Expected: shape {Y.shape}, as Y. Received: {V.shape}."
+    if kind == "logistic" and not np.all(np.abs(Y) == 1):
+        return "Y: Expected: every entry -1 or 1 for the logistic loss. Received: others."
+    if kind == "softmax_cross_entropy" and not (Y.shape[1] > 1 and np.all(Y >= 0) and np.all(Y <= 1)):
+        return "Y: Expected: rows of the probability simplex for softmax cross-entropy. Received: others."
+    shapes = [np.shape(w) for w in weights]
+    if len(shapes) != layers or list(sizes) != [math.prod(s[1:]) for s in shapes]:
+        return "The weights are not those of the problem described: other numbers of layers or of entries."
+    ends = (X.shape[1], Y.shape[1])
+    same = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
+    neurons = layers == 2 and [s[1:] for s in shapes] == [ends[:1], ends[1:]]
+    chain = all(len(s) == 3 for s in shapes) and all(a[2] == b[1] for a, b in pairwise(shapes))
+    if not same or not (neurons or (chain and (shapes[0][1], shapes[-1][2]) == ends and all(map(all, shapes)))):
+        wanted = f"stacked subnetworks from {ends[0]} inputs to {ends[1]} outputs"
+        return f"The weights: Expected: {wanted}. Received: {shapes}."
+    for each in multipliers:
+        mu, Vz, Vn, N = (np.shape(a) for a in each)
+        cuts = len(Vz) == len(Vn) == 2 and mu == Vz[:1] == Vn[:1] == (len(X),) and (Vz[1] + Vn[1],) * 2 == N
+        if not cuts and any(np.size(a) for a in each):
+            return (
+                f"The multipliers: Expected: mu (m,), Vz and Vn (m, .), N square to match. Received: {mu, Vz, Vn, N}."
+            )
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+class _Derived(NamedTuple):
+    """Every number of a certificate that can be derived from its pieces."""
+
+    objective: float
+    objective_error: float
+    lower_bound: float
+    trivial: float
+    polar_bound: float
+    polar_upper: float
+
+
+def check_certificate(
+    problem: Mapping[str, Any],
+    weights: Sequence[np.ndarray],
+    V: np.ndarray,
+    multipliers: Multipliers,
+    X: np.ndarray,
+    Y: np.ndarray,
+    claimed: Mapping[str, Any],
+    polar_multipliers: Multipliers | None = None,
+) -> Verdict:
+    """Recompute objective, feasibility of the dual point and lower bound, and compare with what was claimed.
+
+    Args:
+        problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
+        weights: W1..WK, stacked. V: the dual point (m, dy), empty for none. multipliers: of its polar's bound.
+        X: (m, dx). Y: (m, dy).
+        claimed: objective and lower_bound, and any other field of a certificate's record; all of them are compared.
+        polar_multipliers: of the polar's bound at minus the loss's gradient, where ``polar_upper`` is claimed.
+    """
+    return check_records(
+        problem, weights, V, multipliers, X, Y, {"": claimed}, polar_multipliers or empty_multipliers()
+    )
+
+
+def check_records(
+    problem: Any,
+    weights: Sequence[Any],
+    V: Any,
+    multipliers: Multipliers,
+    X: Any,
+    Y: Any,
+    records: Mapping[str, Mapping[str, Any]],
+    polar_multipliers: Multipliers,
+) -> Verdict:
+    """`check_certificate` for several records of the same numbers, by the name of what they stand in."""
+    if reason := malformed(problem, weights, V, (multipliers, polar_multipliers), X, Y):
+        return refused(reason)
+    weights = [np.asarray(w, dtype=np.float64) for w in weights]
+    X, Y, V = (np.asarray(a, dtype=np.float64) for a in (X, Y, V))
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            found = _derived(problem, weights, V, multipliers, polar_multipliers, X, Y)
+    except (ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
+        return refused(f"The numbers cannot be evaluated: {error or type(error).__name__}.")
+    living = int(sum(np.any([np.any(w[i] != 0) for w in weights]) for i in range(len(weights[0]))))
+    verdict = Verdict(False, found.objective, found.lower_bound, found.polar_bound, "")
+    for where, record in records.items():
+        reason = _contradiction(record, found, problem, V, len(weights[0]) - living)
+        if reason is not None:
+            return verdict._replace(reason=f"{where}: {reason}" if where else reason)
+    # The gap of the numbers as stored: the objective's own rounding counts, too.
+    gap = up(max(found.objective + found.objective_error - found.lower_bound, 0.0))
+    reason = (
+        f"Proved: the objective {found.objective:.9g} is at most {at_most(gap)} "
+        f"({at_most(relative(gap, found.objective))} of it) above the global minimum over all widths."
+    )
+    return verdict._replace(holds=True, reason=reason)
+
+
+def _derived(
+    problem: Mapping[str, Any],
+    weights: Sequence[np.ndarray],
+    V: np.ndarray,
+    multipliers: Multipliers,
+    polar_multipliers: Multipliers,
+    X: np.ndarray,
+    Y: np.ndarray,
+) -> _Derived:
+    value, error = objective(problem, weights, X, Y)
+    trivial = trivial_bound(problem, X, Y)
+    found, polar = lower_bound(problem, V, multipliers, X, Y) if V.size else (-math.inf, math.inf)
+    upper = polar_at(problem, weights, polar_multipliers, X, Y)
+    return _Derived(value, error, max(found, trivial), trivial, polar, upper)
+
+
+def _contradiction(
+    record: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], V: np.ndarray, zeros: int
+) -> str | None:
+    """What of a record is not so; None if all of it is."""
+    if not math.isfinite(found.objective) or not math.isfinite(found.objective_error):
+        return "The weights give an objective that is not finite."
+    if not math.isfinite(found.lower_bound):
+        return "No lower bound is proved: neither the dual point nor 0 is feasible."
+    claim = {}
+    for name, value in record.items():
+        if name in ("reason", "bound"):
+            claim[name] = value
+        elif name in _CHECKED:
+            try:
+                claim[name] = float(value)
+            except (TypeError, ValueError):
+                return f"{name}: Expected: a number. Received: {value!r}."
+    value, bound = claim.get("objective", math.nan), claim.get("lower_bound", math.nan)
+    if not abs(value - found.objective) <= found.objective_error:
+        return "The weights do not have the claimed objective."
+    if not bound <= found.lower_bound:
+        why = (
+            f"the dual point is not feasible: its polar is bounded by {found.polar_bound:.9g} > lam = "
+            f"{problem['lam']:.9g}"
+            if V.size and not found.polar_bound <= problem["lam"]
+            else "the dual point does not give it"
+        )
+        return f"The claimed lower bound is not proved: {why}."
+    if found.lower_bound > found.objective + found.objective_error:
+        return "The lower bound exceeds the objective: the two contradict."
+    estimate = claim.get("lower_bound_estimate", value)
+    expected = {
+        "lam": problem["lam"],
+        "bound": problem["bound"],
+        "gap": value - bound,
+        "relative_gap": relative(value - bound, value),
+        "rigorous": float(bound > found.trivial),
+        "zero_subnetworks": zeros,
+        "gap_estimate": value - estimate,
+        "theta_proved": 1.0,
+    }
+    for name, right in expected.items():
+        if name in claim and claim[name] != right:
+            return f"{name} is said to be {record[name]}; it is {right}."
+    if not claim.get("polar_upper", math.inf) >= found.polar_upper:
+        return f"polar_upper is said to be {claim['polar_upper']:.9g}; proved is {found.polar_upper:.9g}."
+    if not bound <= estimate <= value:
+        return "The estimate of the lower bound does not lie between the bound and the objective."
+    if not claim.get("polar_lower", 0.0) <= claim.get("polar_upper", math.inf):
+        return "The polar that a search found exceeds the polar's upper bound."
+    if claim.get("resolution", _RESOLUTIONS[0]) not in _RESOLUTIONS:
+        return f"resolution is said to be {claim['resolution']}; it is one of {_RESOLUTIONS}."
+    if "reason" in claim and claim["reason"] != sentence(record):
+        return "The sentence does not say what the numbers say."
+    return None
+
+
+#: 64 eps of the two dtypes that are computed in.
+_RESOLUTIONS = (2.0**-46, 2.0**-17)
+_CHECKED = ("objective", "lower_bound", "gap", "relative_gap", "lower_bound_estimate", "gap_estimate", "polar_upper")
+_CHECKED += ("polar_lower", "rigorous", "lam", "zero_subnetworks", "resolution", "theta_proved", "targets_moved")

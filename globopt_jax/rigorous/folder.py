@@ -1,0 +1,78 @@
+"""A run folder, checked: its files as they are."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from globopt_jax.npz import read_arrays
+from globopt_jax.rigorous.check import Verdict, check_records, refused
+from globopt_jax.rigorous.polar import Multipliers
+
+__all__ = ["check_folder"]
+
+
+def check_folder(folder: str | Path) -> Verdict:
+    """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json, result.json.
+
+    Objective, bounds and all that follows from them are proved, in every file that holds them. Estimates from searches
+    are only held against the proved numbers; configuration and trace are not looked at.
+
+    Raises:
+        ValueError: files that are missing or cannot be read. OSError: the same.
+    """
+    folder = Path(folder)
+    needed = ("problem.npz", "weights.npz", "certificate.npz", "certificate.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder}: Expected: a run folder with a certificate. Received: none of {', '.join(missing)}."
+        )
+    meta = _read_json(folder / "certificate.json", ("problem", "claimed", "certificate"))
+    data, weights, stored = (read_arrays(folder / name) for name in needed[:3])
+    names = [f"W{k + 1}" for k in range(len(weights))]
+    for file, arrays, keys in (
+        ("problem.npz", data, ("X", "Y")),
+        ("weights.npz", weights, names),
+        ("certificate.npz", stored, (*_STORED, *(f"{p}{n}" for p in ("", "polar_") for n in Multipliers._fields))),
+    ):
+        if lacking := [key for key in keys if key not in arrays]:
+            raise ValueError(f"{folder / file}: Expected: arrays {', '.join(keys)}. Received: no {lacking[0]}.")
+    if any(stored[name].ndim for name in _STORED if name != "dual_point"):
+        raise ValueError(f"{folder / 'certificate.npz'}: Expected: single numbers. Received: arrays.")
+    records = {"certificate.json": meta["claimed"], "its certificate": meta["certificate"]}
+    records["certificate.npz"] = {name: stored[name] for name in _STORED if name != "dual_point"}
+    if (folder / "result.json").is_file():
+        result = _read_json(folder / "result.json", ("certificate", "reason", "lam", "width"))
+        copy = result["certificate"]
+        records["result.json"] = copy
+        outer = {"lam": copy.get("lam"), "reason": copy.get("reason")}
+        living = float(np.sum(np.any([np.any(w.reshape(len(w), -1), axis=1) for w in weights.values() if w.ndim], 0)))
+        if any(result[name] != value for name, value in (outer | {"width": living}).items()):
+            return refused("result.json: lam, width and the sentence are not those of its certificate.")
+    multipliers, at_weights = (Multipliers(*(stored[f"{p}{n}"] for n in Multipliers._fields)) for p in ("", "polar_"))
+    kernels = [weights[name] for name in names]
+    return check_records(
+        meta["problem"], kernels, stored["dual_point"], multipliers, data["X"], data["Y"], records, at_weights
+    )
+
+
+#: What certificate.npz holds beside the multipliers.
+_STORED = ("objective", "lower_bound", "lower_bound_estimate", "polar_upper", "polar_lower", "rigorous", "lam")
+_STORED += ("zero_subnetworks", "resolution", "targets_moved", "theta_proved", "dual_point")
+
+
+def _read_json(path: Path, keys: Sequence[str]) -> Any:
+    """The mapping of mappings in a file; ValueError for anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: Expected: JSON. Received: something else ({error}).") from error
+    if not isinstance(found, dict) or any(key not in found for key in keys):
+        raise ValueError(f"{path}: Expected: {', '.join(keys)}. Received: something else.")
+    for key in ("problem", "claimed", "certificate"):
+        if key in keys and not isinstance(found[key], dict):
+            raise ValueError(f"{path}: Expected: names and values in {key}. Received: {type(found[key]).__name__}.")
+    return found

@@ -1,0 +1,192 @@
+"""The dual value ``-loss*(V)`` from below, and the primal side with a bound of its rounding."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from globopt_jax.rigorous.polar import NORMS
+from globopt_jax.rigorous.scaling import LEAST, U_ROUND, lengths
+
+__all__ = ["dual_value", "gradient", "kind_of", "loss_value", "objective", "penalty", "predict"]
+
+
+def kind_of(name: str) -> tuple[str, float]:
+    """The loss's kind and its parameter (0 where it has none); ValueError for any other name."""
+    kind, colon, parameter = name.partition(":") if isinstance(name, str) else ("", "", "")
+    try:
+        delta = float(parameter) if colon else 0.0
+    except ValueError:
+        delta = math.nan
+    plain = kind in ("squared", "softmax_cross_entropy", "logistic") and not colon
+    if plain or (kind == "huber" and math.isfinite(delta) and delta > 0):
+        return kind, delta
+    raise ValueError(f"loss: Expected: squared, huber:DELTA, softmax_cross_entropy or logistic. Received: {name!r}.")
+
+
+def dual_value(loss: str, V: np.ndarray, Y: np.ndarray, caution: int = 1) -> tuple[float, float]:
+    """A lower bound of ``-loss*(V')`` for a V' in the conjugate's domain, and ``||V' - V||_F`` at most.
+
+    V' = V but for softmax cross-entropy, where the rows of ``V + Y`` must sum to 1 exactly and V' is the nearby point
+    whose rows do. (-inf, 0) if V is outside the domain; nothing is clipped.
+
+    Args:
+        loss: its name. V, Y: (m, dy).
+        caution: what the margins for rounding are multiplied by. A claim is made with 2 and checked with 1, so that
+            another machine's rounding does not refuse it.
+    """
+    u = caution * U_ROUND
+    kind, delta = kind_of(loss)
+    if kind in ("squared", "huber"):
+        if kind == "huber" and np.abs(V).max(initial=0.0) > delta:
+            return -math.inf, 0.0
+        sizes = np.abs(V) * (np.abs(V) / 2 + np.abs(Y))
+        margin = 4 * u * math.fsum(sizes.ravel()) + 2 * caution * LEAST * np.count_nonzero(V)
+        return _down(-math.fsum((V * (V / 2 + Y)).ravel()), margin), 0.0
+    if kind == "logistic":
+        q = -Y * V
+        if np.any(q < 0) or np.any(q > 1) or not np.all(np.abs(Y) == 1):
+            return -math.inf, 0.0
+        terms = _xlogx(q) + np.where(q < 1, (1 - q) * np.log1p(-np.where(q < 1, q, 0.0)), 0.0)
+        return _down(-math.fsum(terms.ravel()), 16 * u * math.fsum((np.abs(terms) + q).ravel())), 0.0
+    q = V + Y
+    if np.any(q < 0):
+        return -math.inf, 0.0
+    total = q.sum(axis=1, keepdims=True)
+    if not np.all(np.abs(total - 1) <= 1e-6):
+        return -math.inf, 0.0
+    exact = _sum_to_one(V, Y)[:, None]
+    terms = _xlogx(np.where(exact, q, q / total))
+    off = np.where(exact, 0.0, q.shape[1] * (q + 1))  # where q and the total are rounded
+    margin = 16 * u * math.fsum((4 * np.abs(terms) + off).ravel()) + 16 * u * math.fsum((np.abs(terms) * off).ravel())
+    # Of 1 / total from 1, with |total - 1| <= 1e-6:
+    away = np.where(exact, 0.0, np.abs(total - 1) * (1 + 2e-6) + (q.shape[1] + 4) * u)
+    moved = np.where(away > 0, q * away + 2 * u * (np.abs(V) + np.abs(Y)), 0.0)
+    return _down(-math.fsum(terms.ravel()), margin), float(lengths(moved)) * (1 + 1e-10)
+
+
+def _sum_to_one(V: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    """Which rows of V + Y, all of it >= 0 and nearly 1 a row, sum to 1 exactly: in integers, for multiples of 2^-53."""
+    fine = [np.ldexp(A, 53) for A in (V, Y)]
+    whole = np.all([(np.rint(A) == A) & (np.abs(A) <= 2.0**54) for A in fine], axis=(0, 2))
+    entries = sum(np.where(whole[:, None], A, 0.0).astype(np.int64) for A in fine)
+    return whole & (np.sum(entries, axis=1) == 2**53)
+
+
+def _xlogx(q: np.ndarray) -> np.ndarray:
+    return q * np.log(np.where(q > 0, q, 1.0))
+
+
+def _down(value: float, margin: float) -> float:
+    """The value less the margin, rounded down; a value that is 0 without a margin is 0."""
+    return math.nextafter(value - margin, -math.inf) if margin > 0 and math.isfinite(value) else value + 0.0
+
+
+def _rounding(terms: int) -> float:
+    """A relative error that sums of that many products keep, in whatever order."""
+    return 2 * (terms + 4) * U_ROUND
+
+
+def _layer(Z: np.ndarray, error: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Z @ kernel, and how far it is at most from the exact product of what Z stands for."""
+    size = np.abs(kernel)
+    off = error @ size + _rounding(len(kernel)) * (np.abs(Z) @ size) + len(kernel) * LEAST
+    return Z @ kernel, off
+
+
+def _activated(Z: np.ndarray, error: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The activation of Z, and how far it is at most from that of what Z stands for."""
+    out = np.where(Z > 0, slopes[1] * Z, slopes[0] * Z)
+    return out, max(abs(slopes[0]), abs(slopes[1])) * error + 2 * U_ROUND * np.abs(out) + LEAST
+
+
+def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of r subnetworks with stacked weights, and a bound of its error, entry by entry.
+
+    Args:
+        weights: neurons ((r, dx), (r, dy)) or kernels (r, n_{k-1}, n_k).
+        X: (m, dx). slopes: of the activation, (negative, positive).
+    """
+    if weights[0].ndim == 2:
+        stacks: Any = [(weights[0].T, weights[1])]
+    else:
+        stacks = zip(*weights, strict=True)
+    total = error = size = np.zeros((len(X), weights[-1].shape[-1]))
+    for kernels in stacks:
+        Z, off = X, np.zeros_like(X)
+        for kernel in kernels[:-1]:
+            Z, off = _activated(*_layer(Z, off, kernel), slopes)
+        Z, off = _layer(Z, off, kernels[-1])
+        total, error, size = total + Z, error + off, size + np.abs(Z)
+    return total, error * (1 + 1e-9) + _rounding(len(weights[0])) * size
+
+
+def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[float, float]:
+    """The loss of predictions, and how far it is at most from that of predictions within `error` of Z."""
+    kind, delta = kind_of(loss)
+    u = 8 * U_ROUND
+    t = np.abs(Z - Y)
+    if kind == "squared":
+        value = 0.5 * math.fsum((t * t).ravel())
+        return value, math.fsum((t * error + error * error).ravel()) + u * value + t.size * LEAST
+    if kind == "huber":
+        inner = np.minimum(t, delta)
+        off = np.minimum(t + error, delta) * error + u * inner * t + 2 * LEAST
+        return math.fsum((inner * (t - inner / 2)).ravel()), math.fsum(off.ravel())
+    if kind == "logistic":
+        values = np.logaddexp(0.0, -Y * Z)
+        return math.fsum(values.ravel()), math.fsum((error + u * values + LEAST).ravel())
+    top = Z.max(axis=1, keepdims=True)
+    logs = np.log(np.exp(Z - top).sum(axis=1))
+    values = top[:, 0] + logs - (Y * Z).sum(axis=1)
+    # log sum exp moves by the largest error of a row at most; its sum has terms of size 1 and less.
+    sizes = np.abs(top[:, 0]) + np.abs(logs) + (Y * np.abs(Z)).sum(axis=1) + 2
+    off = (np.max(error + 0 * Z, axis=1) + (Y * error).sum(axis=1)) + (Z.shape[1] + 4) * u * sizes
+    return math.fsum(values.ravel()), math.fsum(off.ravel())
+
+
+def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """The loss's gradient, and how far it is at most from that of predictions within `error` of Z, entry by entry."""
+    kind, delta = kind_of(loss)
+    u = 8 * U_ROUND
+    if kind == "squared" or kind == "huber":
+        G = Z - Y
+        off = error + u * np.abs(G)
+        return (G, off) if kind == "squared" else (np.clip(G, -delta, delta), off)
+    if kind == "logistic":
+        q = np.exp(-np.logaddexp(0.0, Y * Z))
+        return -Y * q, error / 4 + u * q * (1 + np.abs(Z)) + LEAST
+    p = np.exp(Z - Z.max(axis=1, keepdims=True))
+    p = p / p.sum(axis=1, keepdims=True)
+    # Every exp moves by a factor of exp(2 e) at most, e the largest error of the row.
+    moved = np.minimum(p * np.expm1(2 * np.minimum(np.max(error + 0 * Z, axis=1, keepdims=True), 300)), 1.0)
+    return p - Y, moved + (Z.shape[1] + 4) * u * (p + LEAST) + u * np.abs(p - Y) + (np.abs(Z).max() * u) * p
+
+
+def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> tuple[float, float]:
+    """``sum_i theta(W_i)``, and its error at most: product_of_norms, or sum_of_powers with the power K."""
+    flat = [w.reshape(len(w), -1) for w in weights]
+    sizes = np.stack([_norms(w, n) for w, n in zip(flat, norms, strict=True)])
+    K = len(weights)
+    value = math.fsum(sizes.prod(axis=0) if theta == "product_of_norms" else (sizes**K).sum(axis=0) / K)
+    terms = max(w.shape[1] for w in flat)
+    return value, _rounding(terms + 8 * K) * K * value + K * sizes.size * 2.0**-1000 * (1 + float(sizes.max()))
+
+
+def _norms(rows: np.ndarray, name: str) -> np.ndarray:
+    """The norm of every row; squares neither over- nor underflow."""
+    exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
+    return np.ldexp(np.linalg.norm(np.ldexp(rows, -exponent[:, None]), NORMS[name], axis=1), exponent)
+
+
+def objective(
+    problem: Mapping[str, Any], weights: Sequence[np.ndarray], X: np.ndarray, Y: np.ndarray
+) -> tuple[float, float]:
+    """``f_r(W)``, and its error at most, for a problem described by plain values: slopes, theta, norms, loss, lam."""
+    Z, error = predict(weights, X, tuple(problem["slopes"]))
+    fit, fit_error = loss_value(problem["loss"], Z, Y, error)
+    cost, cost_error = penalty(problem["theta"], weights, problem["norms"])
+    value = fit + problem["lam"] * cost
+    off = fit_error + problem["lam"] * cost_error + 4 * U_ROUND * (abs(fit) + problem["lam"] * cost)
+    return value, off * (1 + 1e-9)

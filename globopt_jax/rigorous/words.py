@@ -1,0 +1,63 @@
+"""Words for numbers, rounded to the safe side."""
+
+import math
+import sys
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from typing import Any
+
+__all__ = ["at_least", "at_most", "relative", "sentence"]
+
+
+def at_most(value: float, digits: int = 3) -> str:
+    """The number with few digits, never a smaller one."""
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def at_least(value: float, digits: int = 3) -> str:
+    """The number with few digits, never a larger one."""
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, rounding: str) -> str:
+    if not math.isfinite(value):
+        return str(float(value))
+    return f"{Context(prec=digits, rounding=rounding).create_decimal(float(value)):.{digits}g}"
+
+
+def relative(difference: float, objective: float) -> float:
+    """A difference of objectives over the size of the objective."""
+    return difference / max(abs(objective), sys.float_info.min)
+
+
+def sentence(certificate: Mapping[str, Any]) -> str:
+    """A certificate's numbers in a few sentences; what is called proved is rounded to the safe side."""
+    number = {name: float(value) for name, value in certificate.items() if name in _IN_WORDS}
+    value, gap, over = number["objective"], number["relative_gap"], number["polar_lower"] / number["lam"]
+    text = f"The objective is {value:.6g}; no network of any width goes below {at_least(number['lower_bound'], 6)}. "
+    if not number["rigorous"]:
+        text += "That bound is the trivial one: nothing better was proved. "
+    if not number["theta_proved"]:
+        text += "It rests on a penalty that is nowhere negative, which was tried at random weights and not proved. "
+    if number["targets_moved"] > 0:
+        text += (
+            f"The targets were completed to rows that sum to 1 exactly (entries moved by up to "
+            f"{number['targets_moved']:.2g}), and the objective is that of these. "
+        )
+    if gap < 0:  # rounding is clamped away before
+        text += "The two contradict each other: a bound is wrong, or a penalty is negative somewhere. "
+    elif gap <= number["resolution"]:
+        text += f"This is a global minimum to the precision of the computation ({number['resolution']:.1g}). "
+    else:
+        text += f"So at most {at_most(100 * gap)} % of it can be gained. "
+    if over > 1 + 1e-4:
+        return text + f"A search found a direction with a polar of {over:.5g} lam: appending it goes down."
+    estimate = 100 * relative(number["gap_estimate"], value)
+    return text + (
+        f"A search found no direction whose polar stands out above lam (at most {over:.7g} lam; estimated gap "
+        f"{estimate:.3g} %)."
+    )
+
+
+_IN_WORDS = ("objective", "lower_bound", "relative_gap", "gap_estimate", "polar_lower", "lam", "rigorous", "resolution")
+_IN_WORDS += ("targets_moved", "theta_proved")
