@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from globopt_jax import claims, runs
+from globopt_jax import claims, rigorous, runs
 from globopt_jax.cli import app, task
-from globopt_jax import rigorous
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAST = ("--width", "2", "--effort", "quick")

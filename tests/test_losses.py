@@ -8,8 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from globopt_jax import losses
-from globopt_jax import rigorous
+from globopt_jax import losses, rigorous
 from tests.oracles import loss_values
 
 LOSSES = [losses.squared, losses.softmax_cross_entropy, losses.logistic, losses.huber(0.7)]

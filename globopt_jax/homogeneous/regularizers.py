@@ -164,7 +164,7 @@ class CustomRegularizer:
     def bind(self, phi: ElementalMap) -> "CustomRegularizer":
         return self
 
-    def __call__(self, weights: Weights) -> Scalar:
+    def __call__(self, weights: Weights) -> Any:  # a number, which is checked where it is used
         return self.fn(weights)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from globopt_jax.npz import read_arrays
-from globopt_jax.rigorous.check import Verdict, check_records, refused
+from globopt_jax.rigorous.check import Verdict, check_records
 from globopt_jax.rigorous.polar import Multipliers
 
 __all__ = ["check_folder"]
@@ -44,19 +44,23 @@ def check_folder(folder: str | Path) -> Verdict:
         raise ValueError(f"{folder / 'certificate.npz'}: Expected: single numbers. Received: arrays.")
     records = {"certificate.json": meta["claimed"], "its certificate": meta["certificate"]}
     records["certificate.npz"] = {name: stored[name] for name in _STORED if name != "dual_point"}
+    result: Any = None
     if (folder / "result.json").is_file():
         result = _read_json(folder / "result.json", ("certificate", "reason", "lam", "width"))
-        copy = result["certificate"]
-        records["result.json"] = copy
-        outer = {"lam": copy.get("lam"), "reason": copy.get("reason")}
-        living = float(np.sum(np.any([np.any(w.reshape(len(w), -1), axis=1) for w in weights.values() if w.ndim], 0)))
-        if any(result[name] != value for name, value in (outer | {"width": living}).items()):
-            return refused("result.json: lam, width and the sentence are not those of its certificate.")
+        records["result.json"] = result["certificate"]
     multipliers, at_weights = (Multipliers(*(stored[f"{p}{n}"] for n in Multipliers._fields)) for p in ("", "polar_"))
     kernels = [weights[name] for name in names]
-    return check_records(
-        meta["problem"], kernels, stored["dual_point"], multipliers, data["X"], data["Y"], records, at_weights
-    )
+    problem, V = meta["problem"], stored["dual_point"]
+    verdict = check_records(problem, kernels, V, multipliers, data["X"], data["Y"], records, at_weights)
+    if verdict.holds and result is not None:
+        living = np.any([np.any(w.reshape(len(w), -1) != 0, axis=1) for w in kernels], axis=0)
+        copy = result["certificate"]
+        expected = {"lam": problem["lam"], "width": int(living.sum()), "reason": copy.get("reason")}
+        for name, right in expected.items():
+            if result[name] != right:
+                reason = f"result.json: {name} is said to be {result[name]}; it is {right}."
+                return verdict._replace(holds=False, reason=reason)
+    return verdict
 
 
 #: What certificate.npz holds beside the multipliers.

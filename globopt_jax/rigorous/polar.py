@@ -93,7 +93,7 @@ def polar_bound(
     if kind == "arcs":
         values, _, margin, exponent = _arcs(U, X, slopes)
         return product(factor, up(float(values.max()) + margin), exponent=exponent)
-    return product(factor, lipschitz(slopes, layers), spectral_norm(U), spectral_norm(X))
+    return product(factor, *_steepest(slopes, layers), spectral_norm(U), spectral_norm(X))
 
 
 def norm_factor(norms: Sequence[str], sizes: Sequence[int] | None) -> float:
@@ -105,7 +105,11 @@ def norm_factor(norms: Sequence[str], sizes: Sequence[int] | None) -> float:
 
 def lipschitz(slopes: tuple[float, float], layers: int) -> float:
     """How much the activations of a subnetwork can stretch."""
-    return product(*[max(abs(slopes[0]), abs(slopes[1]))] * (layers - 1))
+    return product(*_steepest(slopes, layers))
+
+
+def _steepest(slopes: tuple[float, float], layers: int) -> list[float]:
+    return [max(abs(slopes[0]), abs(slopes[1]))] * (layers - 1)
 
 
 def spectral_norm(A: np.ndarray) -> float:

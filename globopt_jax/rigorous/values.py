@@ -12,7 +12,7 @@ from globopt_jax.rigorous.scaling import LEAST, U_ROUND, lengths
 __all__ = ["dual_value", "gradient", "kind_of", "loss_value", "objective", "penalty", "predict"]
 
 
-def kind_of(name: str) -> tuple[str, float]:
+def kind_of(name: Any) -> tuple[str, float]:
     """The loss's kind and its parameter (0 where it has none); ValueError for any other name."""
     kind, colon, parameter = name.partition(":") if isinstance(name, str) else ("", "", "")
     try:
@@ -161,7 +161,8 @@ def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple
     p = p / p.sum(axis=1, keepdims=True)
     # Every exp moves by a factor of exp(2 e) at most, e the largest error of the row.
     moved = np.minimum(p * np.expm1(2 * np.minimum(np.max(error + 0 * Z, axis=1, keepdims=True), 300)), 1.0)
-    return p - Y, moved + (Z.shape[1] + 4) * u * (p + LEAST) + u * np.abs(p - Y) + (np.abs(Z).max() * u) * p
+    off = (Z.shape[1] + 4 + np.abs(Z).max()) * u * p + u * np.abs(p - Y) + 4 * LEAST
+    return p - Y, moved + off
 
 
 def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> tuple[float, float]:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
-__all__ = ["at_least", "at_most", "relative", "sentence"]
+__all__ = ["IN_WORDS", "at_least", "at_most", "relative", "sentence"]
+
+#: The numbers that `sentence` speaks of.
+IN_WORDS = {"objective", "lower_bound", "relative_gap", "gap_estimate", "polar_lower", "lam", "rigorous", "resolution"}
+IN_WORDS |= {"targets_moved", "theta_proved"}
 
 
 def at_most(value: float, digits: int = 3) -> str:
@@ -32,7 +36,7 @@ def relative(difference: float, objective: float) -> float:
 
 def sentence(certificate: Mapping[str, Any]) -> str:
     """A certificate's numbers in a few sentences; what is called proved is rounded to the safe side."""
-    number = {name: float(value) for name, value in certificate.items() if name in _IN_WORDS}
+    number = {name: float(value) for name, value in certificate.items() if name in IN_WORDS}
     value, gap, over = number["objective"], number["relative_gap"], number["polar_lower"] / number["lam"]
     text = f"The objective is {value:.6g}; no network of any width goes below {at_least(number['lower_bound'], 6)}. "
     if not number["rigorous"]:
@@ -57,7 +61,3 @@ def sentence(certificate: Mapping[str, Any]) -> str:
         f"A search found no direction whose polar stands out above lam (at most {over:.7g} lam; estimated gap "
         f"{estimate:.3g} %)."
     )
-
-
-_IN_WORDS = ("objective", "lower_bound", "relative_gap", "gap_estimate", "polar_lower", "lam", "rigorous", "resolution")
-_IN_WORDS += ("targets_moved", "theta_proved")
