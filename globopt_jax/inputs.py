@@ -155,6 +155,6 @@ def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None
     smallest = min(float(np.min(array, initial=1, where=array > 0)), -float(np.max(array, initial=-1, where=array < 0)))
     if smallest < least:
         raise ValueError(
-            f"{name}: Expected: entries that are 0 or at least {least:.1g} in size in {np.dtype(dtype)}, since squares of "
+            f"{name}: Expected: entries that are 0 or at least {least:.1g} in {np.dtype(dtype)}, since squares of "
             f"smaller ones vanish; set them to 0 or scale their rows. Received: {smallest:.3g}."
         )
