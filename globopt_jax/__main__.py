@@ -26,7 +26,7 @@ def main() -> None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             _ = stream.flush()  # here, where a full disk can still be told
     except OSError as error:
-        _leave(code or _failed(error))
+        _leave(code or failed(error))
     if code == STOPPED:
         _leave(code)  # an interrupted compilation may live on in JAX's threads, and a slow goodbye would crash on it
     sys.exit(code)
@@ -44,11 +44,11 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:
-        return _failed(error)
+        return failed(error)
     return 0
 
 
-def _failed(error: Exception) -> int:
+def failed(error: Exception) -> int:
     """Say in one line what went wrong; the exit code."""
     if os.environ.get("GLOBOPT_TRACEBACK"):
         traceback.print_exception(error)

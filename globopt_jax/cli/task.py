@@ -95,9 +95,9 @@ def training(options: Options, start: Training) -> Task:
         hidden = widths or (1,) * (phi.layers - 1)
         if len(hidden) == phi.layers - 1:  # otherwise phi.init says what is wrong
             sizes = (X.shape[1], *hidden, Y.shape[1])
-            # Weights, gradient and next weights, with L-BFGS its ten pairs of them; every hidden unit at every sample,
+            # Weights, gradient, next weights, and twenty pairs of them with L-BFGS; every hidden unit at every sample,
             # and the gradient there.
-            copies = 23 if start.optimizer == "lbfgs" else 3
+            copies = 43 if start.optimizer == "lbfgs" else 3
             numbers = start.width * (copies * sum(a * b for a, b in pairwise(sizes)) + 2 * len(X) * sum(hidden))
             given = f"{start.width}" + f" and --widths {options.widths}" * bool(widths)
             check_memory("--width", given, numbers * np.dtype(options.dtype).itemsize)
