@@ -255,15 +255,13 @@ def test_files_that_fit_both_readings_are_refused(data, tmp_path):
         assert done.exit_code == 2
         assert "--layout: Expected: kernels or stacked, since W1 is square" in done.stderr
         assert not (tmp_path / "run").exists()
-    losses = set()
-    for layout in ("kernels", "stacked"):
-        done = globopt("linear", tmp_path / "square.npz", "--data", data, "--layout", layout, "--json")
-        assert done.exit_code == 0, done.output
-        found = json.loads(done.stdout)
-        assert layout in found["read"]
-        assert found["read"] in done.stderr
-        losses.add(found["loss"])
-    assert len(losses) == 2
+    done = globopt("linear", tmp_path / "square.npz", "--data", data, "--layout", "kernels", "--json")
+    assert done.exit_code == 0, done.output
+    found, stored = json.loads(done.stdout), np.load(data)
+    assert "kernels" in found["read"]
+    assert found["read"] in done.stderr
+    by_hand = 0.5 * np.sum((stored["X"] @ SQUARE["W1"] @ SQUARE["W2"] - stored["Y"]) ** 2)
+    assert found["loss"] == pytest.approx(by_hand)
     made = task.grading(task.Options(str(data), "linear", lam=1.0), tmp_path / "square.npz", "kernels")
     np.testing.assert_allclose(prediction(made.params), SQUARE["W1"] @ SQUARE["W2"])
     assert made.read is not None
