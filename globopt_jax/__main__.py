@@ -89,9 +89,9 @@ def _patient(stream: Any) -> Any:
     stream.reconfigure(errors="backslashreplace")
     if stream.isatty():
         return stream
-    raw = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+    raw = _Pipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        raw,
+        raw if stream.write_through else io.BufferedWriter(raw),  # python -u buffers nothing
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
