@@ -1,4 +1,24 @@
-"""What every host function checks before it computes anything: numbers, shapes, ranges, one dtype."""
+"""What every public function makes of its arguments before it computes anything: numbers, shapes, ranges, one dtype.
+
+There is one conversion, `finite` on the host and `real` where arrays may be traced:
+
+========================== ===========================================================================================
+given                      taken as
+========================== ===========================================================================================
+float32, float64           what they are; another byte order is converted exactly
+float16                    float32, exactly
+integers, booleans         floats: float64 where x64 is on and no float32 array stands beside them that holds them, too
+longdouble                 float64, rounded
+lists, pandas, matrices    what `numpy.asarray` makes of them, by the same rules
+masked arrays              their data if nothing is masked; refused otherwise
+sparse matrices            refused: a dense array may not fit into memory, so the caller says `X.toarray()`
+bfloat16, float8, ...      refused: their few digits decide nothing here, so the caller says `X.astype("float32")`
+complex, text, dates, ...  refused
+========================== ===========================================================================================
+
+On the host everything has to be finite, after the conversion. Where x64 is off a float64 array is computed in float32,
+with one warning. A key is one of `jax.random.key` or of the older `PRNGKey`, of any implementation.
+"""
 
 import operator
 import warnings
@@ -10,30 +30,65 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["check_data", "check_key", "check_range", "common_dtype", "finite", "integer", "number", "real"]
+__all__ += ["numbers", "typed_key"]
+
+
+def numbers(name: str, array: Any) -> np.ndarray:
+    """An array of NumPy's own real numbers in this machine's byte order, at most float64 and at least float32.
+
+    Raises:
+        TypeError: it does not hold real numbers. ValueError: some of them are masked.
+    """
+    for method in ("toarray", "todense"):  # SciPy's sparse arrays, then JAX's
+        if hasattr(array, method):
+            kind = type(array).__name__
+            raise TypeError(f"{name}: Expected: a dense array. Received: a sparse {kind}; give {name}.{method}().")
+    masked = int(np.ma.count_masked(array)) if isinstance(array, np.ma.MaskedArray) else 0
+    if masked:
+        raise ValueError(
+            f"{name}: Expected: numbers everywhere. Received: {masked} masked entries; fill them, or leave their "
+            "samples out."
+        )
+    try:
+        array = np.asarray(array)
+    except (TypeError, ValueError) as error:  # a random key, lists of unequal lengths
+        raise TypeError(f"{name}: Expected: real numbers. Received: {type(array).__name__} ({error}).") from error
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "fiub":
+        hint = "; take float32" if _is_small_float(array.dtype) else ""
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}{hint}.")
+    if kind == "f" and size not in (4, 8):
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32 if size < 4 else np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _is_small_float(dtype: Any) -> bool:
+    """Whether it is bfloat16 or the like, which JAX knows and NumPy does not."""
+    return jnp.issubdtype(dtype, jnp.floating)
 
 
 def finite(name: str, array: Any) -> np.ndarray:
-    """The array as NumPy has it.
+    """The array as NumPy has it: see the table above.
 
     Raises:
         TypeError: it does not hold real numbers, or is traced.
-        ValueError: it holds NaN or infinities; the message says how many, and where the first is.
+        ValueError: it holds NaN, infinities or masked entries; the message says how many, and where the first is.
+
+    Example:
+        >>> finite("X", np.arange(3, dtype=">f8")).dtype
+        dtype('float64')
     """
     try:
-        array = np.asarray(array)
+        array = numbers(name, array)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"{name}: Expected: numbers, since this is a host function, which jits inside. Received: {array}, from "
             "under jit, vmap or grad."
         ) from error
-    except (TypeError, ValueError) as error:  # a random key, lists of unequal lengths
-        raise TypeError(f"{name}: Expected: real numbers. Received: {type(array).__name__} ({error}).") from error
-    if array.dtype.kind not in "fiub":
-        hint = "; take float32" if array.dtype.kind == "V" else ""  # bfloat16 and the like
-        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}{hint}.")
     if not np.all(np.isfinite(array)):
         bad = int(array.size - np.isfinite(array).sum())
-        first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name}: Expected: finite numbers. Received: {bad} NaN or inf, the first at {first}.")
     return array
 
@@ -77,40 +132,67 @@ def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool
     return found
 
 
-def check_key(key: Any) -> None:
-    """Raise TypeError unless it is one key of `jax.random.key`, or one of the older kind, and not traced.
+def check_key(key: Any) -> jax.Array:
+    """The key as `jax.random.key` makes it, for a host function.
+
+    Raises:
+        TypeError: no single key, or a traced one.
 
     Example:
-        >>> check_key(jax.random.key(0))
+        >>> check_key(jax.random.PRNGKey(0))
+        Array((), dtype=key<fry>) overlaying:
+        [0 0]
     """
-    array = key if isinstance(key, jax.Array | np.ndarray) else None
-    typed = array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ()
-    raw = array is not None and array.dtype == np.uint32 and array.shape == (2,)
-    if not (typed or raw):
-        received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
-        raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")
     try:
-        _ = np.asarray(jax.random.key_data(key))
+        _ = np.asarray(jax.random.key_data(typed := typed_key(key)))
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"key: Expected: a key, since this is a host function, which jits inside. Received: {key}, from under jit, "
             "vmap or grad."
         ) from error
+    return typed
+
+
+def typed_key(key: Any) -> jax.Array:
+    """One key as `jax.random.key` makes it, from itself or from the older kind, traced or not.
+
+    The older kind does not say which implementation it belongs to. Two numbers are Threefry's; four are those of JAX's
+    default if that has four, and `rbg`'s otherwise.
+
+    Raises:
+        TypeError: no single key.
+    """
+    array = key if isinstance(key, jax.Array | np.ndarray) else None
+    if array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ():
+        return jnp.asarray(array)
+    if array is not None and array.dtype == np.uint32 and array.shape in ((2,), (4,)):
+        default = str(jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
+        four = default if default.endswith("rbg") else "rbg"
+        return jax.random.wrap_key_data(jnp.asarray(array), impl="threefry2x32" if array.shape == (2,) else four)
+    received = type(key).__name__ if array is None else f"shape {array.shape} and dtype {array.dtype}"
+    raise TypeError(f"key: Expected: one jax.random.key(seed). Received: {received}.")
 
 
 def real(name: str, array: Any) -> jax.Array:
-    """The array as JAX has it, traced or not, with integers made floats.
+    """The array as JAX has it, traced or not, by the table above.
 
     Raises:
-        TypeError: it does not hold real numbers.
+        TypeError: it does not hold real numbers. ValueError: some of them are masked.
+
+    Example:
+        >>> real("X", np.array([1, 2], np.float16)).dtype
+        dtype('float32')
     """
-    try:
-        array = jnp.asarray(array)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: Expected: an array of real numbers. Received: {type(array).__name__}.") from error
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.zeros(()).dtype)
+    if not isinstance(array, jax.Array):
+        array = jnp.asarray(numbers(name, array))
+    dtype = array.dtype
+    kind = getattr(dtype, "kind", "key")  # random keys have none
+    if kind in "iub":
+        return array.astype(jnp.zeros(()).dtype)
+    if kind != "f":
+        hint = "; take float32" if _is_small_float(dtype) else ""
+        raise TypeError(f"{name}: Expected: real numbers. Received: dtype {dtype}{hint}.")
+    return array.astype(np.float32) if dtype.itemsize < 4 else array
 
 
 def check_data(X: Any, Y: Any) -> None:
@@ -121,8 +203,13 @@ def check_data(X: Any, Y: Any) -> None:
 
 
 def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
-    """float64 if any array has it and x64 is on, else float32; a warning where float64 would be lost silently."""
-    wanted = any(np.asarray(a).dtype == np.float64 for a in arrays)
+    """float64 if any array needs it and x64 is on, else float32; a warning where float64 would be lost silently."""
+    arrays = [np.asarray(a) for a in arrays]
+    # Integers above 2^24 stand beside float32 arrays at times, which do not hold them.
+    wanted = any(
+        a.dtype.itemsize > 4 if a.dtype.kind == "f" else a.size and max(-int(a.min()), int(a.max())) > 2**24
+        for a in arrays
+    )
     if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         warnings.warn(
             "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
@@ -130,7 +217,7 @@ def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
             stacklevel=stacklevel,
         )
         return np.dtype(np.float32)
-    wide = wanted or not any(np.asarray(a).dtype.kind == "f" for a in arrays)
+    wide = wanted or not any(a.dtype.kind == "f" for a in arrays)
     return jax.dtypes.canonicalize_dtype(np.float64 if wide else np.float32)
 
 

@@ -10,7 +10,11 @@ because a clipped dual point certifies nonsense.
 """
 
 import abc
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +22,23 @@ import numpy as np
 from jax.scipy.special import logsumexp, xlogy
 from jaxtyping import Float
 
+from globopt_jax.inputs import real
 from globopt_jax.shapes import Array, Scalar, Targets
 
 __all__ = ["Huber", "Logistic", "Loss", "SoftmaxCrossEntropy", "Squared", "by_name", "huber", "logistic"]
 __all__ += ["softmax_cross_entropy", "squared"]
+
+
+def _on_reals(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of two arrays, on what `inputs.real` makes of them."""
+    first, second = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def converted(self: Any, *given: Any, **named: Any) -> Any:
+        a, b = inspect.signature(method).bind(self, *given, **named).args[1:] if named else given
+        return method(self, real(first, a), real(second, b))
+
+    return converted
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,12 @@ class Loss(abc.ABC):
     @abc.abstractmethod
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
         """Coordinates that ``dual_point`` maps to U (up to rounding at the domain's boundary)."""
+
+    def __init_subclass__(cls) -> None:
+        """Let what users call take any arrays of real numbers."""
+        for name in ("__call__", "gradient", "conjugate"):
+            if name in vars(cls):
+                setattr(cls, name, _on_reals(vars(cls)[name]))
 
     def check_targets(self, Y: np.ndarray) -> None:
         """Raise ValueError unless Y can be the target of this loss; here any real numbers can."""

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax.inputs import real
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "kernels_of"]
@@ -72,7 +73,8 @@ class FeedForward:
         Raises:
             ValueError: kernels that do not fit together, or inputs that do not fit the first.
         """
-        layers = layers_of(params)
+        X = real("X", X)
+        layers = [Layer(real("kernel", w), None if b is None else real("bias", b)) for w, b in layers_of(params)]
         if X.ndim != 2 or X.shape[1] != layers[0].kernel.shape[0]:
             raise ValueError(f"X: Expected: shape (m, {layers[0].kernel.shape[0]}). Received: {X.shape}.")
         features, patterns, before = [X], [], []

@@ -27,6 +27,7 @@ __all__ = ["names", "read_arrays"]
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _CHUNK = 1 << 20
+_EMPTY = 22  # bytes of an archive without members
 
 
 def read_arrays(path: str | os.PathLike[str], only: Container[str] | None = None) -> dict[str, np.ndarray]:
@@ -77,9 +78,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dic
                     if name in members:
                         raise ValueError(f"two arrays of the name {name!r}")
                     members[name] = member
+                if not members and file.seek(0, os.SEEK_END) > _EMPTY:
+                    raise ValueError("a zip whose directory is empty or damaged")
                 yield archive, members
-        except MemoryError:
-            raise
         except Exception as error:  # each decompressor and parser has errors of its own for damaged bytes
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise  # the disk's; bz2 has no number for damaged bytes, and EINVAL is a seek to before the file

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from globopt_jax import runs
+from globopt_jax.files import canonical_json, write_arrays
 from globopt_jax.npz import read_arrays
+from globopt_jax.origin import provenance
 
 __all__ = ["load", "save", "to_json", "words"]
 
@@ -70,8 +71,8 @@ def save(result: Any, /, path: str | Path) -> None:
             arrays[f"{name}."] = np.zeros(0)  # so that the file names the field
     if not Path(path).parent.is_dir():
         raise ValueError(f"path: Expected: a file in a folder that exists. Received: {path}.")
-    origin = runs.canonical_json(runs.provenance(dtype=next(iter(arrays.values())).dtype))
-    runs.write_arrays(Path(path), {**arrays, _ORIGIN: np.array(origin)})
+    origin = canonical_json(provenance(dtype=next(iter(arrays.values())).dtype))
+    write_arrays(Path(path), {**arrays, _ORIGIN: np.array(origin)})
 
 
 def load(kind: Any, /, path: str | Path) -> Any:

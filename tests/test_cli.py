@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from globopt_jax import claims, rigorous, runs
-from globopt_jax.cli import app, task
+from globopt_jax.cli import app, layouts, task
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAST = ("--width", "2", "--effort", "quick")
@@ -104,9 +104,12 @@ def test_json_is_one_document_on_stdout_and_progress_is_on_stderr(solved):
         "reason",
         "stopped",
         "check",
+        "read",
+        "locked",
         "seconds",
         "provenance",
     } == set(stored)
+    assert stored["locked"] is True
     found = stored["certificate"]
     assert found["objective"] >= found["lower_bound"] > 0
     assert found["rigorous"] is True
@@ -365,16 +368,16 @@ def test_neurons_and_kernels_get_one_and_the_same_certificate(data, tmp_path):
 
 def test_layouts_of_weights_are_translated(data):
     def layout(name):
-        return task.layout(runs.read_arrays(data / f"{name}.w.npz"))
+        return layouts.subnetworks(runs.read_arrays(data / f"{name}.w.npz"), (3, 2))
 
-    (w1, w2), ones = layout("bias")
+    (w1, w2), ones, _ = layout("bias")
     assert ones
     assert w1.shape == (2, 4)
     np.testing.assert_array_equal(w1[:, 3], 1)
     kernels = runs.read_arrays(data / "bias.w.npz")
     np.testing.assert_array_equal(w1[:, :3], kernels["kernel1"].T)
     np.testing.assert_array_equal(w2, kernels["kernel2"])
-    deep, ones = layout("deep")
+    deep, ones, _ = layout("deep")
     assert not ones
     assert [w.shape for w in deep] == [(2, 3, 2), (2, 2, 2), (2, 2, 2)]
 

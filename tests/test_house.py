@@ -57,6 +57,25 @@ def test_import_loads_nothing_heavy():
     assert not loaded & HEAVY
 
 
+def test_the_library_needs_no_locks(tmp_path):
+    """On Windows there is no fcntl, and a core installation has no filelock."""
+    done = run(
+        "-c",
+        "import sys; sys.modules |= {'fcntl': None, 'filelock': None}\n"
+        "import globopt_jax, globopt_jax.deep_linear\n"
+        "for topic in globopt_jax.__all__: getattr(globopt_jax, topic)\n"
+        "import numpy as np; from globopt_jax import files, npz\n"
+        "found = globopt_jax.deep_linear.least_squares(np.eye(3), np.ones((3, 1)))\n"
+        "files.write_arrays(sys.argv[1], {'map': np.asarray(found.map)})\n"
+        "print(npz.read_arrays(sys.argv[1])['map'].sum())\n"
+        "del sys.modules['filelock']\n"
+        "import globopt_jax.cli.work\n",
+        str(tmp_path / "a.npz"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(3)
+
+
 def test_topics_load_at_first_use():
     """`globopt_jax.losses` works after `import globopt_jax` alone; a name that is no topic is an error."""
     code = "import sys, globopt_jax as g; assert 'globopt_jax.losses' not in sys.modules; print(g.losses.squared.name)"

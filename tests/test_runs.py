@@ -1,5 +1,7 @@
 """Run folders: whole files or none, one writer, one configuration."""
 
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -7,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import runs
+from globopt_jax import files, runs
 
 CONFIG = {"data": "digits", "lam": 0.1, "optimizer": {"name": "lbfgs", "steps": 100}}
 
@@ -138,6 +141,48 @@ def test_two_processes_do_not_write_the_same_folder(tmp_path):
             other.kill()
     with runs.RunFolder({"lam": 0.1}, tmp_path) as run:  # the lock died with its process
         run.claim()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL])
+def test_a_file_system_without_locks_is_written_and_says_so(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        with runs.RunFolder(CONFIG, tmp_path) as run:
+            assert run.unlocked is None, "nobody has tried"
+            run.claim()
+            run.claim()
+            run.save_checkpoint({"W1": np.ones(2)}, {"step": 1})
+            assert run.unlocked == os.strerror(code)
+            assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.npz", "config.json"]
+        with runs.RunFolder(CONFIG, tmp_path) as run:
+            assert run.load_checkpoint() is not None
+            run.finish({"objective": 1.0})
+    assert runs.RunFolder(CONFIG, tmp_path).result == {"objective": 1.0}
+
+
+def test_files_are_written_where_folders_cannot_be_opened_and_readers_are_in_the_way(tmp_path, monkeypatch):
+    """As on Windows: no descriptor of a folder, and no replacing of a file that somebody reads just now."""
+    busy = [True, True]
+
+    def replace(source, target):
+        if busy and busy.pop():
+            raise PermissionError(errno.EACCES, "in use", str(target))
+        os.replace(source, target)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "a folder")
+
+    windows = types.SimpleNamespace(**{**vars(os), "name": "nt", "replace": replace, "open": refuse})
+    monkeypatch.setattr(files, "os", windows)
+    files.write_text(tmp_path / "a.txt", "a")
+    assert contents(tmp_path) == {pathlib.Path("a.txt"): b"a"}
+    windows.name, busy[:] = "posix", [True]
+    with pytest.raises(PermissionError):
+        files.write_text(tmp_path / "a.txt", "b")
+    assert contents(tmp_path) == {pathlib.Path("a.txt"): b"a"}
 
 
 def test_two_objects_in_one_process_do_not_share_a_folder(tmp_path):

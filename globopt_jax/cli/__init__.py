@@ -1,7 +1,8 @@
 """The command `globopt`: the commands and their options; the work is done by the modules beside this one.
 
 Progress goes to stderr and results to stdout, so that `--json` leaves exactly one document there. Exit codes:
-0 done, 1 a check failed, 2 bad input (nothing is written), 130 stopped by Ctrl-C (the folder can be resumed).
+0 done, 1 a check failed or training diverged, 2 bad input (nothing is written) or too little memory, 70 a bug of this
+package, 130 stopped by Ctrl-C (the folder can be resumed).
 """
 
 import contextlib
@@ -9,9 +10,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from globopt_jax import __version__
+from globopt_jax.cli.terminal import check_device, say
 
 if TYPE_CHECKING:
     from globopt_jax.cli import work
@@ -25,53 +29,71 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Is this network a global minimum, how far from one is it at most, and which way is down?\n\n"
-    "Exit codes: 0 done, 1 a check failed or training diverged, 2 bad input, 130 stopped by Ctrl-C.",
+    "Exit codes: 0 done, 1 a check failed or training diverged, 2 bad input or too little memory, 70 a bug of globopt "
+    "(GLOBOPT_TRACEBACK=1 shows where), 130 stopped by Ctrl-C. A reader that closes the pipe is no failure.",
 )
 
-Data = Annotated[str, typer.Option(help="A data set's name (`globopt datasets`), or an .npz with X and Y.")]
+
+def _option(help: str, default: object = None, *names: str) -> Any:
+    """An option whose help ends with its default, in one style: Typer has another one for those that it computes."""
+    return typer.Option(*names, help=help if default is None else f"{help} Default: {default}.", show_default=False)
+
+
+Data = Annotated[str, _option("A data set's name (`globopt datasets`), or an .npz with X and Y.", "digits")]
 Map = Annotated[
-    str,
-    typer.Option(help="relu, leaky_relu, absolute or linear; relu:3 for subnetworks with 3 weight layers."),
+    str, _option("relu, leaky_relu, absolute or linear; relu:3 for subnetworks with 3 weight layers.", "relu")
 ]
-Regularizer = Annotated[str, typer.Option(help="sum_of_powers or product_of_norms.")]
-Norms = Annotated[str, typer.Option(help="l1, l2 or linf of each layer: one, or a list such as l1,l2.")]
-Loss = Annotated[str, typer.Option(help="squared, softmax_cross_entropy, logistic or huber:DELTA; sums.")]
-Lam = Annotated[float | None, typer.Option(help="The strength of the regularizer.")]
-Fraction = Annotated[
-    float | None,
-    typer.Option(help="The same as a fraction of lam_max, the smallest lam at which zero is optimal."),
+Regularizer = Annotated[str, _option("sum_of_powers or product_of_norms.", "sum_of_powers")]
+Norms = Annotated[str, _option("l1, l2 or linf of each layer: one, or a list such as l1,l2.", "l2")]
+Loss = Annotated[str, _option("squared, softmax_cross_entropy, logistic or huber:DELTA; sums.", "squared")]
+Lam = Annotated[float | None, _option("The strength of the regularizer.")]
+FRACTION = "The strength as a fraction of lam_max, the smallest lam at which zero is optimal."
+Layout = Annotated[
+    str | None,
+    _option(
+        "How a file's matrices W1, W2 are meant: kernels (inputs, hidden) and (hidden, outputs), or stacked neurons "
+        "(hidden, inputs) and (hidden, outputs).",
+        "what fits the data",
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the initial weights and of the searches.")]
-Dtype = Annotated[str, typer.Option(help="float64 or float32.")]
-Effort = Annotated[str, typer.Option(help="Of searches and bound: quick, standard or high.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="The run folder.", show_default="globopt-runs/HASH"),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is a run to go on with.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors, and what --json asks for.")]
+Seed = Annotated[int, _option("Of the initial weights and of the searches.", 0)]
+Dtype = Annotated[str, _option("float64 or float32.", "float64")]
+Effort = Annotated[str, _option("Of searches and bound: quick, standard or high.", "standard")]
+Out = Annotated[Path | None, _option("The run folder.", "globopt-runs/HASH")]
+Resume = Annotated[bool, _option("Insist that there is a run to go on with.", None, "--resume")]
+Json = Annotated[bool, _option("Print the result as one JSON document.", None, "--json")]
+Quiet = Annotated[bool, _option("Print nothing but errors, and what --json asks for.", None, "--quiet")]
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        print(f"globopt {__version__}")
+        raise typer.Exit()
+    return wanted
+
+
+@app.callback()
+def _globopt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command()
 def solve(
     data: Data = "digits",
     map: Map = "relu",
-    widths: Annotated[str, typer.Option(help="Hidden widths of one deep subnetwork, such as 4,4.")] = "",
+    widths: Annotated[str, _option("Hidden widths of one deep subnetwork, such as 4,4.", "1 for each")] = "",
     regularizer: Regularizer = "sum_of_powers",
     norms: Norms = "l2",
     loss: Loss = "squared",
     lam: Lam = None,
-    lam_fraction: Annotated[
-        float | None,
-        typer.Option(help="The same as a fraction of lam_max.", show_default="0.2"),
-    ] = None,
-    width: Annotated[int, typer.Option(help="The number r of subnetworks to start from.")] = 16,
-    optimizer: Annotated[str, typer.Option(help="lbfgs, adam or sgd.")] = "lbfgs",
-    rate: Annotated[
-        float | None,
-        typer.Option(help="The learning rate of adam (0.01 if not given) or sgd."),
-    ] = None,
+    lam_fraction: Annotated[float | None, _option(FRACTION, 0.2)] = None,
+    width: Annotated[int, _option("The number r of subnetworks to start from.", 16)] = 16,
+    optimizer: Annotated[str, _option("lbfgs, adam or sgd.", "lbfgs")] = "lbfgs",
+    rate: Annotated[float | None, _option("The learning rate of adam or sgd.", "0.01 for adam; sgd needs one")] = None,
     seed: Seed = 0,
     dtype: Dtype = "float64",
     effort: Effort = "standard",
@@ -89,6 +111,7 @@ def solve(
     from globopt_jax.cli import task, work
 
     with _bad_input():
+        check_device()
         fraction = 0.2 if lam is None and lam_fraction is None else lam_fraction
         options = task.Options(data, map, widths, regularizer, norms, loss, lam, fraction, seed, dtype, effort)
         start = task.Training(width, optimizer, rate)
@@ -106,7 +129,8 @@ def certify(
     norms: Norms = "l2",
     loss: Loss = "squared",
     lam: Lam = None,
-    lam_fraction: Fraction = None,
+    lam_fraction: Annotated[float | None, _option(FRACTION)] = None,
+    layout: Layout = None,
     seed: Seed = 0,
     dtype: Dtype = "float64",
     effort: Effort = "standard",
@@ -117,16 +141,20 @@ def certify(
 ) -> None:
     """Grade given weights, converged or not: how far are they at most from the global minimum?
 
-    W1..WK hold r subnetworks on a leading axis, neurons W1 (r, dx), W2 (r, dy) or kernels (r, n_k-1, n_k).
-    kernel1 and kernel2 are an ordinary two-layer network's; bias1 (h,) becomes the weight of a column of ones
-    in X, penalized like the others; bias2 has to be zero. One of --lam and --lam-fraction is needed.
+    W1..WK hold r subnetworks on a leading axis, neurons W1 (r, dx), W2 (r, dy) or kernels (r, n_k-1, n_k). W1 (dx, h)
+    and W2 (h, dy) are read as kernels where that fits the data, and --layout decides where both readings do. kernel1
+    and kernel2 are an ordinary two-layer network's; bias1 (h,) becomes the weight of a column of ones in X, penalized
+    like the others; bias2 has to be zero. One of --lam and --lam-fraction is needed.
     """
     from globopt_jax.cli import task, work
 
     with _bad_input():
+        check_device()
         options = task.Options(data, map, "", regularizer, norms, loss, lam, lam_fraction, seed, dtype, effort)
-        prepared = task.grading(options, weights)
+        prepared = task.grading(options, weights, layout)
         folder = work.opened(prepared, out, resume=resume)
+    if prepared.read and not quiet:
+        say(prepared.read)
     _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)
 
 
@@ -148,31 +176,27 @@ def check(
 def linear(
     weights: Annotated[
         Path | None,
-        typer.Argument(help="An .npz with W1..WL, kernels (d_{l-1}, d_l), to classify; without it one is trained."),
+        typer.Argument(
+            help="An .npz with W1..WL, kernels (d_{l-1}, d_l) or two layers of stacked neurons, to classify; without "
+            "it one is trained."
+        ),
     ] = None,
     data: Data = "digits",
     escape: Annotated[
-        Path | None,
-        typer.Option(help="With weights: where to write weights of a lower loss, if there are any nearby."),
+        Path | None, _option("With weights: where to write weights of a lower loss, if there are any nearby.")
     ] = None,
     radius: Annotated[
-        float | None,
-        typer.Option(help="With weights: how far to look for them, in the Frobenius norm.", show_default="0.1"),
+        float | None, _option("With weights: how far to look for them, in the Frobenius norm.", 0.1)
     ] = None,
-    hidden: Annotated[
-        str | None, typer.Option(help="Hidden widths, such as 32,32; '' for none.", show_default="32,32")
-    ] = None,
-    init: Annotated[
-        float | None,
-        typer.Option(help="Scale of the initial weights, times 1/sqrt(fan-in).", show_default="0.01"),
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd (full batch) or adam.", show_default="sgd")] = None,
+    layout: Layout = None,
+    hidden: Annotated[str | None, _option("Hidden widths, such as 32,32; '' for none.", "32,32")] = None,
+    init: Annotated[float | None, _option("Scale of the initial weights, times 1/sqrt(fan-in).", 0.01)] = None,
+    optimizer: Annotated[str | None, _option("sgd (full batch) or adam.", "sgd")] = None,
     rate: Annotated[
-        float | None,
-        typer.Option(help="The learning rate.", show_default="sgd: from the curvature at a minimum; adam: 0.001"),
+        float | None, _option("The learning rate.", "from the curvature at a minimum for sgd, 0.001 for adam")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the optimizer.", show_default="100000")] = None,
-    whiten: Annotated[bool, typer.Option("--whiten", help="Replace X by its left singular vectors.")] = False,
+    steps: Annotated[int | None, _option("Of the optimizer.", 100000)] = None,
+    whiten: Annotated[bool, _option("Replace X by its left singular vectors.", None, "--whiten")] = False,
     seed: Seed = 0,
     dtype: Dtype = "float64",
     out: Out = None,
@@ -190,20 +214,24 @@ def linear(
 
     if weights is not None:
         with _bad_input():
+            check_device()
             options = (hidden, init, optimizer, rate, steps, out)
             work.check_classifying(options, resume=resume)
-            found = work.classified(weights, data, radius, escape, whiten=whiten, seed=seed, dtype=dtype)
+            found = work.classified(weights, data, radius, escape, layout, whiten=whiten, seed=seed, dtype=dtype)
+        if not quiet:
+            say(found["read"])
         work.show(found, json=json, quiet=quiet)
         return
     with _bad_input():
-        work.check_training(escape, radius)
+        check_device()
+        work.check_training(escape, radius, layout)
         choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
         run = work.Run(choices, out, resume=resume, quiet=quiet)
     try:
         with _interruptible(run.folder), _bad_input():
             result = run.document()
     except work.Diverged as error:
-        _say(str(error))
+        say(str(error))
         raise typer.Exit(1) from None
     work.show({**result, "folder": str(run.folder.path)}, json=json, quiet=quiet)
 
@@ -212,9 +240,9 @@ def linear(
 def verify(
     select: Annotated[
         list[str] | None,
-        typer.Option(help="Keys or their beginnings, such as HV17; may be repeated.", show_default="all"),
+        _option("Keys or their beginnings, such as HV17; may be repeated.", "all"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random instances.")] = 0,
+    seed: Annotated[int, _option("Of the random instances.", 0)] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -222,6 +250,7 @@ def verify(
     from globopt_jax.cli import inspection
 
     with _bad_input():
+        check_device()
         verdicts = inspection.selected(select, seed)
     _finish(inspection.verify(verdicts, json=json, quiet=quiet))
 
@@ -242,7 +271,7 @@ def _bad_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, FolderInUse) as error:
-        _say(_words(error))
+        say(_words(error))
         raise typer.Exit(2) from None
 
 
@@ -273,20 +302,16 @@ def _interruptible(folder: "RunFolder") -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            _say(f"stopped; {folder.path} is kept. To go on: {_again()}")
+            say(f"stopped; {folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(130) from None
         except OSError as error:  # a full disk, a folder taken away
-            _say(f"{_words(error)}; {folder.path} is kept. To go on: {_again()}")
+            say(f"{_words(error)}; {folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(2) from None
 
 
 def _again() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return shlex.join(["globopt", *arguments, "--resume"])
-
-
-def _say(text: str) -> None:
-    print(f"globopt: {text}", file=sys.stderr)
 
 
 def _finish(holds: bool) -> None:

@@ -1,6 +1,5 @@
 """The work of `linear`: classify a deep linear network, or train one in steps that survive a kill."""
 
-import io
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -18,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from globopt_jax import deep_linear, runs
-from globopt_jax.cli import report
-from globopt_jax.cli.task import check_numbers, data_named, integers, is_float64, read
+from globopt_jax.cli import layouts, report
+from globopt_jax.cli.task import check_numbers, data_named, integers, is_float64
+from globopt_jax.cli.terminal import check_memory
+from globopt_jax.cli.work import claim
 from globopt_jax.deep_linear.second_order import lowest
-from globopt_jax.inputs import finite
+from globopt_jax.npz import read_arrays
 
 __all__ = ["RADIUS", "Choices", "Diverged", "Run", "check_classifying", "check_training", "classified", "show"]
 
@@ -58,15 +59,24 @@ def check_classifying(options: Sequence[Any], *, resume: bool) -> None:
         raise ValueError(f"{', '.join(given)}: Expected: nothing of the kind beside weights. Received: both.")
 
 
-def check_training(escape: Path | None, radius: float | None) -> None:
+def check_training(escape: Path | None, radius: float | None, layout: str | None) -> None:
     """Raise ValueError if an option of classifying stands without weights."""
-    for name, value in (("--escape", escape), ("--radius", radius)):
+    for name, value in (("--escape", escape), ("--radius", radius), ("--layout", layout)):
         if value is not None:
-            raise ValueError(f"{name}: Expected: weights to escape from. Received: none.")
+            verb = "read" if name == "--layout" else "escape from"
+            raise ValueError(f"{name}: Expected: weights to {verb}. Received: none.")
 
 
 def classified(
-    weights: Path, data: str, radius: float | None, escape: Path | None, *, whiten: bool, seed: int, dtype: str
+    weights: Path,
+    data: str,
+    radius: float | None,
+    escape: Path | None,
+    layout: str | None,
+    *,
+    whiten: bool,
+    seed: int,
+    dtype: str,
 ) -> dict[str, Any]:
     """The verdict on a file, and the way down.
 
@@ -80,7 +90,8 @@ def classified(
         raise ValueError(f"--escape: Expected: an .npz file in a folder that exists. Received: {escape}.")
     with jax.enable_x64(is_float64(dtype)):
         X, Y = _data(data, dtype, whiten=whiten)
-        kernels = [a.astype(dtype) for a in _kernels(weights, read(weights))]
+        stored, how = layouts.chain(weights, read_arrays(weights), (X.shape[1], Y.shape[1]), layout)
+        kernels = [a.astype(dtype) for a in stored]
         ends = kernels[0].shape[:1] + kernels[-1].shape[1:]
         if ends != (X.shape[1], Y.shape[1]):
             raise ValueError(
@@ -93,7 +104,7 @@ def classified(
         if escape is not None and down.found:
             _save(escape, down.weights)
         written = escape if down.found else None
-        return {**found.to_json(), "escape": _way_down(down, radius, written)}
+        return {**found.to_json(), "escape": _way_down(down, radius, written), "read": f"{weights}: {how}"}
 
 
 def _way_down(down: deep_linear.Escape, radius: float, written: Path | None = None) -> dict[str, Any]:
@@ -114,18 +125,6 @@ def _data(name: str, dtype: str, *, whiten: bool) -> tuple[np.ndarray, np.ndarra
         fit = deep_linear.least_squares(X, Y)
         X = np.linalg.svd(X, full_matrices=False)[0][:, : int(fit.rank)]
     return X, Y
-
-
-def _kernels(path: Path, stored: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """W1..WL, or kernel1..kernelL, in order."""
-    for prefix in ("W", "kernel"):
-        names = [f"{prefix}{l + 1}" for l in range(len(stored))]
-        if stored and set(names) == set(stored):
-            kernels = [finite(f"{path}: {name}", stored[name]) for name in names]
-            if all(a.ndim == 2 and a.size for a in kernels):
-                return kernels
-    received = ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays"
-    raise ValueError(f"{path}: Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: {received}.")
 
 
 def _save(path: Path, weights: Sequence[Any]) -> None:
@@ -153,7 +152,7 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
         ("way down", way + (f"; written to {down['weights']}" if down["weights"] else "")),
     ]
     if "folder" in found:
-        lines.append(("run folder", found["folder"]))
+        lines.append(("run folder", report.place(found, found["folder"])))
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in lines:
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
@@ -181,10 +180,14 @@ class Run:
                 raise ValueError(f"{option}: Expected: a positive number. Received: {value}.")
         if name not in ("sgd", "adam"):
             raise ValueError(f"--optimizer: Expected: sgd or adam. Received: {name!r}.")
+        if len(hidden) > 999:  # a thousand layers would compile for days
+            raise ValueError(f"--hidden: Expected: less than 1000 widths. Received: {len(hidden)}.")
         self.x64 = partial(jax.enable_x64, is_float64(choices.dtype))
         with self.x64():
             X, Y = _data(choices.data, choices.dtype, whiten=choices.whiten)
         self.X, self.Y, self.widths = X, Y, (X.shape[1], *hidden, Y.shape[1])
+        numbers = 3 * sum(a * b for a, b in pairwise(self.widths))  # weights, their gradient and the next ones
+        check_memory("--hidden", choices.hidden, numbers * np.dtype(choices.dtype).itemsize)
         self.init, self.steps, self.name, self.rate = init, steps, name, choices.rate
         self.configuration = {
             "command": "linear",
@@ -202,8 +205,7 @@ class Run:
         self.folder = runs.RunFolder(self.configuration, out)
         if resume and not self.folder.started:
             raise ValueError(f"--resume: Expected: a run in {self.folder.path}. Received: no such run.")
-        if self.folder.result is None:
-            self.folder.claim()
+        claim(self.folder)
 
     def document(self) -> dict[str, Any]:
         """Do what is left to do; the result is in the folder, too."""
@@ -211,8 +213,11 @@ class Run:
             return result
         with self.x64():
             weights, state, done, seconds = self._train()
-            result = self._result(weights, deep_linear.history(state), done, seconds)
+            seen, key = deep_linear.history(state), jax.random.key(self.configuration["seed"])
+            found = deep_linear.classify(weights, self.X, self.Y, key=key)
+            result = self._result(weights, seen, found, done, seconds)
             self.folder.finish(result)
+            report.draw(self.folder, partial(_picture, seen, found))
             return result
 
     def _train(self) -> tuple[list[Any], Any, int, float]:
@@ -282,37 +287,38 @@ class Run:
         leaves = [jnp.asarray(stored.arrays[f"leaf{i}"]) for i in range(tree.num_leaves)]
         return jax.tree.unflatten(tree, leaves), stored.meta["done"], stored.meta["seconds"]
 
-    def _result(self, weights: list[Any], seen: deep_linear.History, done: int, seconds: float) -> dict[str, Any]:
+    def _result(
+        self,
+        weights: list[Any],
+        seen: deep_linear.History,
+        found: deep_linear.Classification,
+        done: int,
+        seconds: float,
+    ) -> dict[str, Any]:
         key = jax.random.key(self.configuration["seed"])
-        found = deep_linear.classify(weights, self.X, self.Y, key=key)
         down = deep_linear.escape(weights, self.X, self.Y, RADIUS, key)
         self.folder.write_arrays("weights.npz", {f"W{l + 1}": np.asarray(w) for l, w in enumerate(weights)})
         self.folder.write_arrays("history.npz", seen._asdict())
-        self.folder.write_bytes("plots.png", _picture(seen, found))
         return {
             **found.to_json(),
             "escape": _way_down(down, RADIUS),
             "rate": self.rate,
             "steps": done,
+            "locked": self.folder.unlocked is None,
             "seconds": seconds,
             "configuration": self.configuration,
             "provenance": runs.provenance({"X": self.X, "Y": self.Y}, self.X.dtype),
         }
 
 
-def _picture(seen: deep_linear.History, found: deep_linear.Classification) -> bytes:
-    """The gap and the singular values over time, as a PNG file without a date or a version in it."""
-    from matplotlib.figure import Figure  # late: half a second
-
+def _picture(seen: deep_linear.History, found: deep_linear.Classification, figure: Any) -> None:
+    """The loss, the gap and the singular values over time."""
     from globopt_jax import plotting
 
     s = np.asarray(found.singular_values)
     above = np.append(np.cumsum(np.square(s[: int(min(found.widths))])[::-1])[::-1], 0.0)
-    figure = Figure(figsize=(14, 3.8), layout="constrained")
+    _ = figure.set(size_inches=(14, 3.8), dpi=144)
     left, middle, right = figure.subplots(1, 3)
     _ = plotting.staircase(left, seen, float(found.optimum) + 0.5 * above)
     _ = plotting.certified_gap(middle, seen)
     _ = plotting.growth(right, seen, s)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
-    return file.getvalue()

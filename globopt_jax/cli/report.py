@@ -2,9 +2,9 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -13,9 +13,13 @@ from rich.text import Text
 
 from globopt_jax import rigorous, runs
 from globopt_jax.cli.display import Row
+from globopt_jax.cli.terminal import say
 from globopt_jax.homogeneous import Certificate
 
-__all__ = ["document", "picture", "summary"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["document", "draw", "picture", "place", "summary"]
 
 
 def document(value: Any) -> None:
@@ -43,7 +47,7 @@ def summary(result: dict[str, Any], folder: Path) -> None:
             f"{float(found['polar_lower']) / lam:.6f} found, at most {float(found['polar_upper']) / lam:.6f}",
         ),
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())),
-        ("run folder", str(folder)),
+        ("run folder", place(result, folder)),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in lines:
@@ -56,21 +60,41 @@ def summary(result: dict[str, Any], folder: Path) -> None:
         console.print(Text(f"The check of the stored certificate FAILED: {result['check']['reason']}"))
 
 
-def picture(certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> bytes:
-    """The plots of a run on one page, as a PNG file without a date or a version in it."""
-    from matplotlib.figure import Figure  # late: half a second
+def place(result: dict[str, Any], folder: Path | str) -> str:
+    """The run folder, and whether another process could have written there, too."""
+    return f"{folder}{'' if result.get('locked', True) else ', which could not be locked'}"
 
+
+def draw(folder: runs.RunFolder, picture: Callable[["Figure"], None]) -> None:
+    """Add plots.png to a finished run: a PNG file without a date or a version in it.
+
+    The result is there already, so whatever a picture raises is a remark and no failure.
+    """
+    try:
+        # Late: half a second. A canvas of its own, since what MPLBACKEND names may not be there.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        picture(figure)
+        file = io.BytesIO()
+        canvas.print_png(file, metadata={"Software": None})
+        folder.write_bytes("plots.png", file.getvalue())
+    except Exception as error:
+        say(f"{folder.path / 'plots.png'} could not be drawn ({type(error).__name__}: {error}); the result is complete")
+
+
+def picture(figure: "Figure", certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> None:
+    """The plots of a run on one page."""
     from globopt_jax import plotting
 
     seconds = np.array([row.seconds for row in rows])
     proved = np.array([row.rigorous for row in rows])
-    figure = Figure(figsize=(10, 6.6), layout="constrained")
+    _ = figure.set(size_inches=(10, 6.6), dpi=144)
     (above, right), (below, last) = figure.subplots(2, 2)
     objective, bound, gap = (np.array([getattr(r, n) for r in rows]) for n in ("objective", "lower_bound", "gap"))
     _ = plotting.progress(above, seconds, objective, bound, proved)
     _ = plotting.gap(right, seconds, gap, proved)
     _ = plotting.subnetworks(below, sizes)
     _ = plotting.certificate(last, certificate)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
-    return file.getvalue()

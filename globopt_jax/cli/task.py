@@ -1,6 +1,6 @@
 """What a command line asks for, checked as a whole before any work: data, problem, weights, configuration."""
 
-from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from globopt_jax import datasets, homogeneous, losses, runs
+from globopt_jax import datasets, homogeneous, losses, npz, runs
+from globopt_jax.cli import layouts
+from globopt_jax.cli.terminal import check_memory
 from globopt_jax.homogeneous import maps
 from globopt_jax.homogeneous.dual import effort_named
 from globopt_jax.homogeneous.inputs import check, targets_moved
@@ -17,7 +19,7 @@ from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Targets
 
 __all__ = ["Options", "Task", "Training", "check_numbers", "data_named", "grading", "integers", "is_float64"]
-__all__ += ["read", "training"]
+__all__ += ["training"]
 
 
 class Options(NamedTuple):
@@ -58,6 +60,8 @@ class Task(NamedTuple):
     Y: Targets
     targets_moved: float
     optimizer: optax.GradientTransformation | None
+    read: str | None = None
+    """How a weights file was read."""
 
     def problem(self, lam: float) -> homogeneous.Problem:
         """The problem at a strength."""
@@ -89,14 +93,23 @@ def training(options: Options, start: Training) -> Task:
                 "--widths: Expected: a deep map such as relu:3 beside it. "
                 f"Received: {options.widths} with --map {options.map}."
             )
+        hidden = widths or (1,) * (phi.layers - 1)
+        if len(hidden) == phi.layers - 1:  # otherwise phi.init says what is wrong
+            sizes = (X.shape[1], *hidden, Y.shape[1])
+            # Weights, gradient, next weights, and twenty pairs of them with L-BFGS; every hidden unit at every sample,
+            # and the gradient there.
+            copies = 43 if start.optimizer == "lbfgs" else 3
+            numbers = start.width * (copies * sum(a * b for a, b in pairwise(sizes)) + 2 * len(X) * sum(hidden))
+            given = f"{start.width}" + f" and --widths {options.widths}" * bool(widths)
+            check_memory("--width", given, numbers * np.dtype(options.dtype).itemsize)
         key = jax.random.fold_in(jax.random.key(options.seed), 0)
         params = phi.init(key, r=start.width, dx=X.shape[1], dy=Y.shape[1], widths=widths)
         extra = {"widths": list(widths), **start._asdict()}
         return _checked("solve", options, phi, params, X, Y, _optimizer(start), extra)
 
 
-def grading(options: Options, weights: Path) -> Task:
-    """The task of `certify`.
+def grading(options: Options, weights: Path, layout: str | None = None) -> Task:
+    """The task of `certify`; `layout` says how two matrices are meant, if their shapes do not.
 
     Raises:
         ValueError: anything that is wrong with the options, the data or the weights.
@@ -105,8 +118,8 @@ def grading(options: Options, weights: Path) -> Task:
     check_numbers(seed=options.seed)
     with jax.enable_x64(is_float64(options.dtype)):
         X, Y = data_named(options.data)
-        stored = read(weights)
-        params, ones = layout(stored)
+        stored = npz.read_arrays(weights)
+        params, ones, how = layouts.subnetworks(stored, (X.shape[1], Y.shape[1]), layout)
         if ones:
             X = np.concatenate([X, np.ones((len(X), 1))], axis=1)
         phi = _map(options.map)
@@ -118,41 +131,7 @@ def grading(options: Options, weights: Path) -> Task:
                 f"{weights}: Expected: {phi.layers} weight layers for --map {options.map}. Received: {depth}."
             )
         extra = {"weights": runs.hash_arrays({f"W{k + 1}": np.asarray(w) for k, w in enumerate(params)})}
-        return _checked("certify", options, phi, params, X, Y, None, extra)
-
-
-def layout(stored: Mapping[str, np.ndarray]) -> tuple[Params, bool]:
-    """Stacked subnetworks from a weights file, and whether X needs a column of ones for their biases.
-
-    Raises:
-        ValueError: keys or shapes of no known layout, or an output bias that is not zero.
-    """
-    names = sorted(stored)
-    if "kernel1" in stored and set(names) <= {"kernel1", "kernel2", "bias1", "bias2"}:
-        if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
-            raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + _shapes(stored))
-        if np.any(stored.get("bias2", 0)):
-            raise ValueError(
-                "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
-                "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
-            )
-        inner, outer = stored["kernel1"].T, stored["kernel2"]
-        bias = stored.get("bias1")
-        if bias is None:
-            return (inner, outer), False
-        if bias.shape != inner.shape[:1]:
-            raise ValueError(f"bias1: Expected: shape {inner.shape[:1]}. Received: {bias.shape}.")
-        return (np.concatenate([inner, bias[:, None]], axis=1), outer), True
-    if names and names == sorted(f"W{k + 1}" for k in range(len(names))):
-        weights = [stored[f"W{k + 1}"] for k in range(len(names))]
-        if len(weights) == 2 and all(w.ndim == 2 for w in weights):
-            return tuple(weights), False
-        if all(w.ndim == 3 for w in weights):
-            return weights, False
-    raise ValueError(
-        "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
-        f"kernel2 (h, dy) with bias1 (h,) if need be. Received: {_shapes(stored)}"
-    )
+        return _checked("certify", options, phi, params, X, Y, None, extra)._replace(read=f"{weights}: {how}")
 
 
 def _checked(
@@ -203,9 +182,9 @@ def _checked(
 def check_numbers(**numbers: int) -> None:
     """Raise ValueError unless the options are integers that make sense; only counts have to be positive."""
     for name, number in numbers.items():
-        low = 0 if name == "seed" else 1
-        if not low <= number < 2**63:
-            raise ValueError(f"--{name}: Expected: an integer from {low} to 2^63 - 1. Received: {number}.")
+        low, bits = (0, 63) if name == "seed" else (1, 31 if name == "steps" else 63)  # steps are counted in int32
+        if not low <= number < 2**bits:
+            raise ValueError(f"--{name}: Expected: an integer from {low} to 2^{bits} - 1. Received: {number}.")
 
 
 def is_float64(dtype: str) -> bool:
@@ -239,18 +218,13 @@ def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
     return found.X, found.Y
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz; ValueError for any other file."""
-    return runs.read_arrays(path)
-
-
 def _map(text: str) -> Any:
     """`relu` is a neuron, `relu:3` a subnetwork with three weight layers."""
     name, colon, layers = text.partition(":")
     if not colon:
         return homogeneous.neuron(name)
-    if not layers.isdigit():
-        raise ValueError(f"--map: Expected: NAME or NAME:LAYERS, such as relu:3. Received: {text!r}.")
+    if not layers.isdecimal() or len(layers) > 3:  # a thousand layers would compile for days
+        raise ValueError(f"--map: Expected: NAME or NAME:LAYERS, relu:3 or up to relu:999. Received: {text!r}.")
     return homogeneous.deep_subnetwork(name, layers=int(layers))
 
 
@@ -288,10 +262,6 @@ def _optimizer(start: Training) -> optax.GradientTransformation | None:
 def integers(name: str, text: str) -> tuple[int, ...]:
     """A list such as `4,4`; ValueError, with the option's name, for anything else."""
     parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise ValueError(f"{name}: Expected: integers such as 4,4. Received: {text!r}.")
     return tuple(int(part) for part in parts)
-
-
-def _shapes(stored: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays."

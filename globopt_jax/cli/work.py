@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ from globopt_jax import homogeneous, rigorous, runs
 from globopt_jax.cli import report
 from globopt_jax.cli.display import Display, Row
 from globopt_jax.cli.task import Task
+from globopt_jax.cli.terminal import say
 from globopt_jax.homogeneous import Certificate, Refinement, Trace, steps, stored
 from globopt_jax.homogeneous.dual import effort_named
 from globopt_jax.homogeneous.problem import penalty
 from globopt_jax.shapes import Params
 
-__all__ = ["Bounds", "Run", "opened"]
+__all__ = ["Bounds", "Run", "claim", "opened"]
 
 STAGES = {
     "start": "bound: at the residual",
@@ -57,9 +59,23 @@ def opened(task: Task, out: Path | None, *, resume: bool) -> runs.RunFolder:
     folder = runs.RunFolder(task.configuration, out)
     if resume and not folder.started:
         raise ValueError(f"--resume: Expected: a run in {folder.path}. Received: no such run.")
+    claim(folder)
+    return folder
+
+
+def claim(folder: runs.RunFolder) -> None:
+    """Lock the folder of an unfinished run, or say that nothing can.
+
+    Raises:
+        ValueError: another run lives there. FolderInUse: another process is at work there.
+    """
     if folder.result is None:
         folder.claim()
-    return folder
+        if folder.unlocked is not None:
+            say(
+                f"{folder.path} is not locked, since its file system has no locks ({folder.unlocked}): start no second "
+                "run there"
+            )
 
 
 class Run:
@@ -89,6 +105,7 @@ class Run:
             self.display.now("writing the results")
             result = self._result(problem, certificate)
             self.folder.finish(result)
+            report.draw(self.folder, partial(self._draw, certificate))
             return result
 
     # -- steps -------------------------------------------------------------------------------------------
@@ -179,8 +196,6 @@ class Run:
         bounds = {f"bound_{n}": a for n, a in self.bounds._asdict().items()}
         folder.write_arrays("trace.npz", columns | bounds)
         folder.write_text("trace.csv", _csv(rows))
-        sizes = np.asarray(penalty(problem, self.params))
-        folder.write_bytes("plots.png", report.picture(certificate, rows, sizes))
         return {
             "command": task.command,
             "configuration": task.configuration,
@@ -191,9 +206,16 @@ class Run:
             "reason": certificate.reason,
             "stopped": None if self.trace is None else self.trace.reason,
             "check": self._verdict(),
+            "read": task.read,
+            "locked": folder.unlocked is None,
             "seconds": self.meta["seconds"],
             "provenance": runs.provenance({"X": task.X, "Y": task.Y}, task.dtype),
         }
+
+    def _draw(self, certificate: Certificate, figure: Any) -> None:
+        problem = self.task.problem(float(certificate.lam))
+        rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
+        report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)))
 
     def _verdict(self) -> dict[str, Any]:
         try:

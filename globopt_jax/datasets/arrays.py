@@ -1,13 +1,14 @@
 """X and Y as every function of this package takes them, and the errors for whatever is not."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from globopt_jax import npz
+from globopt_jax.inputs import numbers
 
 
 class Dataset(NamedTuple):
@@ -37,7 +38,10 @@ def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, 
                [1., 0., 0.],
                [0., 1., 0.]])
     """
-    labels = np.asarray(labels)
+    try:
+        labels = numbers("labels", labels)
+    except TypeError as error:
+        raise ValueError(f"Expected a vector of integer labels. Received something else. ({error})") from error
     if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
         raise ValueError(f"Expected a vector of integer labels. Received {_describe(labels)}.")
     if classes is None:
@@ -52,7 +56,8 @@ def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, 
 def validate(X: ArrayLike, Y: ArrayLike) -> tuple[Float[np.ndarray, "m dx"], Float[np.ndarray, "m dy"]]:
     """Check inputs and targets, and return them as floating-point arrays.
 
-    float32 and float64 stay what they are; integers, booleans and other floats become float64.
+    float32 and float64 stay what they are, in this machine's byte order; integers, booleans and other floats become
+    float64. Masked and sparse arrays are refused, as everywhere (`globopt_jax.inputs`).
 
     Args:
         X: (m, dx), samples in rows, finite.
@@ -108,10 +113,13 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
 
 def _real(name: str, array: ArrayLike) -> np.ndarray:
     """Return an array of float32 or float64, or raise."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":  # not real: complex, objects, text, times, records
-        raise ValueError(f"Expected real numbers in {name}. Received {_describe(array)}.")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    try:
+        found = numbers(name, array)
+    except TypeError as error:  # not real: complex, objects, text, times, records; sparse
+        received = _describe(array) if hasattr(array, "dtype") else type(array).__name__
+        raise ValueError(f"Expected real numbers in {name}. Received {received}. ({error})") from error
+    given = np.asarray(array).dtype
+    return found if given.kind == "f" and given.itemsize in (4, 8) else found.astype(np.float64)
 
 
 def _finite(name: str, array: np.ndarray) -> np.ndarray:
@@ -133,5 +141,5 @@ def _labels(Y: np.ndarray) -> Int[np.ndarray, " m"] | None:
     return Y.argmax(axis=1) if one_hot_rows else None
 
 
-def _describe(array: np.ndarray) -> str:
+def _describe(array: Any) -> str:
     return f"shape {array.shape} and dtype {array.dtype}"

@@ -122,9 +122,7 @@ def classify(
         ('saddle', 5.0, 0.0, False)
     """
     weights, X, Y = check(weights, X, Y)
-    if key is not None:
-        check_key(key)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else check_key(key)
     size = sum(w.size for w in weights)
     steps = max(4, min(40, 800_000 // size)) if lanczos_steps is None else integer("lanczos_steps", lanczos_steps)
     verdict, point, fit = judge(weights, X, Y)

@@ -65,7 +65,7 @@ def critical_point(
     X, Y = check_pair(X, Y)
     widths = _check_widths(widths, X.shape[1], Y.shape[1])
     if key is not None:
-        check_key(key)
+        key = check_key(key)
     fit = _least_squares(X, Y)
     chosen = _check_indices(indices, widths, fit)
     layers, n = len(widths) - 1, len(chosen)

@@ -101,7 +101,7 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     """
     given = list(weights)
     arrays, X, Y = check(weights, X, Y)
-    check_key(key)
+    key = check_key(key)
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
     verdict, point, fit = judge(arrays, X, Y)
     if KINDS[int(verdict.code)] == "global_minimum":
@@ -288,7 +288,7 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
     """
     given = list(weights)
     arrays, X, Y = check(weights, X, Y)
-    check_key(key)
+    key = check_key(key)
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
     if not np.any(np.asarray(X)):
         raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")

@@ -155,6 +155,7 @@ def relaxed_loss(R: Float[Array, "dx dy"], X: Inputs, Y: Targets) -> Scalar:
         >>> float(relaxed_loss(jnp.eye(2), jnp.eye(2), jnp.zeros((2, 2))))
         1.0
     """
+    R, X, Y = real("R", R), real("X", X), real("Y", Y)
     fits = [jnp.ndim(a) for a in (R, X, Y)] == [2, 2, 2] and len(X) == len(Y)
     if not fits or jnp.shape(R) != (X.shape[1], Y.shape[1]):
         shapes = ", ".join(str(jnp.shape(a)) for a in (R, X, Y))
@@ -179,6 +180,7 @@ def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
         >>> [w.shape for w in W], matmul(W[0], W[1]).round(5).tolist()
         ([(2, 3), (3, 2)], [[4.0, 0.0], [0.0, 1.0]])
     """
+    R = real("R", R)
     if jnp.ndim(R) != 2:
         raise ValueError(f"R: Expected: shape (dx, dy). Received: {jnp.shape(R)}.")
     if len(widths) < 2 or (widths[0], widths[-1]) != R.shape or min(widths) < 1:

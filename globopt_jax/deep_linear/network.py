@@ -44,7 +44,16 @@ def arrays(weights: Any, X: Any, Y: Any) -> tuple[list[Any], Any, Any]:
     Raises:
         TypeError: they do not hold real numbers.
     """
-    return [real(f"weights[{l}]", w) for l, w in enumerate(weights)], real("X", X), real("Y", Y)
+    return floats(weights), real("X", X), real("Y", Y)
+
+
+def floats(weights: Any) -> list[Any]:
+    """Weights as arrays of floats.
+
+    Raises:
+        TypeError: they do not hold real numbers.
+    """
+    return [real(f"weights[{l}]", w) for l, w in enumerate(weights)]
 
 
 def check_chain(weights: Any, X: Any, Y: Any) -> tuple[int, ...]:
@@ -73,6 +82,7 @@ def product(weights: Weights) -> Float[Array, "dx dy"]:
         >>> product([jnp.ones((3, 2)), jnp.ones((2, 1))]).tolist()
         [[2.0], [2.0], [2.0]]
     """
+    weights = floats(weights)
     _ = widths_of(weights)
     return _chain(weights)
 
@@ -87,8 +97,9 @@ def predict(weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
         >>> predict([2 * jnp.eye(2), 3 * jnp.eye(2)], jnp.ones((1, 2))).tolist()
         [[6.0, 6.0]]
     """
-    _ = widths_of([X, *weights])
-    return _chain([X, *weights])
+    chain = [real("X", X), *floats(weights)]
+    _ = widths_of(chain)
+    return _chain(chain)
 
 
 def loss(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
@@ -101,6 +112,7 @@ def loss(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
         >>> float(loss([jnp.eye(2)], jnp.eye(2), jnp.zeros((2, 2))))
         1.0
     """
+    weights, X, Y = arrays(weights, X, Y)
     _ = check_chain(weights, X, Y)
     return 0.5 * jnp.sum(jnp.square(predict(weights, X) - Y))
 

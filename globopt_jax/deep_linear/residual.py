@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.network import Weights, gradients, loss, widths_of
+from globopt_jax.deep_linear.network import Weights, floats, gradients, loss, widths_of
+from globopt_jax.inputs import real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Scalar
 
@@ -38,6 +39,7 @@ def residual_kernels(weights: Weights) -> list[Any]:
         >>> residual_kernels([jnp.zeros((2, 2))])[0].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
+    weights = floats(weights)
     widths = widths_of(weights)
     if len(set(widths)) > 1:
         raise ValueError(f"weights: Expected: square kernels of one size. Received: widths {widths}.")
@@ -58,6 +60,7 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
         >>> jnp.abs(matmul(X.T, Y)).round(6).tolist()
         [[2.0, 0.0], [0.0, 2.0]]
     """
+    R, covariance = real("R", R), real("covariance", covariance)
     if jnp.ndim(covariance) != 2 or jnp.ndim(R) != 2 or jnp.shape(covariance) != (len(R), len(R)):
         raise ValueError(
             f"R, covariance: Expected: shapes (dx, dy) and (dx, dx). Received: {jnp.shape(R)} and "
@@ -91,7 +94,7 @@ def residual_risk(weights: Weights, R: Square, covariance: Square, noise: Square
         2.0
     """
     risk = loss(residual_kernels(weights), *population_data(R, covariance))
-    return risk if noise is None else risk + 0.5 * jnp.trace(noise)
+    return risk if noise is None else risk + 0.5 * jnp.trace(real("noise", noise))
 
 
 def residual_gradients(weights: Weights, R: Square, covariance: Square) -> list[Any]:

@@ -16,6 +16,7 @@ from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.homogeneous.steps import alive, roomy
+from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["LamMax", "Refinement", "certify", "lam_max", "refine"]
@@ -78,7 +79,7 @@ def certify(
     """
     given = Y
     params, X, Y = check(problem, params, X, Y)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else check_key(key)
     *_, last = refine(problem, params, X, Y, key=key, effort=effort, targets_moved=targets_moved(given, Y))
     return last.certificate
 
@@ -406,7 +407,7 @@ def lam_max(
     """
     params, X, Y = check(problem, params, X, Y)
     work = dual.effort_named(effort)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else check_key(key)
     zero = jax.tree.map(jnp.zeros_like, params)
     grader = _Grader(problem, zero, X, Y, key, work)
     found = meta.directions(problem, roomy(params), -grader.U, X, key, work, floor=np.inf)

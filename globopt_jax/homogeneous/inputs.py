@@ -35,10 +35,10 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     check_lam(problem.lam)
     if np.ndim(problem.lam):
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
-    dtype = common_dtype([a for _, a in named])
+    dtype = common_dtype([*host.values()])
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
-    arrays = [jnp.asarray(a, dtype) for _, a in named]
+    arrays = [jnp.asarray(a, dtype) for a in host.values()]
     params, X = jax.tree.unflatten(tree, arrays[2:]), arrays[0]
     check_degrees(problem, params, X)
     Y = jnp.asarray(problem.loss.exact_targets(np.asarray(arrays[1])), dtype)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from globopt_jax.inputs import typed_key
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
@@ -190,7 +191,7 @@ def _widths(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
 def _init(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
     if r < 1:
         raise ValueError(f"r: Expected: at least one subnetwork. Received: {r}.")
-    keys = jax.random.split(key, len(dims) - 1)
+    keys = jax.random.split(typed_key(key), len(dims) - 1)
     shapes = pairwise(dims)
     return [jax.random.normal(k, (r, a, b)) / a**0.5 for k, (a, b) in zip(keys, shapes, strict=True)]
 

@@ -14,6 +14,7 @@ from globopt_jax.homogeneous.grading import certify
 from globopt_jax.homogeneous.inputs import check
 from globopt_jax.homogeneous.meta import Trace
 from globopt_jax.homogeneous.problem import Problem, check_lam
+from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Params
 
 __all__ = ["Solution", "minimize", "path"]
@@ -73,7 +74,7 @@ def minimize(
     4.000000
     """
     params, X, Y = check(problem, params, X, Y)
-    work = dual.effort_named(effort)
+    key, work = check_key(key), dual.effort_named(effort)
     options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
     *_, last = meta.iterate(problem, params, X, Y, key=key, effort=work, **options)
     params = steps.pad(last.params, 1)
@@ -117,6 +118,7 @@ def path(
     work = dual.effort_named(options.pop("effort", None))
     one = Problem(problem.phi, problem.theta, problem.loss, float(lams[0]))
     params, X, Y = check(one, params, X, Y)
+    key = check_key(key)
     params = steps.pad(params, capacity)
     for k, lam in enumerate(lams):
         one = Problem(problem.phi, problem.theta, problem.loss, float(lam))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.homogeneous.regularizers import ProductOfNorms
+from globopt_jax.inputs import real
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Inputs, Params, Regularizer, Scalar, Targets, Weights
 
@@ -50,7 +51,12 @@ class Problem:
 
 def predict(problem: Problem, params: Params, X: Inputs) -> Targets:
     """``Phi_r(W) = sum_i phi(W_i)``, shape (m, dy)."""
-    return problem.phi.total(params, X)
+    return problem.phi.total(_reals(params), real("X", X))
+
+
+def _reals(params: Params) -> Params:
+    """The weights as arrays of floats."""
+    return jax.tree.map(lambda w: real("params", w), params)
 
 
 def penalty(problem: Problem, params: Params) -> jax.Array:
@@ -74,6 +80,7 @@ def objective(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Scalar
     >>> float(objective(p, w, jnp.eye(2), jnp.array([[2.0], [1.0]])))  # 1/2 * 1 + 0.5 * 1/2 (1 + 4)
     1.75
     """
+    params = _reals(params)
     fit = problem.loss(predict(problem, params, X), Y)
     return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, params))
 

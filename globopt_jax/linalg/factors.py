@@ -61,7 +61,7 @@ class Svd(NamedTuple):
     def project_out(self, B: Array) -> Array:
         """`project_out` for columns B (p, n)."""
         for _ in range(2):
-            B = B - self.project(B)
+            B = B - self.project(real("B", B))
         return B
 
 
@@ -89,7 +89,7 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
 
 def singular_values(M: Matrix) -> Float[Array, " n"]:
     """The min(p, q) singular values of M, largest first."""
-    return jnp.linalg.svd(M, compute_uv=False)
+    return jnp.linalg.svd(real("M", M), compute_uv=False)
 
 
 def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
@@ -111,6 +111,7 @@ def spectral_norm(M: Matrix) -> Scalar:
     Accurate to a few eps: unlike the small singular values, the largest loses nothing by squaring. The scaling by the
     largest entry keeps the squares from overflowing.
     """
+    M = real("M", M)
     size = jnp.max(jnp.abs(M), initial=0.0)
     M = M / jnp.where(size > 0, size, 1)
     gram = matmul(M.T, M) if M.shape[0] > M.shape[1] else matmul(M, M.T)
@@ -126,7 +127,7 @@ def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Floa
         >>> project(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
         [[1.0], [1.0]]
     """
-    return svd(M, criterion).project(B)
+    return svd(M, criterion).project(real("B", B))
 
 
 def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
@@ -136,4 +137,4 @@ def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> 
         >>> project_out(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
         [[1.0], [-1.0]]
     """
-    return svd(M, criterion).project_out(B)
+    return svd(M, criterion).project_out(real("B", B))

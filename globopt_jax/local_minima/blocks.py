@@ -18,9 +18,9 @@ def vec(B: Any) -> Array:
 
     Example:
         >>> vec(jnp.array([[1, 2], [3, 4]])).tolist()
-        [1, 3, 2, 4]
+        [1.0, 3.0, 2.0, 4.0]
     """
-    return jnp.ravel(jnp.asarray(B).T)
+    return jnp.ravel(real("B", B).T)
 
 
 def jacobian_blocks(weights: Any, X: Inputs, activation: Activation = "relu") -> list[Array]:
@@ -49,7 +49,7 @@ def jacobian_blocks(weights: Any, X: Inputs, activation: Activation = "relu") ->
         [[6.0, -0.0], [2.0, -0.0]]
     """
     X = real("X", X)
-    weights = [jnp.asarray(w, X.dtype) for w in kernels_of(weights)]
+    weights = [real(f"weights[{l}]", w).astype(X.dtype) for l, w in enumerate(kernels_of(weights))]
     A = Layered(feed_forward(activation)).chunk(weights, X, jnp.ones(len(X), X.dtype))
     pairs = zip(A.signals, A.features, strict=True)
     return [jnp.einsum("ijk,ia->kjia", s, f).reshape(s.shape[2], -1, f.shape[1]) for s, f in pairs]

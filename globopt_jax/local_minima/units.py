@@ -227,7 +227,7 @@ def with_linear_units(
         >>> linear_units(W, X).sizes.tolist()
         [2, 2, 2]
     """
-    check_key(key)
+    key = check_key(key)
     host = finite("X", X)
     dtype = common_dtype([host], stacklevel=3)
     if host.ndim != 2 or not host.size:

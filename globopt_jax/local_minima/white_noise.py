@@ -201,7 +201,7 @@ def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> P
         >>> found.rank.min(axis=1).tolist()
         [8, 24]
     """
-    check_key(key)
+    key = check_key(key)
     m, dx, draws = integer("m", m), integer("dx", dx), integer("draws", draws)
     if np.ndim(widths) != 1 or not len(widths):
         raise ValueError(f"widths: Expected: a sequence of numbers of units. Received: {widths}.")

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and the one way to spell a value as JSON."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import secrets
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import IO, Any
@@ -71,16 +73,29 @@ def _replace(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object])
             _ = write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        _rename(partial, path)
     except BaseException:  # Ctrl-C too leaves no litter
         partial.unlink(missing_ok=True)
         raise
     # The new name is an entry of the folder, which has to reach the disk as well.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems do not flush them
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _rename(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Give a file its name, also where Windows refuses it for as long as somebody reads the old one."""
+    for wait in (0.01, 0.1, 1.0):
+        try:
+            return os.replace(partial, path)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(wait)
+    os.replace(partial, path)
 
 
 def _plain(value: Any) -> Any:

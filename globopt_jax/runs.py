@@ -1,6 +1,12 @@
-"""The folder of one run: one configuration, one writer, a checkpoint, a result."""
+"""Run folders: where a long computation keeps its configuration, its checkpoints and its result.
 
-import fcntl
+A folder belongs to one configuration. The same configuration resumes there, or reads the finished result;
+another one is refused. Every file appears whole or not at all, so that a process killed at any moment leaves
+a folder that reads: what it loses is the step in progress.
+
+A checkpoint is one small .npz, not a sharded array tree, so that NumPy alone reads it, here and anywhere.
+"""
+
 import hashlib
 import json
 import os
@@ -9,10 +15,16 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
+import filelock
 import numpy as np
 
+from globopt_jax import files
+from globopt_jax.files import canonical_json, write_arrays, write_bytes, write_json, write_text
 from globopt_jax.npz import read_arrays
-from globopt_jax.runs import files
+from globopt_jax.origin import hash_arrays, provenance
+
+__all__ = ["Checkpoint", "FolderInUse", "RunFolder", "canonical_json", "default_folder", "hash_arrays", "provenance"]
+__all__ += ["read_arrays", "write_arrays", "write_bytes", "write_json", "write_text"]
 
 FORMAT = 1
 """Written into config.json; raised when the layout of a folder changes."""
@@ -37,7 +49,8 @@ class RunFolder:
 
     Opening reads and never writes. `with` locks a folder that holds an unfinished run at once, so that two
     processes do not both resume it; a fresh folder is created, and locked, by the first write. The lock
-    goes when the process does, however it ends.
+    goes when the process does, however it ends. On a file system without locks `unlocked` says why there is
+    none, and nothing keeps a second process away.
 
     Args:
         config: the configuration, anything that JSON can say (NumPy numbers and paths included).
@@ -68,7 +81,10 @@ class RunFolder:
     def __init__(self, config: Mapping[str, Any], path: str | os.PathLike[str] | None = None):
         self.config: dict[str, Any] = json.loads(files.canonical_json(config))
         self.path = default_folder(config) if path is None else pathlib.Path(path)
-        self._lock: IO[str] | None = None
+        self.unlocked: str | None = None
+        """Why a claimed folder is not locked, in the system's words; None where it is."""
+        self._lock: IO[bytes] | None = None
+        self._claimed = False
         self._inspect()
 
     @property
@@ -96,11 +112,12 @@ class RunFolder:
             FolderInUse: if another process, or another `RunFolder`, holds it.
             ValueError: if another run has settled there since this one was opened.
         """
-        if self._lock is not None:
+        if self._claimed:
             return
         self._inspect()  # before anything is created beside what is not ours
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.path / _LOCK)
+        self._lock, self.unlocked = _locked(self.path / _LOCK)
+        self._claimed = True
         try:
             self._inspect()  # again: only now can nobody come between
             for abandoned in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
@@ -115,7 +132,7 @@ class RunFolder:
         """Let others write; the folder can be claimed again."""
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+        self._lock, self._claimed = None, False
 
     def write_json(self, name: str, value: object) -> None:
         """Store a value as JSON, atomically; see `files.write_json`."""
@@ -201,19 +218,35 @@ def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "
     return pathlib.Path(parent) / hashlib.sha256(files.canonical_json(config).encode()).hexdigest()[:12]
 
 
-def _locked(path: pathlib.Path) -> IO[str]:
-    """Open and lock a file. The kernel drops the lock with the process: `kill -9` leaves no stale one."""
-    file = path.open("a+", encoding="utf-8")
+def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
+    """Open and lock a file: the file, or why the file system cannot lock it.
+
+    The system drops the lock with the process: `kill -9` leaves no stale one. Hence no lock that is a file's mere
+    existence, not even where there is no other.
+
+    Raises:
+        FolderInUse: another process holds the lock.
+    """
+    fresh = not path.exists()
+    file = path.open("a+b", buffering=0)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _ = file.seek(0)
-        holder = file.read().strip() or "another process"
+        mine = filelock.lock_descriptor(file.fileno(), blocking=False)
+    except OSError as error:  # some network file systems have no locks
         file.close()
-        raise FolderInUse(f"Expected {path.parent} to be free. Received it in use by {holder}.") from None
+        if fresh:
+            path.unlink(missing_ok=True)
+        return None, error.strerror or str(error)
+    except BaseException:
+        file.close()
+        raise
+    if not mine:
+        _ = file.seek(1)  # Windows locks the first byte against readers, too
+        holder = file.read().decode(errors="replace").strip() or "another process"
+        file.close()
+        raise FolderInUse(f"Expected {path.parent} to be free. Received it in use by {holder}.")
     _ = file.truncate(0)
-    print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
-    return file
+    _ = file.write(f"\nprocess {os.getpid()} on {platform.node()}\n".encode())
+    return file, None
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -1,0 +1,142 @@
+"""What the arrays of a weights file mean: kernels, or stacked subnetworks; said in words, and asked where both fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from globopt_jax.inputs import finite
+from globopt_jax.shapes import Params
+
+__all__ = ["chain", "check_layout", "subnetworks"]
+
+KERNELS, STACKED = "kernels", "stacked"
+
+
+def check_layout(layout: str | None) -> None:
+    """Raise ValueError unless `--layout` is one that there is, or not given."""
+    if layout not in (None, KERNELS, STACKED):
+        raise ValueError(f"--layout: Expected: {KERNELS} or {STACKED}. Received: {layout!r}.")
+
+
+def subnetworks(
+    stored: Mapping[str, np.ndarray], ends: tuple[int, int], layout: str | None = None
+) -> tuple[Params, bool, str]:
+    """Stacked subnetworks from a weights file, whether X needs a column of ones for their biases, and how it was read.
+
+    Args:
+        stored: the arrays of the file. ends: dx and dy of the data. layout: as `--layout`.
+
+    Raises:
+        ValueError: keys or shapes of no known layout, an output bias that is not zero, two matrices that could be
+            meant either way.
+    """
+    check_layout(layout)
+    names = sorted(stored)
+    if "kernel1" in stored and set(names) <= {"kernel1", "kernel2", "bias1", "bias2"}:
+        if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
+            raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + shapes(stored))
+        if layout == STACKED:
+            raise ValueError(f"--layout: Expected: {KERNELS}, as the file names its arrays. Received: {layout}.")
+        if np.any(stored.get("bias2", 0)):
+            raise ValueError(
+                "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
+                "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
+            )
+        inner, outer = stored["kernel1"].T, stored["kernel2"]
+        read = _words(stored, KERNELS, (len(inner.T), len(inner), outer.shape[1]))
+        bias = stored.get("bias1")
+        if bias is None:
+            return (inner, outer), False, read
+        if bias.shape != inner.shape[:1]:
+            raise ValueError(f"bias1: Expected: shape {inner.shape[:1]}. Received: {bias.shape}.")
+        return (np.concatenate([inner, bias[:, None]], axis=1), outer), True, read
+    if names and set(names) == {f"W{k + 1}" for k in range(len(names))}:
+        weights = [stored[f"W{k + 1}"] for k in range(len(names))]
+        if len(weights) == 2 and all(w.ndim == 2 for w in weights):
+            meant = _meant(stored, weights, ends, layout) or STACKED
+            inner = weights[0].T if meant == KERNELS else weights[0]
+            widths = (inner.shape[1], len(inner), weights[1].shape[1])
+            return (inner, weights[1]), False, _words(stored, meant, widths)
+        if all(w.ndim == 3 for w in weights):
+            if layout == KERNELS:
+                raise ValueError(
+                    f"--layout: Expected: {STACKED}, since every array has an axis of subnetworks. Received: {layout}."
+                )
+            widths = (*(w.shape[1] for w in weights), weights[-1].shape[2])
+            return weights, False, _words(stored, STACKED, widths, f"{len(weights[0])} subnetworks of ")
+    raise ValueError(
+        "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
+        f"kernel2 (h, dy) with bias1 (h,) if need be. Received: {shapes(stored)}"
+    )
+
+
+def chain(
+    path: Path, stored: Mapping[str, np.ndarray], ends: tuple[int, int], layout: str | None = None
+) -> tuple[list[np.ndarray], str]:
+    """Kernels of a chain of layers, W1..WL or kernel1..kernelL, and how the file was read.
+
+    Args:
+        path, stored: the file, and its arrays. ends: dx and dy of the data. layout: as `--layout`.
+
+    Raises:
+        ValueError: other arrays, or two matrices that could be meant either way.
+    """
+    check_layout(layout)
+    for prefix in ("W", "kernel"):
+        names = [f"{prefix}{l + 1}" for l in range(len(stored))]
+        if not stored or set(names) != set(stored):
+            continue
+        kernels = [finite(f"{path}: {name}", stored[name]) for name in names]
+        if not all(a.ndim == 2 and a.size for a in kernels):
+            continue
+        meant = KERNELS
+        if prefix == "W" and len(kernels) == 2:
+            meant = _meant(stored, kernels, ends, layout) or KERNELS
+        elif layout == STACKED:
+            raise ValueError(f"--layout: Expected: {KERNELS}, for {', '.join(names)}. Received: {layout}.")
+        if meant == STACKED:
+            kernels[0] = kernels[0].T
+        return kernels, _words(stored, meant, (len(kernels[0]), *(a.shape[1] for a in kernels)))
+    raise ValueError(
+        f"{path}: Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: {shapes(stored)}."
+    )
+
+
+def shapes(stored: Mapping[str, np.ndarray]) -> str:
+    """The names and shapes of a file's arrays."""
+    return ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays"
+
+
+def _meant(
+    stored: Mapping[str, np.ndarray], pair: Sequence[np.ndarray], ends: tuple[int, int], layout: str | None
+) -> str | None:
+    """How two matrices are meant: as `--layout` says, or as they fit the data; None if they do not."""
+    inner, outer = pair
+    h = len(outer)
+    known = {KERNELS: (ends[0], h), STACKED: (h, ends[0])}
+    fitting = [name for name, shape in known.items() if inner.shape == shape and outer.shape[1] == ends[1]]
+    if layout is not None:
+        if layout not in fitting:
+            raise ValueError(
+                f"--layout: Expected: W1 {known[layout]} and W2 {(h, ends[1])} for {layout}, with {ends[0]} inputs and "
+                f"{ends[1]} outputs. Received: {shapes(stored)}."
+            )
+        return layout
+    if len(fitting) == 2 and not np.array_equal(inner, inner.T):
+        raise ValueError(
+            f"--layout: Expected: {KERNELS} or {STACKED}, since W1 is square: its rows are inputs of kernels or the "
+            f"hidden units of stacked neurons, which give different numbers. Received: neither, and {shapes(stored)}."
+        )
+    return fitting[0] if fitting else None
+
+
+def _words(stored: Mapping[str, np.ndarray], meant: str, widths: Sequence[int], what: str = "") -> str:
+    first, *hidden, last = widths
+    kind = (
+        "kernels (inputs, outputs)"
+        if meant == KERNELS or what
+        else "stacked neurons (hidden, inputs) and (hidden, outputs)"
+    )
+    units = f"{first} inputs, {' and '.join(map(str, hidden)) or 'no'} hidden units, {last} outputs"
+    return f"{shapes(stored)}: read as {what}{kind}, {units}"
