@@ -168,5 +168,5 @@ def test_every_module_says_what_it_is(path):
 
 @every_module
 def test_a_module_is_one_topic(path):
-    """Past 400 lines a module has become two; `rigorous` is one file on purpose, since it runs alone."""
-    assert len(path.read_text().splitlines()) <= (500 if path.name == "rigorous.py" else 400)
+    """Past 400 lines a module has become two."""
+    assert len(path.read_text().splitlines()) <= 400

@@ -14,19 +14,17 @@ from globopt_jax.homogeneous import Certificate, rigorous
 
 def grade(objective, lower, *, polar=(1.0, 1.2), lam=1.0, proved=True):
     """A certificate with given numbers."""
-    numbers = {name: np.asarray(0.0) for name in Certificate._fields if name != "multipliers"}
-    gap = objective - lower
+    numbers = {name: np.asarray(0.0) for name in Certificate._fields if "multipliers" not in name}
     numbers |= {
         "objective": np.asarray(objective),
         "lower_bound": np.asarray(lower),
-        "gap": np.asarray(gap),
-        "relative_gap": np.asarray(gap / abs(objective) if objective else 0.0),
         "polar_lower": np.asarray(polar[0] * lam),
         "polar_upper": np.asarray(polar[1] * lam),
         "lam": np.asarray(lam),
         "rigorous": np.asarray(proved),
     }
-    return Certificate(**numbers, multipliers=rigorous.empty_multipliers())
+    none = rigorous.empty_multipliers()
+    return Certificate(**numbers, multipliers=none, polar_multipliers=none)
 
 
 @pytest.fixture

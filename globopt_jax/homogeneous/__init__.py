@@ -9,7 +9,8 @@ global minimum.
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.certificate import Certificate, describe
 from globopt_jax.homogeneous.dual import EFFORTS, Effort
-from globopt_jax.homogeneous.grading import LamMax, Refinement, certify, lam_max, refine
+from globopt_jax.homogeneous.grading import Refinement, certify, refine
+from globopt_jax.homogeneous.lam_max import LamMax, lam_max
 from globopt_jax.homogeneous.maps import (
     DeepSubnetwork,
     Elemental,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from globopt_jax import rigorous, runs
+from globopt_jax import files, rigorous
 from globopt_jax.homogeneous.polar import bound_kind
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import ProductOfNorms
@@ -101,12 +101,14 @@ class Certificate(NamedTuple):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> "Certificate":
         """The certificate that `arrays` took apart; KeyError where one is missing."""
-        proofs = {f"{p}multipliers": Multipliers(*(arrays[p + n] for n in Multipliers._fields)) for p in ("", "polar_")}
-        return cls(**{name: arrays[name] for name in cls._fields if name not in proofs}, **proofs)
+        parts: dict[str, Any] = {name: arrays[name] for name in cls._fields if not name.endswith("multipliers")}
+        for p in ("", "polar_"):
+            parts[f"{p}multipliers"] = Multipliers(*(arrays[p + name] for name in Multipliers._fields))
+        return cls(**parts)
 
     def save(self, path: str | Path) -> None:
         """Write all arrays to an .npz file, atomically."""
-        runs.write_arrays(path, self.arrays())
+        files.write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> "Certificate":

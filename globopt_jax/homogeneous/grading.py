@@ -19,7 +19,7 @@ from globopt_jax.homogeneous.steps import alive, roomy
 from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
-__all__ = ["LamMax", "Refinement", "certify", "lam_max", "refine"]
+__all__ = ["Grader", "Refinement", "certify", "refine"]
 
 
 class Refinement(NamedTuple):
@@ -97,7 +97,7 @@ def refine(
 ) -> Iterator[Refinement]:
     """`certify` on checked arrays as an iterator: a rigorous certificate at once, better ones as the work goes on."""
     work = dual.effort_named(effort)
-    grader = _Grader(problem, params, X, Y, key, work, targets_moved)
+    grader = Grader(problem, params, X, Y, key, work, targets_moved)
     stage = resume.stage if resume else "start"
     best = resume.certificate if resume else grader.first()
     state = resume.state if resume else None
@@ -134,7 +134,7 @@ def refine(
                 return
 
 
-class _Grader:
+class Grader:
     """One problem, one set of weights: the pieces that `refine` puts in order."""
 
     def __init__(
@@ -156,7 +156,7 @@ class _Grader:
         self.X64, self.Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
         # The relaxation sees inputs by their products alone: of many features the span of the samples is enough.
         few = X.shape[1] <= max(len(X), rigorous.MANY_INPUTS)
-        self.inputs = X if few else jnp.asarray(np.linalg.qr(self.X64.T, mode="r").T, X.dtype)
+        self.inputs = X if few else jnp.asarray(np.transpose(np.linalg.qr(self.X64.T, mode="r")), X.dtype)
         self.weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
         values = (rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64, c) for c in (1, 2))
         # What the minimum of the loss proves, and what of it is claimed.
@@ -229,7 +229,7 @@ class _Grader:
             return old
         if not bound > float(old.lower_bound):
             return old
-        bound = _within(bound, self.objective, self.error)  # at a global minimum the two may cross by rounding
+        bound = within(bound, self.objective, self.error)  # at a global minimum the two may cross by rounding
         estimate = max(bound, float(old.lower_bound_estimate))
         return old._replace(
             lower_bound=_number(bound),
@@ -245,7 +245,7 @@ class _Grader:
         if not upper < float(old.polar_upper):
             return old
         # Two searches' rounding apart, no search exceeds a bound.
-        lower = _within(float(old.polar_lower), upper, float(old.resolution) * upper)
+        lower = within(float(old.polar_lower), upper, float(old.resolution) * upper)
         return old._replace(polar_upper=_number(upper), polar_lower=_number(lower), polar_multipliers=multipliers)
 
     def _scaled_down(self, U: np.ndarray, multipliers: rigorous.Multipliers) -> Iterator[tuple[np.ndarray, float]]:
@@ -333,7 +333,7 @@ class _Grader:
         return _gradient(self.problem, params, self.X, self.Y)
 
 
-def _within(lower: float, upper: float, tolerance: float) -> float:
+def within(lower: float, upper: float, tolerance: float) -> float:
     """`lower`, at most `upper` where they cross by rounding alone; a real contradiction stays to be seen."""
     return min(lower, upper) if lower <= upper + tolerance else lower
 
@@ -365,56 +365,3 @@ def _first_order(problem: Problem, params: Params, X: Inputs, G: Targets) -> tup
     theta = penalty(problem, params)
     inner = jax.vmap(lambda w: problem.phi.inner(w, -G, X))(params)
     return inner / jnp.asarray(problem.lam, G.dtype) - theta, theta
-
-
-class LamMax(NamedTuple):
-    """The smallest lam at which zero is optimal lies in [lower, upper]: a search and a rigorous bound."""
-
-    lower: Array
-    upper: Array
-
-
-def lam_max(
-    problem: Problem,
-    X: Any,
-    Y: Any,
-    *,
-    params: Params,
-    key: Array | None = None,
-    effort: str | Effort | None = None,
-) -> LamMax:
-    """The smallest lam for which W = 0 is a global minimum: the polar of minus the loss's gradient at 0.
-
-    Args:
-        problem: its lam plays no part.
-        X, Y: data.
-        params: subnetworks of the wanted shape (their values only start the search).
-        key: for the search. effort: of search and bound.
-
-    Returns:
-        ``lower``: the best value of a multi-start ascent; ``upper``: a rigorous upper bound. Both are equal up to
-        rounding where the polar is known exactly.
-
-    Raises:
-        ValueError: as `certify`.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from globopt_jax import homogeneous, losses
-    >>> p = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, 1.0)
-    >>> w = p.phi.init(jax.random.key(0), r=1, dx=2, dy=2)
-    >>> print(f"{homogeneous.lam_max(p, jnp.eye(2), jnp.diag(jnp.array([3.0, 0.5])), params=w).upper:.6f}")
-    3.000000
-    """
-    params, X, Y = check(problem, params, X, Y)
-    work = dual.effort_named(effort)
-    key = jax.random.key(0) if key is None else check_key(key)
-    zero = jax.tree.map(jnp.zeros_like, params)
-    grader = _Grader(problem, zero, X, Y, key, work)
-    found = meta.directions(problem, roomy(params), -grader.U, X, key, work, floor=np.inf)
-    certificate = grader.first()
-    if grader.kind == "relaxation":
-        for fitted in grader.fit(grader.U, joint=False):
-            certificate = grader.better(certificate, grader.U, fitted.coordinates, own=True)
-    upper = float(certificate.polar_upper)
-    lower = max(found.polar, float(certificate.polar_lower))
-    return LamMax(_number(_within(lower, upper, float(certificate.resolution) * upper)), _number(upper))

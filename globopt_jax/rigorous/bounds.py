@@ -57,6 +57,7 @@ def polar_at(
 
 
 def polar_of(problem: Mapping[str, Any], kind: str, U: np.ndarray, multipliers: Multipliers, X: np.ndarray) -> float:
+    """`polar_bound` of a problem, in one of the kinds that hold for it."""
     return polar_bound(
         kind, U, X, tuple(problem["slopes"]), problem["layers"], multipliers, problem["norms"], problem["sizes"]
     )

@@ -73,7 +73,7 @@ def completed(Y: np.ndarray) -> np.ndarray:
     return Y / Y.sum(axis=1, keepdims=True)
 
 
-def objective(kind: Kind, lam: float, w1: np.ndarray, w2: np.ndarray, X: np.ndarray, Y: np.ndarray) -> float:
+def objective(kind: Kind, lam: float, w1: Any, w2: Any, X: np.ndarray, Y: np.ndarray) -> float:
     """f of stacked neurons, by a formula of its own; NaN and overflow count as infinite."""
     with np.errstate(all="ignore"):
         Z = oracles.activation(kind.slopes, X @ w1.T) @ w2
@@ -84,7 +84,8 @@ def objective(kind: Kind, lam: float, w1: np.ndarray, w2: np.ndarray, X: np.ndar
 def best_found(kind: Kind, lam: float, given: list[np.ndarray], X: np.ndarray, Y: np.ndarray, seed: int) -> float:
     """The least objective of the given weights, of zero, of one neuron along many directions, and of L-BFGS."""
     rng = np.random.default_rng(seed)
-    best = min(objective(kind, lam, *given, X, Y), objective(kind, lam, 0 * given[0], 0 * given[1], X, Y))
+    w1, w2 = given
+    best = min(objective(kind, lam, w1, w2, X, Y), objective(kind, lam, 0 * w1, 0 * w2, X, Y))
     unit = X / np.where(np.abs(X).max(axis=1, keepdims=True) > 0, np.abs(X).max(axis=1, keepdims=True), 1)
     W = np.concatenate([unit, -unit, rng.normal(size=(8, kind.dx))])
     W = W / np.maximum(np.linalg.norm(W, axis=1, keepdims=True), 1e-300)
@@ -150,7 +151,14 @@ def assert_never_above(kind: Kind, seeds: range) -> tuple[int, list[float]]:
         if dtype != "f4" or kind.loss == "squared":
             targets = losses.by_name(kind.loss).exact_targets(np.asarray(instance(kind, seed)[1], np.float64))
             verdict = rigorous.check_certificate(
-                described, w, found.dual_point, found.multipliers, X, targets, found.to_json(), found.polar_multipliers
+                described,
+                w,
+                np.asarray(found.dual_point),
+                found.multipliers,
+                X,
+                targets,
+                found.to_json(),
+                found.polar_multipliers,
             )
             assert verdict.holds, (kind, seed, verdict.reason)
         gaps.append((best - float(found.lower_bound)) / max(abs(best), 1e-300))

@@ -3,6 +3,7 @@
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_many_features_are_reduced_to_the_span_of_the_samples():
 # --- objective and gradient -------------------------------------------------------------------------------------
 
 
-def instance(seed, loss, deep):
+def instance(seed: int, loss: str, deep: bool) -> tuple[Any, list[np.ndarray], np.ndarray, np.ndarray]:
     """(problem, weights, X, Y) with sizes from 1e-60 to 1e30, and cancellation in the prediction."""
     rng = np.random.default_rng(seed)
     m, dx, dy, r = 4, 2, 3, 3
@@ -136,7 +137,7 @@ def instance(seed, loss, deep):
     return problem | {"sizes": [math.prod(w.shape[1:]) for w in weights]}, weights, X, Y
 
 
-def exact_side(problem, weights, X, Y):
+def exact_side(problem: Any, weights: list[np.ndarray], X: np.ndarray, Y: np.ndarray) -> tuple[Any, Any]:
     """(objective, gradient) with 60 digits, from rational predictions."""
     slopes = [Fraction(s) for s in problem["slopes"]]
     Z = [[Fraction(0)] * Y.shape[1] for _ in X]
@@ -151,7 +152,8 @@ def exact_side(problem, weights, X, Y):
             out = [[slopes[1 if a > 0 else 0] * a for a in row] for row in oracles.product(out, exactly(kernel))]
         Z = oracles.combined(Z, oracles.product(out, exactly(stack[-1])))
     kind, _, delta = problem["loss"].partition(":")
-    value, G = Decimal(0), []
+    value: Any = Decimal(0)
+    G = []
 
     def number(q):
         return Decimal(q.numerator) / Decimal(q.denominator)
@@ -174,7 +176,7 @@ def exact_side(problem, weights, X, Y):
             row = [number(a).exp() / total - number(b) for a, b in zip(z, y, strict=True)]
         G.append(row)
     for i in range(len(weights[0])):
-        sizes = []
+        sizes: Any = []
         for w, norm in zip(weights, problem["norms"], strict=True):
             entries = [abs(Fraction(float(a))) for a in w[i].ravel()]
             square = sum(a * a for a in entries)
