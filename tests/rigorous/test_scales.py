@@ -182,7 +182,7 @@ def exact_side(problem: Any, weights: list[np.ndarray], X: np.ndarray, Y: np.nda
             square = sum(a * a for a in entries)
             sizes.append({"l1": number(sum(entries)), "l2": number(square).sqrt(), "linf": number(max(entries))}[norm])
         K = len(sizes)
-        cost = math.prod(sizes) if problem["theta"] == "product_of_norms" else sum(s**K for s in sizes) / K
+        cost: Any = math.prod(sizes) if problem["theta"] == "product_of_norms" else sum(s**K for s in sizes) / K
         value += number(Fraction(problem["lam"])) * cost
     return value, G
 
