@@ -109,10 +109,9 @@ assert max(before.lower_bound, after.lower_bound) <= after.objective
 # The picture: before on the left, after on the right. Green is proved impossible, orange is the gap.
 
 # %%
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 
-figure = Figure(figsize=(11, 3.6), layout="constrained")
-left, right = figure.subplots(1, 2)
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
 plotting.certificate(left, before).set_title("trained with Adam")
 plotting.certificate(right, after).set_title("after minimize")
-figure
+plt.show()

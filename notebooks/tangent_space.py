@@ -64,7 +64,7 @@ assert float(at_start[HIDDEN[-1]].value) < float(at_start[HIDDEN[0]].value)
 
 # %%
 widths = (64, 8, 8, 10)
-STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.02)
+STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.002)  # at 0.02 all units of a layer may die
 optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
 
 
@@ -95,6 +95,7 @@ import matplotlib.pyplot as plt
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 _ = plotting.tangent_trace(ax, steps, J, loss)
 ax.set_xscale("symlog")
+ax.set_xlim(0, STEPS)
 plt.show()
 
 # %% [markdown]

@@ -23,7 +23,16 @@ import scipy.linalg
 
 from globopt_jax.shapes import Array
 
-__all__ = ["ColumnSpace", "Passes", "Projection", "Residuals", "column_space", "project_out_of"]
+__all__ = [
+    "ColumnSpace",
+    "Passes",
+    "Projection",
+    "Refinement",
+    "Residuals",
+    "column_space",
+    "project_out_of",
+    "refined",
+]
 
 #: Rounds of step 2, and steps of 3, before giving up.
 ROUNDS, STEPS = 12, 40
@@ -101,11 +110,31 @@ class ColumnSpace(NamedTuple):
 
     def basis(self) -> np.ndarray:
         """T (N, r) for which ``A T`` is orthonormal, to what the Gram matrices can tell."""
+        return self.expanded(np.eye(self.rank))
+
+    def expanded(self, z: np.ndarray) -> np.ndarray:
+        """``T z`` (N, q)."""
         count = len(self.selected)
-        T = np.zeros((len(self.tail), self.rank))
-        T[self.selected, :count] = self.coefficients(np.eye(count))
-        T[:, count:] = _whiten(self.tail_gram, self.tail.T).T
-        return T
+        found = self.tail @ _unwhiten(self.tail_gram, z[count:])
+        found[self.selected] += self.coefficients(z[:count])
+        return found
+
+    def contracted(self, products: np.ndarray) -> np.ndarray:
+        """``T^T B`` (r, q) for B (N, q); of ``B = A^T r`` the coordinates of r."""
+        return np.concatenate([self.coordinates(products), _whiten(self.tail_gram, self.tail.T @ products)])
+
+
+@runtime_checkable
+class Refinement(Protocol):
+    """What `refined` iterates."""
+
+    def left(self) -> tuple[Array, np.ndarray]:
+        """What is outside so far, and what of it is still inside, in orthonormal coordinates (., q)."""
+        ...
+
+    def correct(self) -> None:
+        """Take what `left` found away."""
+        ...
 
 
 class Projection(NamedTuple):
@@ -218,25 +247,47 @@ def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
 
 def project_out_of(A: Residuals, space: ColumnSpace, B: Array) -> Projection:
     """Return ``B - P[A] B`` for B (M, q), by a preconditioned iteration on residuals that are computed afresh."""
+    return refined(_OutOfColumns(A, space, B), B, A.eps)
+
+
+class _OutOfColumns:
+    """``r = B - A x - (A tail) y``."""
+
+    def __init__(self, A: Residuals, space: ColumnSpace, B: Array) -> None:
+        self.A, self.space, self.B = A, space, B
+        self.x = np.zeros((A.shape[1], B.shape[-1]))
+        self.y = np.zeros((space.tail.shape[1], B.shape[-1]))
+        self.step = self.x, self.y
+
+    def left(self) -> tuple[Array, np.ndarray]:
+        outside, products, tail = self.A.residuals(self.B, self.x, self.space.tail, self.y)
+        inside = self.space.coordinates(np.array(products, np.float64))
+        tail = np.array(tail, np.float64)
+        self.step = inside, tail
+        return outside, np.concatenate([inside, _whiten(self.space.tail_gram, tail)])
+
+    def correct(self) -> None:
+        inside, tail = self.step
+        self.x[self.space.selected] += self.space.coefficients(inside)
+        self.y += _solve(self.space.tail_gram, tail)
+
+
+def refined(refinement: Refinement, B: Array, eps: float) -> Projection:
+    """Iterate until what is left inside is at the rounding of the passes."""
     q = B.shape[-1]
-    x, y = np.zeros((A.shape[1], q)), np.zeros((space.tail.shape[1], q))
     size = np.linalg.norm(np.asarray(B, np.float64).reshape(-1, q), axis=0)
     best, steps, nearest = np.inf, 0, B
     while True:
-        outside, products, tail = A.residuals(B, x, space.tail, y)
-        inside = space.coordinates(np.array(products, np.float64))
-        tail = np.array(tail, np.float64)
-        whitened = _whiten(space.tail_gram, tail)
-        left = np.sqrt(np.sum(inside**2, axis=0) + np.sum(whitened**2, axis=0))
+        outside, inside = refinement.left()
+        left = np.linalg.norm(inside, axis=0)
         worst = float(np.max(np.where(size > 0, left / np.where(size > 0, size, 1), 0), initial=0.0))
         slow = worst > 0.5 * best  # at the rounding of the passes nothing improves any more
         if worst < best:
             best, nearest = worst, outside
-        if slow or best <= 4 * A.eps or steps == STEPS:
-            return Projection(nearest, steps, best, best <= A.eps**0.5)
+        if slow or best <= 4 * eps or steps == STEPS:
+            return Projection(nearest, steps, best, best <= eps**0.5)
         steps += 1
-        x[space.selected] += space.coefficients(inside)
-        y += _solve(space.tail_gram, tail)
+        refinement.correct()
 
 
 def _pivoted_cholesky(S: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
@@ -291,6 +342,15 @@ def _whiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
     d = np.sqrt(np.diag(gram))
     L = np.linalg.cholesky(gram / d[:, None] / d[None])
     return scipy.linalg.solve_triangular(L, B / d[:, None], lower=True, check_finite=False)
+
+
+def _unwhiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """``L^{-T} B``, likewise."""
+    if not len(gram):
+        return B
+    d = np.sqrt(np.diag(gram))
+    L = np.linalg.cholesky(gram / d[:, None] / d[None])
+    return scipy.linalg.solve_triangular(L, B, lower=True, trans=1, check_finite=False) / d[:, None]
 
 
 def _solve(gram: np.ndarray, B: np.ndarray) -> np.ndarray:

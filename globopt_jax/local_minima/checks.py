@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from globopt_jax import linalg
 from globopt_jax.inputs import check_range, common_dtype, finite, integer
+from globopt_jax.local_minima.balance import Balanced
 from globopt_jax.local_minima.jacobian import Anything, Model
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
@@ -48,11 +49,13 @@ def checked(
             f"apply: Expected: a function with a hash, under which its compilation is kept. Received: {apply}."
         ) from error
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    host = [finite(f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
+    given = [X, Y, *(leaf for _, leaf in leaves)]
+    names = ["X", "Y", *(f"{name}{jax.tree_util.keystr(path)}" for path, _ in leaves)]
+    host = [finite(named, array) for named, array in zip(names, given, strict=True)]
+    targets, dtype = host[1], common_dtype(host, stacklevel=5)  # `on_automatic_mesh` lies between
     # Sharded arrays stay where they are; the checks look at a copy.
-    targets = finite("Y", Y)
-    dtype = common_dtype([finite("X", X), targets, *host], stacklevel=5)  # `on_automatic_mesh` lies between
-    X, Y, *arrays = (jnp.asarray(_placed(a), dtype) for a in (X, Y, *(leaf for _, leaf in leaves)))
+    placed = [_placed(a) if isinstance(a, jax.Array) else h for a, h in zip(given, host, strict=True)]
+    X, Y, *arrays = (jnp.asarray(a, dtype) for a in placed)
     params = jax.tree.unflatten(tree, arrays)
     if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
         hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
@@ -97,13 +100,14 @@ def _placed(array: Any) -> Any:
     return jax.device_put(array, NamedSharding(_automatic(sharding.mesh), sharding.spec))
 
 
-def prediction(model: Model, params: Any, X: Array) -> Array:
-    """The output.
+def prediction(model: Model, point: Balanced, X: Array) -> Array:
+    """The output of the network as it was given.
 
     Raises:
         ValueError: it or its squares are not finite, or a sample's, or its derivative, depends on the others.
     """
-    found = _output(model, params, X)
+    params = point.params
+    found = jnp.ldexp(_output(model, params, X), point.exponent) + point.bias
     size = float(jnp.max(jnp.abs(found)))
     if not np.isfinite(float(jnp.sum(jnp.square(found)))):
         raise ValueError(

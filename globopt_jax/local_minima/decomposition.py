@@ -10,10 +10,11 @@ import numpy as np
 from globopt_jax import results
 from globopt_jax.linalg import matmul
 from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.blocks import unit_columns
 from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
-from globopt_jax.local_minima.passes import MEMORY, Jacobian, in_few_widths, kink_words, kinks_of
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.networks import Activation, feed_forward
 from globopt_jax.shapes import Array
@@ -36,7 +37,8 @@ class Decomposition(NamedTuple):
     ``target - sum of shares - unattributed = value``. ``unattributed``: what of the tangent space's share no block
     could be given, since it lies within rounding. ``loss``: ``1/2 ||Yhat - Y||^2``. ``rank``, ``cutoff``: of the
     Jacobian. ``order``: of the layers, 1..H+1. ``kinks``: pre-activations without a derivative, where 0 is taken; -1:
-    unknown. ``converged``: bool.
+    unknown. ``faint`` (H+1,): of each layer, how many columns of the Jacobian the cutoff may hide, see
+    `TangentProjection`. ``converged``: bool.
     """
 
     shares: tuple[Array, ...]
@@ -49,6 +51,7 @@ class Decomposition(NamedTuple):
     cutoff: Array
     order: Array
     kinks: Array
+    faint: Array
     converged: Array
     method_code: Array
 
@@ -68,6 +71,7 @@ class Decomposition(NamedTuple):
         open_ = lost > np.finfo(self.value.dtype).eps ** 0.5
         doubt = f" Rounding leaves open which units explain {lost:.1%}." if open_ else ""
         doubt += f" {kink_words(int(self.kinks))}" if int(self.kinks) else ""
+        doubt += f" {faint_words(self.faint, 'layers')}" if np.any(self.faint) else ""
         doubt += "" if bool(self.converged) else f" {NOT_CONVERGED}"
         return (
             f"Of 1/2 ||Y||^2 = {float(self.target):.6g} the tangent space of rank {int(self.rank)} leaves J = "
@@ -90,6 +94,7 @@ class Shares(NamedTuple):
     outside: Array
     rank: int
     cutoff: float
+    faint: np.ndarray
     converged: bool
     method: str
 
@@ -116,6 +121,8 @@ def decompose(
     that depends on earlier ones is rounding after their projection, and must not be judged by its own size. Where weak
     directions come early their rounding drowns later ones: then, up to a rank of 500, the singular values of all blocks
     up to each unit decide; beyond, what could not be given to a unit is ``unattributed``.
+
+    Shares do not depend on the scale of a unit's weights, see `tangent_projection`.
 
     Takes several times as long as `tangent_projection`, which is enough for the value.
 
@@ -148,11 +155,13 @@ def decompose(
         raise ValueError(f"order: Expected: a permutation of 1..{layers}. Received: {order}.")
     wanted = tuple(map(int, wanted))
     model = Layered(network, layers=wanted)
-    predicted = prediction(model, weights, X)
-    found = shares_of(model, weights, X, Y, method, cutoff, memory)
+    point = balanced(model, weights)
+    predicted = prediction(model, point, X)
+    found = shares_of(model, point.params, X, Y, method, cutoff, memory)
     of = {l: i for i, l in enumerate(wanted)}
     by_layer = [found.shares[of[l]] for l in range(1, layers + 1)]
     ranks = [found.ranks[of[l]] for l in range(1, layers + 1)]
+    faint = np.array([found.faint[of[l]] for l in range(1, layers + 1)])
     by_layer[-1], ranks[-1] = np.sum(by_layer[-1], keepdims=True), np.sum(ranks[-1], keepdims=True)
     dtype = by_layer[0].dtype
     return Decomposition(
@@ -165,7 +174,8 @@ def decompose(
         rank=np.asarray(found.rank),
         cutoff=np.asarray(found.cutoff, dtype),
         order=np.asarray(wanted),
-        kinks=np.asarray(kinks_of(model, weights, X, memory)),
+        kinks=np.asarray(kinks_of(model, point.params, X, memory)),
+        faint=faint,
         converged=np.asarray(found.converged),
         method_code=np.asarray(METHODS.index(found.method)),
     )
@@ -209,6 +219,7 @@ def shares_of(
         projected.outside[..., 0],
         space.rank,
         space.cutoff,
+        space.faint,
         projected.converged and space.converged,
         space.method,
     )

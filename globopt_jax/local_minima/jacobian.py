@@ -45,6 +45,10 @@ class Chunk(Protocol):
         """``A^T U`` (N, p) for U (c, dy, p)."""
         ...
 
+    def largest(self) -> Any:
+        """The largest absolute entry of each column, (N,)."""
+        ...
+
     def dense(self) -> Any:
         """A itself, (c dy, N)."""
         ...
@@ -116,6 +120,11 @@ class FaceSplitting:
             found.append(matmul(f.T, u).reshape(-1, p))
         return jnp.concatenate(found)
 
+    def largest(self) -> Any:
+        """Of each column, over the outputs first."""
+        pairs = [(jnp.max(jnp.abs(s), axis=1), jnp.abs(f)) for s, f in zip(self.signals, self.features, strict=True)]
+        return jnp.concatenate([jnp.max(f[:, :, None] * s[:, None, :], axis=0).ravel() for s, f in pairs])
+
     def dense(self) -> Any:
         """The blocks side by side."""
         rows = self.signals[0].shape[0] * self.signals[0].shape[1]
@@ -177,6 +186,10 @@ class Rows:
         """``A^T U``."""
         return matmul(self.dense().T, U.reshape(-1, U.shape[2]))
 
+    def largest(self) -> Any:
+        """Of each column."""
+        return jnp.max(jnp.abs(self.rows), axis=(0, 1))
+
     def dense(self) -> Any:
         """A."""
         return self.rows.reshape(-1, self.rows.shape[2])
@@ -210,6 +223,10 @@ class Masked:
         """``A^T U``."""
         return self.mask[:, None] * self.chunk.transposed(U)
 
+    def largest(self) -> Any:
+        """Of each column."""
+        return self.mask * self.chunk.largest()
+
     def dense(self) -> Any:
         """A."""
         return self.chunk.dense() * self.mask[None]
@@ -231,8 +248,8 @@ class Model(Protocol):
         """How many pre-activations have no derivative; -1: unknown."""
         ...
 
-    def columns(self, params: Any, dy: int) -> int:
-        """N."""
+    def parts(self, params: Any, dy: int) -> list[int]:
+        """How many columns belong to each layer (to each leaf of the parameters); N together."""
         ...
 
     def floats(self, params: Any, dy: int) -> int:
@@ -278,8 +295,8 @@ class Layered:
         count = jax.vmap(lambda x: self.network.sweep(params, x[None]).kinks)(X)
         return jnp.sum(jnp.where(present > 0, count, 0))
 
-    def columns(self, params: Any, dy: int) -> int:
-        return sum(a * b for a, b in self.sizes(params, dy))
+    def parts(self, params: Any, dy: int) -> list[int]:
+        return [a * b for a, b in self.sizes(params, dy)]
 
     def floats(self, params: Any, dy: int) -> int:
         sizes = self.sizes(params, dy)
@@ -322,11 +339,11 @@ class Restricted:
     def kinks(self, params: Any, X: Any, present: Any) -> Any:
         return self.model.kinks(params[0], X, present)
 
-    def columns(self, params: Any, dy: int) -> int:
-        return self.model.columns(params[0], dy)
+    def parts(self, params: Any, dy: int) -> list[int]:
+        return self.model.parts(params[0], dy)
 
     def floats(self, params: Any, dy: int) -> int:
-        rows = 0 if params[2] is None else 2 * dy * self.columns(params, dy)  # `Masked.cross` stores them
+        rows = 0 if params[2] is None else 2 * dy * sum(self.parts(params, dy))  # `Masked.cross` stores them
         return self.model.floats(params[0], dy) + rows
 
     def sizes(self, params: Any, dy: int) -> list[tuple[int, int]]:
@@ -359,11 +376,11 @@ class Anything:
     def kinks(self, params: Any, X: Any, present: Any) -> Any:
         return jnp.asarray(-1, jnp.int32)
 
-    def columns(self, params: Any, dy: int) -> int:
-        return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+    def parts(self, params: Any, dy: int) -> list[int]:
+        return [int(np.size(leaf)) for leaf in jax.tree.leaves(params)]
 
     def floats(self, params: Any, dy: int) -> int:
-        return 3 * dy * max(self.columns(params, dy), 1)
+        return 3 * dy * max(sum(self.parts(params, dy)), 1)
 
 
 def model_of(apply: Callable[[Any, Any], Any]) -> Model:

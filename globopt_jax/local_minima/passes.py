@@ -17,6 +17,7 @@ __all__ = [
     "Jacobian",
     "Samples",
     "TransposedJacobian",
+    "faint_words",
     "in_few_widths",
     "kink_words",
     "kinks_of",
@@ -79,7 +80,7 @@ class Jacobian:
 
     def __init__(self, model: Model, params: Any, X: Any, dy: int, memory: int) -> None:
         self.model, self.params, self.X, self.dy, self.memory = model, params, X, dy, memory
-        self.size = model.columns(params, dy)
+        self.size = sum(model.parts(params, dy))
         self.dtype = X.dtype
 
     @property
@@ -107,6 +108,10 @@ class Jacobian:
     def largest_row_sum(self) -> float:
         """``max_i sum_j |A_ij|``."""
         return float(_row_sum(self.model, self.params, self.chunks(2 * self.size)))
+
+    def column_sizes(self) -> np.ndarray:
+        """``max_i |A_ij|``."""
+        return np.asarray(_column_sizes(self.model, self.params, self.chunks(self.size)))
 
     def gram(self) -> Array:
         """``A^T A``.
@@ -148,6 +153,11 @@ class Jacobian:
         r, products, inside = _residuals(self.model, self.params, chunks, B, x, V, y)
         return r, products, np.asarray(inside)[:p]
 
+    def image(self, B: Any, x: Any) -> tuple[Array, Array]:
+        """``r = B - A x`` and ``A^T r``."""
+        nothing = np.zeros((self.size, 0)), np.zeros((0, B.shape[-1]))
+        return self.residuals(B, x, *nothing)[:2]
+
     def padded(self, V: Any) -> Array:
         """`in_few_widths`, in the dtype computed in."""
         return jnp.asarray(in_few_widths(np.asarray(V)), self.dtype)
@@ -164,6 +174,11 @@ def _row_sum(model: Model, params: Any, samples: Samples) -> Array:
         return jnp.max(jnp.sum(jnp.abs(model.chunk(params, *chunk).dense()), axis=1))
 
     return jnp.max(jax.lax.map(largest, samples))
+
+
+@partial(jax.jit, static_argnums=0)
+def _column_sizes(model: Model, params: Any, samples: Samples) -> Array:
+    return jnp.max(jax.lax.map(lambda chunk: model.chunk(params, *chunk).largest(), samples), axis=0)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -229,6 +244,16 @@ def kink_words(count: int) -> str:
     return (
         f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: unless they stay there "
         "for all weights nearby, as those of a zero sample do, the point is not differentiable."
+    )
+
+
+def faint_words(faint: Array, parts: str) -> str:
+    """What results say of columns that the cutoff may hide; `parts`: what the counts belong to."""
+    counts = ", ".join(f"{n} of number {i}" for i, n in enumerate(faint, 1) if n)
+    return (
+        f"Columns of the Jacobian ({counts} of the {parts}) are so much smaller than the largest one that the cutoff "
+        "may hide directions among them, which would count in other units of the data or the parameters: J may be too "
+        "large."
     )
 
 
@@ -308,7 +333,7 @@ def _pulled(model: Model, params: Any, samples: Samples, V: Array) -> Array:
     def pull(total: Any, chunk: tuple[Samples, Any]) -> tuple[Any, None]:
         return total + model.chunk(params, *chunk[0]).transposed(chunk[1]), None
 
-    columns = model.columns(params, rows.shape[2])
+    columns = sum(model.parts(params, rows.shape[2]))
     return jax.lax.scan(pull, jnp.zeros((columns, p), V.dtype), (samples, rows))[0]
 
 

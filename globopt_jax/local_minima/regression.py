@@ -13,10 +13,11 @@ from globopt_jax import results
 from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.jacobian import Layered, Restricted
-from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, kink_words
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, faint_words, kink_words
 from globopt_jax.local_minima.spaces import NOT_CONVERGED
 from globopt_jax.local_minima.units import LinearUnits, linear_units
 from globopt_jax.networks import Activation, FeedForward, feed_forward, kernels_of
@@ -39,7 +40,8 @@ class RegressionBounds(NamedTuple):
     where on dy units act linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``,
     ``s = max(||Y||, ||Yhat - Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest
     ``||dL/dW_l|| / (||A_l|| s)``, A_l the Jacobian's block of a layer, free of units. ``margin``: of the linear units
-    from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a derivative. ``converged``: bool.
+    from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a derivative. ``faint`` (s,): how many
+    columns of features and tangent the cutoff may hide, see `TangentProjection`. ``converged``: bool.
     """
 
     layers: Array
@@ -55,6 +57,7 @@ class RegressionBounds(NamedTuple):
     stationarity: Array
     margin: Array
     kinks: Array
+    faint: Array
     converged: Array
 
     @property
@@ -82,6 +85,8 @@ class RegressionBounds(NamedTuple):
             words.append(
                 f"Rounding leaves open whether up to {np.max(self.unattributed):.2g} is regression's or the tangent's."
             )
+        if np.any(self.faint):
+            words.append(faint_words(self.faint, "sets"))
         if not bool(self.converged):
             words.append(NOT_CONVERGED)
         return "\n".join([*lines, *([" ".join(words)] if words else [])])
@@ -118,6 +123,9 @@ def regression_bounds(
     that Definition 1 asks to vanish, whose derivatives then do not count (Corollary 1, (5.2)). With `strong`, at local
     minima with strongly separated linear units, for S in {t, H} (Corollary 2).
 
+    Nothing here depends on the scale of a unit's weights, see `tangent_projection`; ``residuals`` and ``stationarity``
+    are those of the network at one scale.
+
     Every set takes as long as `decompose` with the features of all sets beside.
 
     Host function: jits inside, a compilation for every shape and union of the sets, and a few for the rank.
@@ -148,7 +156,9 @@ def regression_bounds(
         raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
     weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory, "weights")
-    _ = prediction(Layered(network), weights, X)
+    point = balanced(Layered(network), weights)
+    predicted = prediction(Layered(network), point, X)
+    weights = point.params
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)
     chosen = _sets(sets, t, hidden, strong)
@@ -164,7 +174,7 @@ def regression_bounds(
     improvement = np.array([sum(float(np.sum(s)) for s in f.shares[len(basis) :]) for f in found])
     samples = Jacobian(Layered(network), weights, X, Y.shape[1], int(memory)).chunks()
     blocks = _block_norms(network, weights, samples)
-    loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y, blocks))
+    loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y, predicted - Y, blocks))
     dtype = np.dtype(X.dtype)
     return RegressionBounds(
         layers=np.array([[l in S for l in range(hidden + 1)] for S in chosen]),
@@ -181,6 +191,7 @@ def regression_bounds(
         stationarity=stationarity,
         margin=np.asarray(units.margin),
         kinks=kinks,
+        faint=np.array([np.sum(f.faint) for f in found]),
         converged=np.asarray(all(f.converged for f in found)),
     )
 
@@ -229,13 +240,13 @@ def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -
 
 @partial(jax.jit, static_argnums=0)
 def _point(
-    network: FeedForward, weights: list[Array], X: Array, Y: Array, blocks: Array
+    network: FeedForward, weights: list[Array], X: Array, Y: Array, E: Array, blocks: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Loss, Lemma 4's residuals, stationarity and kinks; `blocks`: the norms of the Jacobian's."""
+    """Loss, Lemma 4's residuals, stationarity and kinks; E: the residual of the network as it was given, `blocks`: the
+    norms of the Jacobian's."""
     seen = network.sweep(weights, X)
-    E = seen.output - Y
     size = jnp.maximum(norm(Y), norm(E))
-    grads = jax.grad(lambda W: 0.5 * jnp.sum(jnp.square(network(W, X) - Y)))(weights)
+    grads = jax.grad(lambda W: jnp.sum(network(W, X) * E))(weights)
     eta = jnp.stack([_ratio(g, a, size) for a, g in zip(blocks, grads, strict=True)])
     residuals = jnp.stack([_ratio(matmul(f.T, E), norm(f), size) for f in seen.features])
     return 0.5 * jnp.sum(jnp.square(E)), residuals, jnp.max(eta), seen.kinks

@@ -1,14 +1,14 @@
 """The column space of a Jacobian, in the three ways that suit its three shapes."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 from globopt_jax import linalg
-from globopt_jax.linalg.columns import ColumnSpace, Projection, column_space, project_out_of
+from globopt_jax.linalg.columns import ColumnSpace, Projection, column_space, project_out_of, refined
 from globopt_jax.linalg.tolerances import cutoff_of
 from globopt_jax.local_minima.passes import NOT_FINITE, Jacobian, TransposedJacobian
 from globopt_jax.shapes import Array
@@ -30,8 +30,7 @@ class Coordinates(NamedTuple):
     z: Array
 
 
-@runtime_checkable
-class Space(Protocol):
+class Space:
     """What all three can do. B is (m, dy, q). ``cutoff``, ``largest``, ``smallest``: of the singular values."""
 
     method: str
@@ -40,14 +39,33 @@ class Space(Protocol):
     largest: float
     smallest: float
     converged: bool
+    A: Jacobian
+
+    @property
+    def resolution(self) -> float:
+        """Singular values below that part of the largest cannot be told from rounding."""
+        return max(self.cutoff / self.largest, self.A.eps) if self.largest else self.A.eps
+
+    @property
+    def faint(self) -> np.ndarray:
+        """Of every part of the columns, how many are not zero, and so small that the cutoff hides what is weaker than
+        sqrt(eps) in them."""
+        size = self.column_sizes() if self.A.size else np.zeros(0)
+        small = (size > 0) & (size * self.A.eps**0.5 < self.resolution * np.max(size, initial=0))
+        ends = np.cumsum(self.A.model.parts(self.A.params, self.A.dy))[:-1]
+        return np.array([np.sum(part) for part in np.split(small, ends)], np.int32)
+
+    def column_sizes(self) -> np.ndarray:
+        """``max_i |A_ij|``."""
+        return self.A.column_sizes()
 
     def project_out(self, B: Array) -> Projection:
         """``PN[A] B``."""
-        ...
+        raise NotImplementedError
 
     def coordinates(self, B: Array) -> Coordinates:
         """A and B in a basis of the space."""
-        ...
+        raise NotImplementedError
 
 
 def space_of(A: Jacobian, method: str, criterion: str) -> Space:
@@ -66,41 +84,67 @@ def space_of(A: Jacobian, method: str, criterion: str) -> Space:
     return _Gram(A, cutoff) if method == "gram" else _Dual(A, cutoff)
 
 
-class _Dense:
+class _Dense(Space):
     """By a singular value decomposition of the stored matrix."""
 
     method = "dense"
     converged = True
 
     def __init__(self, A: Jacobian, criterion: str) -> None:
-        self.A = np.asarray(A.dense())
-        if not np.all(np.isfinite(self.A)):
+        self.A, self.dense = A, np.asarray(A.dense())
+        if not np.all(np.isfinite(self.dense)):
             raise ValueError(NOT_FINITE)
         # The values from the variant without vectors: the one with them (divide and conquer) can leave noise of seven
         # eps of the largest where there is nothing, which is above the cutoff of a small matrix.
-        s = np.linalg.svd(self.A, compute_uv=False)
-        U = np.linalg.svd(self.A, full_matrices=False)[0]
-        self.cutoff = float(linalg.cutoff(self.A, s, criterion)) if s.size else 0.0
+        s = np.linalg.svd(self.dense, compute_uv=False)
+        self.U, self.s, self.Vt = np.linalg.svd(self.dense, full_matrices=False)
+        self.cutoff = float(linalg.cutoff(self.dense, s, criterion)) if s.size else 0.0
         self.rank = int(np.sum(s > self.cutoff))
         self.largest, self.smallest = (float(s[i]) if self.rank else 0.0 for i in (0, self.rank - 1))
-        self.U = U[:, : self.rank]
+        self.U, self.s, self.Vt = self.U[:, : self.rank], self.s[: self.rank], self.Vt[: self.rank]
 
     def project_out(self, B: Array) -> Projection:
-        flat = np.asarray(B).reshape(len(self.A), B.shape[-1])
+        found = refined(_OutOfDense(self, B), B, self.A.eps)
+        if found.converged:
+            return found
+        # Directions near the cutoff, which rounding tilts whatever is done: as the decomposition has them.
+        flat = np.asarray(B).reshape(len(self.dense), B.shape[-1])
         for _ in range(2):  # what is left is then orthogonal to rounding
             flat = flat - self.U @ (self.U.T @ flat)
-        return Projection(jnp.asarray(flat).reshape(B.shape), 0, 0.0, True)
+        return Projection(jnp.asarray(flat).reshape(B.shape), found.steps, 0.0, True)
+
+    def column_sizes(self) -> np.ndarray:
+        return np.max(np.abs(self.dense), axis=0)
 
     def coordinates(self, B: Array) -> Coordinates:
-        flat = np.asarray(B).reshape(len(self.A), B.shape[-1])
-        return Coordinates(jnp.asarray(self.U.T @ self.A), jnp.asarray(self.U.T @ flat))
+        flat = np.asarray(B).reshape(len(self.dense), B.shape[-1])
+        return Coordinates(jnp.asarray(self.U.T @ self.dense), jnp.asarray(self.U.T @ flat))
 
 
-class _OfColumns:
+class _OutOfDense:
+    """``r = B - A x``, whose error is of second order, where that of ``B - U U^T B`` is that of U, of first order."""
+
+    def __init__(self, space: _Dense, B: Array) -> None:
+        self.space, self.B = space, B
+        self.flat = np.asarray(B).reshape(len(space.dense), B.shape[-1])
+        self.x = np.zeros((space.dense.shape[1], B.shape[-1]), self.flat.dtype)
+        self.inside = self.x[:0]
+
+    def left(self) -> tuple[Array, np.ndarray]:
+        outside = self.flat - self.space.dense @ self.x
+        # By V and the fresh A^T r: U is tilted where singular values are small, most of all if columns differ in size.
+        self.inside = (self.space.Vt @ (self.space.dense.T @ outside)) / self.space.s[:, None]
+        return jnp.asarray(outside).reshape(self.B.shape), self.inside
+
+    def correct(self) -> None:
+        self.x = self.x + self.space.Vt.T @ (self.inside / self.space.s[:, None])
+
+
+class _OfColumns(Space):
     """What comes from a `ColumnSpace`."""
 
-    def __init__(self, space: ColumnSpace) -> None:
-        self.space = space
+    def __init__(self, A: Jacobian, space: ColumnSpace) -> None:
+        self.A, self.space = A, space
         self.rank, self.cutoff, self.converged = space.rank, space.cutoff, space.converged
         self.largest, self.smallest = space.largest, space.smallest
 
@@ -111,8 +155,7 @@ class _Gram(_OfColumns):
     method = "gram"
 
     def __init__(self, A: Jacobian, cutoff: Callable[[float], float]) -> None:
-        super().__init__(column_space(A, cutoff))
-        self.A = A
+        super().__init__(A, column_space(A, cutoff))
 
     def project_out(self, B: Array) -> Projection:
         return project_out_of(self.A, self.space, B)
@@ -128,6 +171,40 @@ class _Gram(_OfColumns):
         return Coordinates(jnp.asarray(C, self.A.dtype), jnp.asarray(z, self.A.dtype))
 
 
+class _OutOfRows:
+    """``r = PN[A] B`` from N, an orthonormal basis of the null space of the rows, that is tilted by rounding.
+
+    ``N = N* + U theta``, with ``A = U diag(s) V^T``. To first order ``PN[A] B`` is ``r = N N^T B`` less its part in the
+    column space, ``U theta N^T B``, and less ``N theta^T U^T B``. With the basis T of `ColumnSpace`, for which
+    ``A^T T`` is orthonormal, and ``P = I - N N^T``, the first is ``P T T^T A A^T r``, and the second ``N N^T A x`` with
+    ``x = A^T T T^T P B``, which is ``A^+ B``. What is small in these comes from passes that compute it afresh.
+    """
+
+    def __init__(self, rows: TransposedJacobian, space: ColumnSpace, B: Array) -> None:
+        self.rows, self.space, self.like = rows, space, B
+        flat = np.array(rows.columns(B), np.float64)
+        within = self._within(flat)
+        x = rows.pulled(space.expanded(space.contracted(within)))
+        image = -np.asarray(rows.columns(rows.jacobian.image(0 * B, x)[0]), np.float64)
+        self.r, self.step = flat - within, image - self._within(image)
+
+    def left(self) -> tuple[Array, np.ndarray]:
+        """r, and its part in the column space (., q)."""
+        outside = jnp.asarray(self.rows.restored(self.r), self.like.dtype)
+        products = self.rows.jacobian.image(outside, np.zeros((self.rows.shape[0], self.r.shape[1])))[1]
+        image = -np.asarray(self.rows.columns(self.rows.jacobian.image(0 * outside, products)[0]), np.float64)
+        inside = self._within(self.space.expanded(self.space.contracted(image)))
+        self.step = self.step + inside
+        return outside, inside
+
+    def correct(self) -> None:
+        """Take that part away, and at first the other."""
+        self.r, self.step = self.r - self.step, 0 * self.step
+
+    def _within(self, b: np.ndarray) -> np.ndarray:
+        return b - self.space.null @ (self.space.null.T @ b)
+
+
 class _Dual(_OfColumns):
     """By the Gram matrix of the rows: more columns than rows. What is outside is the null space of ``A A^T``."""
 
@@ -135,12 +212,10 @@ class _Dual(_OfColumns):
 
     def __init__(self, A: Jacobian, cutoff: Callable[[float], float]) -> None:
         self.rows = TransposedJacobian(A)
-        super().__init__(column_space(self.rows, cutoff))
+        super().__init__(A, column_space(self.rows, cutoff))
 
     def project_out(self, B: Array) -> Projection:
-        null = jnp.asarray(self.space.null, B.dtype)
-        flat = linalg.matmul(null, linalg.matmul(null.T, self.rows.columns(B)))
-        return Projection(self.rows.restored(flat), 0, 0.0, True)
+        return refined(_OutOfRows(self.rows, self.space, B), B, self.rows.eps)
 
     def coordinates(self, B: Array) -> Coordinates:
         null = self.space.null

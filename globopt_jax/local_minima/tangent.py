@@ -9,9 +9,10 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
+from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.jacobian import model_of
-from globopt_jax.local_minima.passes import MEMORY, Jacobian, kink_words, kinks_of
+from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
 
@@ -28,9 +29,13 @@ class TangentProjection(NamedTuple):
     singular values of A, and ``smallest``: the smallest that counts, roughly for "gram"
     and "dual", which need not know it. ``resolution``: singular values below that
     part of the largest cannot be told from rounding. ``inside``: relative to the data, what the iteration left in the
-    tangent space; J is off by its square, and by what rounding of the Jacobian does to its weakest directions.
-    ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``steps``: of the iteration.
-    ``converged``: bool.
+    tangent space; J is off by its square (by "dual" at most by about itself), and by what rounding of the Jacobian does
+    to its weakest directions.
+    ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``faint``: of each layer of a
+    `networks.feed_forward`, of each leaf of other parameters, how many columns of A are not zero and so small that the
+    cutoff hides what is weaker than sqrt(eps) in them. ``steps``: of the iteration. ``converged``: bool.
+
+    The singular values are those of A for a network at one scale, see `tangent_projection`.
     """
 
     value: Array
@@ -45,6 +50,7 @@ class TangentProjection(NamedTuple):
     resolution: Array
     inside: Array
     kinks: Array
+    faint: Array
     steps: Array
     converged: Array
     method_code: Array
@@ -68,6 +74,8 @@ class TangentProjection(NamedTuple):
             )
         if int(self.kinks):
             words.append(kink_words(int(self.kinks)))
+        if np.any(self.faint):
+            words.append(faint_words(self.faint, "layers, or leaves of params"))
         if self.value.dtype == np.float32:
             words.append(
                 f"In float32 singular values below {float(self.resolution):.2g} of the largest cannot be told from "
@@ -107,6 +115,11 @@ def tangent_projection(
     float32 singular values below ``resolution`` of the largest (8e-6 for the digits) cannot be told from noise, and J
     differs from that in float64 by what lies there.
 
+    With a piecewise linear activation, the weights into a hidden unit times a > 0, those out of it divided by a, and
+    the whole last kernel times a leave the column space of A alone, and are undone by powers of two before any cutoff:
+    J and rank do not depend on how the scale is spread over units and layers. Other models cannot be rescaled; what
+    they may lose is ``faint``.
+
     Host function: jits inside, one compilation a shape, and a few for how much of A depends on the rest. A function is
     compiled for as itself: make it once, not anew for every call, and what it holds is what it held at the first one.
     Samples may be sharded over devices.
@@ -135,15 +148,15 @@ def tangent_projection(
     check_criterion(cutoff)
     params, X, Y = checked(apply, params, X, Y, method, memory)
     model = model_of(apply)
-    A = Jacobian(model, params, X, Y.shape[1], int(memory))
-    predicted = prediction(model, params, X)
+    point = balanced(model, params)
+    A = Jacobian(model, point.params, X, Y.shape[1], int(memory))
+    predicted = prediction(model, point, X)
     space = space_of(A, method, cutoff)
     # Y by itself: J does not depend on the prediction, and its accuracy is not to, either.
     right = jnp.stack([Y, Y - predicted, predicted], axis=-1)
     found = space.project_out(right)
     value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
     dtype = np.dtype(X.dtype)
-    resolution = max(space.cutoff / space.largest, A.eps) if space.largest else A.eps
     return TangentProjection(
         value=value,
         rank=np.asarray(space.rank),
@@ -154,9 +167,10 @@ def tangent_projection(
         cutoff=np.asarray(space.cutoff, dtype),
         largest=np.asarray(space.largest, dtype),
         smallest=np.asarray(space.smallest, dtype),
-        resolution=np.asarray(resolution, dtype),
+        resolution=np.asarray(space.resolution, dtype),
         inside=np.asarray(found.inside, dtype),
-        kinks=np.asarray(kinks_of(model, params, X, memory)),
+        kinks=np.asarray(kinks_of(model, point.params, X, memory)),
+        faint=space.faint,
         steps=np.asarray(found.steps),
         converged=np.asarray(found.converged and space.converged),
         method_code=np.asarray(METHODS.index(space.method)),

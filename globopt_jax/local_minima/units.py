@@ -12,6 +12,8 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.inputs import check_key, common_dtype, finite, integer
 from globopt_jax.linalg import matmul
+from globopt_jax.local_minima.balance import balanced
+from globopt_jax.local_minima.jacobian import Layered
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
@@ -30,7 +32,8 @@ class LinearUnits(NamedTuple):
     pre-activation of a unit over the samples, relative to its largest: a unit with a kink and positive slope 1
     acts linearly where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes
     are 1. ``margin``: the largest for which units with that margin or more induce (n, t) separated linear units by
-    themselves; inf without a t. ``edge``: the largest weight that was taken for zero, relative to its layer's largest.
+    themselves; inf without a t. ``edge``: the largest weight that was taken for zero, relative to its layer's largest,
+    where the weights into every unit have been brought to a norm between 1 and 2.
     ``strong``: bool.
     """
 
@@ -85,8 +88,8 @@ def linear_units(
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). activation: a piecewise linear one, `networks.feed_forward`.
         n: how many units every layer above t needs; None: dy.
         strong: Definition 2.
-        tolerance: what counts as zero, relative to a unit's largest pre-activation and a layer's largest weight; None:
-            sqrt(eps).
+        tolerance: what counts as zero, relative to a unit's largest pre-activation and, with the weights into every
+            unit at a norm between 1 and 2, a layer's largest weight; None: sqrt(eps).
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, biases, n below 1, a tolerance out of range, a smooth
@@ -106,6 +109,7 @@ def linear_units(
         raise ValueError(f"tolerance: Expected: at least 0, and below 1. Received: {tolerance}.")
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
+    weights = balanced(Layered(network), weights).params
     seen = _sweep(network, weights, X)
     kernels = [np.asarray(w) for w in weights]
     present, edge = [], 0.0
