@@ -27,19 +27,19 @@ LIMIT = 1024
 
 
 class _State(NamedTuple):
-    """Rows v, their dual w (``||w_i|| <= 1``, at the end v_i / ||v_i||), how much the norm is rounded, steps taken."""
+    """Rows v, their dual w (``||w_i|| <= 1``, in the end v_i / ||v_i||), and how much the norm is rounded.
+
+    ``best`` are the rows with the smallest residual of the exact first-order conditions so far; ``step`` and ``exact``
+    count the steps taken and those taken with mu = 0.
+    """
 
     v: Array
     w: Array
     mu: Scalar
-    step: Scalar
-
-
-class _End(NamedTuple):
-    v: Array
     best: Array
     residual: Scalar
     step: Scalar
+    exact: Scalar
 
 
 def _mm(a: Array, b: Array) -> jax.Array:
@@ -88,6 +88,7 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
     able = (square > 0)[:, None]
     eye = jnp.eye(dy, dtype=dtype)
     index = jnp.arange(r)
+    zero, one, tiny = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.finfo(dtype).tiny
     ridge = 10 * r * dy * eps * jnp.max(square)
 
     def norm(v: Array, mu: Scalar) -> Array:
@@ -100,9 +101,9 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
         Z = _mm(H, v)
         g = _mm(H.T, gradient(Z, Y)) + lam * v / n
         W = jax.vmap(jax.jacfwd(lambda z, y: gradient(z[None], y[None])[0]))(Z, Y)  # (m, dy, dy)
-        fit = jax.lax.map(lambda Wa: jax.vmap(lambda c: _mm(H.T * c, H), 1)(Wa), jnp.moveaxis(W, 1, 0))
+        fit = jax.lax.map(lambda Wa: jax.vmap(lambda c: _mm(H.T * c[None], H), 1)(Wa), jnp.moveaxis(W, 1, 0))
         outer = w[:, :, None] * (v / n)[:, None, :]
-        bend = (lam / n)[:, :, None] * (eye - (outer + outer.transpose(0, 2, 1)) / 2)
+        bend = (lam / n)[:, :, None] * (eye[None] - (outer + outer.transpose(0, 2, 1)) / 2)
         hessian = fit.transpose(2, 0, 3, 1).at[index, :, index, :].add(bend).reshape(r * dy, r * dy)
         hessian = hessian + ridge * jnp.eye(r * dy, dtype=dtype)  # directions may be nearly parallel
         step = -jax.scipy.linalg.solve(hessian, g.ravel(), assume_a="pos").reshape(r, dy)
@@ -121,17 +122,10 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
             down = slope(middle) <= 0
             return jnp.where(down, middle, low), jnp.where(down, high, middle)
 
-        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
         whole = slope(one) <= 0.1 * jnp.abs(slope(zero))
         t, _ = jax.lax.cond(whole, lambda: (one, one), lambda: jax.lax.fori_loop(0, 10, halve, (zero, one)))
         w = w + dw
         return v + t * step, w / jnp.maximum(norm(w, zero), 1)
-
-    def advance(s: _State) -> _State:
-        v, w = newton(s.v, s.w, s.mu, able)
-        slope = _mm(features.T, gradient(_mm(features, v), Y)) + lam * v / norm(v, s.mu)
-        settled = jnp.max(jnp.abs(jnp.where(able, slope, 0))) < 0.1 * lam
-        return _State(v, w, jnp.where(settled, 0.3 * s.mu, s.mu), s.step + 1)
 
     def sweep(v: Array) -> Array:
         """One proximal step a row. No loss has a curvature above 1, so F never goes up; zeros come out exact."""
@@ -148,24 +142,40 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
         """How far the first-order conditions are from holding: lam v / ||v|| = -g, or ||g|| <= lam where v = 0."""
         g = _mm(features.T, gradient(_mm(features, v), Y))
         unit, length = _unit_and_size(v)
-        off = jnp.where(length > 0, norm(g + lam * unit, 0 * lam), jnp.maximum(norm(g, 0 * lam) - lam, 0))
+        off = jnp.where(length > 0, norm(g + lam * unit, zero), jnp.maximum(norm(g, zero) - lam, 0))
         return jnp.max(jnp.where(able, off, 0))
 
-    def finish(s: _End) -> _End:
-        v = sweep(s.v)
+    def advance(s: _State) -> _State:
+        # With mu = 0 the sweep decides which rows are zero, and Newton's method solves for the others. What the rounded
+        # norm leaves of rows that should be zero goes first; the sweeps let a row in again where that was wrong.
+        exact = s.mu == 0
+        v = jnp.where(exact & (s.exact == 0) & (norm(s.v, zero) < eps**0.375 * top), 0, s.v)
+        v = jax.lax.cond(exact, sweep, lambda v: v, v)
         unit, length = _unit_and_size(v)
-        v, _ = newton(v, unit, 0 * lam, length > 0)
+        v, w = newton(v, jnp.where(exact, unit, s.w), s.mu, jnp.where(exact, length > 0, able))
+        slope = _mm(features.T, gradient(_mm(features, v), Y)) + lam * v / jnp.maximum(norm(v, s.mu), tiny)
+        settled = jnp.max(jnp.abs(jnp.where(able, slope, 0))) < 0.1 * lam
+        mu = jnp.where(settled, 0.3 * s.mu, s.mu)
         now = residual(v)
         better = now < s.residual
-        return _End(v, jnp.where(better, v, s.best), jnp.minimum(now, s.residual), s.step + 1)
+        return _State(
+            v,
+            w,
+            jnp.where((mu > 1e3 * eps * top) & (s.step < steps), mu, 0),
+            jnp.where(better, v, s.best),
+            jnp.minimum(now, s.residual),
+            s.step + 1,
+            jnp.where(exact, s.exact + 1, s.exact),
+        )
 
     v = jnp.where(able, w2 * size, 0)
-    top = jnp.maximum(jnp.max(norm(v, 0 * lam)), eps)
+    top = jnp.maximum(jnp.max(norm(v, zero)), eps)
     mu = 0.1 * top
-    begin = _State(v, v / norm(v, mu), mu, jnp.asarray(0))
-    last = jax.lax.while_loop(lambda s: (s.step < steps) & (s.mu > 1e3 * eps * top), advance, begin)
-    rough = _End(last.v, v, residual(v), jnp.asarray(0))
-    end = jax.lax.while_loop(lambda s: (s.step < 10) & (s.residual > 10 * eps * lam), finish, rough)
+    begin = _State(v, v / norm(v, mu), mu, v, residual(v), jnp.asarray(0), jnp.asarray(0))
+    # What rounding leaves of h_i^T G: the prediction is as large as the targets' gradient at zero.
+    G0 = gradient(jnp.zeros_like(Y), Y)
+    floor = eps * (10 * lam + jnp.sqrt(jnp.max(square) * jnp.sum(G0 * G0)))
+    end = jax.lax.while_loop(lambda s: (s.exact < 30) & (s.residual > floor), advance, begin)
     unit, length = _unit_and_size(end.best)
     root = jnp.sqrt(length)
     return directions * root, unit * root
