@@ -101,10 +101,11 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
         Z = _mm(H, v)
         g = _mm(H.T, gradient(Z, Y)) + lam * v / n
         W = jax.vmap(jax.jacfwd(lambda z, y: gradient(z[None], y[None])[0]))(Z, Y)  # (m, dy, dy)
-        fit = jax.lax.map(lambda Wa: jax.vmap(lambda c: _mm(H.T * c[None], H), 1)(Wa), jnp.moveaxis(W, 1, 0))
+        weighted = (H[:, :, None, None] * W[:, None]).reshape(len(X), -1)
+        fit = _mm(weighted.T, H).reshape(r, dy, dy, r)
         outer = w[:, :, None] * (v / n)[:, None, :]
         bend = (lam / n)[:, :, None] * (eye[None] - (outer + outer.transpose(0, 2, 1)) / 2)
-        hessian = fit.transpose(2, 0, 3, 1).at[index, :, index, :].add(bend).reshape(r * dy, r * dy)
+        hessian = fit.transpose(0, 1, 3, 2).at[index, :, index, :].add(bend).reshape(r * dy, r * dy)
         hessian = hessian + ridge * jnp.eye(r * dy, dtype=dtype)  # directions may be nearly parallel
         step = -jax.scipy.linalg.solve(hessian, g.ravel(), assume_a="pos").reshape(r, dy)
         step = jnp.where(active & jnp.all(jnp.isfinite(step)), step, 0)
@@ -155,7 +156,7 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
         v, w = newton(v, jnp.where(exact, unit, s.w), s.mu, jnp.where(exact, length > 0, able))
         slope = _mm(features.T, gradient(_mm(features, v), Y)) + lam * v / jnp.maximum(norm(v, s.mu), tiny)
         settled = jnp.max(jnp.abs(jnp.where(able, slope, 0))) < 0.1 * lam
-        mu = jnp.where(settled, 0.3 * s.mu, s.mu)
+        mu = jnp.where(settled, 0.1 * s.mu, s.mu)
         now = residual(v)
         better = now < s.residual
         return _State(
@@ -170,8 +171,9 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
 
     v = jnp.where(able, w2 * size, 0)
     top = jnp.maximum(jnp.max(norm(v, zero)), eps)
-    mu = 0.1 * top
-    begin = _State(v, v / norm(v, mu), mu, v, residual(v), jnp.asarray(0), jnp.asarray(0))
+    first = residual(v)
+    mu = top * jnp.clip(first / lam, eps**0.5, 0.1)  # little to do from weights that are nearly optimal
+    begin = _State(v, v / norm(v, mu), mu, v, first, jnp.asarray(0), jnp.asarray(0))
     # What rounding leaves of h_i^T G: the prediction is as large as the targets' gradient at zero.
     G0 = gradient(jnp.zeros_like(Y), Y)
     floor = eps * (10 * lam + jnp.sqrt(jnp.max(square) * jnp.sum(G0 * G0)))

@@ -308,7 +308,8 @@ def iterate(
         new, _ = steps.append(problem, params, look.candidates, X, Y)
         accepted = (fits and accept(lasso.fit(problem, new, X, Y))) or accept(new)
         # The polar may still fall where rounding hides the gain in the objective: it goes with the gain's root.
-        excess, before_least = polar - 1, least; least = min(least, polar - 1)
+        excess, before_least = polar - 1, least
+        least = min(least, polar - 1)
         if not accepted or (before - float(value) <= 8 * eps * abs(before) and excess > 0.5 * before_least):
             yield record(STALLED, k)
             return

@@ -1,6 +1,5 @@
 """The best output weights: first-order conditions of the group lasso, computed here in NumPy, are the oracle."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

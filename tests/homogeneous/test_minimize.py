@@ -56,6 +56,33 @@ def test_twenty_scalar_problems_from_every_start(seed):
             assert_global(problem, X, Y, optimum, r, seed=10 * start)
 
 
+def vector_sets(count):
+    """Targets of a wide teacher with five outputs: many directions share the optimum, most of them on kinks."""
+    draw = np.random.RandomState(100).randn
+    for _ in range(count):
+        U, V, X = draw(2, 100), draw(5, 100), draw(25, 2)
+        yield X, np.maximum(X @ U, 0) @ V.T
+
+
+@pytest.mark.parametrize(
+    ("index", "lam"),
+    [
+        pytest.param(i, lam, marks=() if (i, lam) in ((0, 0.1), (2, 0.01)) else pytest.mark.slow)
+        for i in range(10)
+        for lam in (0.1, 0.01)
+    ],
+)
+def test_several_outputs_in_the_plane_are_proved(index, lam):
+    """The polar is known exactly there, so the gap is what the weights lack."""
+    X, Y = list(vector_sets(index + 1))[index]
+    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, lam)
+    start = problem.phi.init(jax.random.key(0), r=10, dx=2, dy=5)
+    found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1))
+    assert bool(found.certificate.rigorous)
+    assert 0 <= float(found.certificate.relative_gap) <= 1e-6
+    assert_never_increases(found.trace)
+
+
 def nuclear_norm_optimum(Y, lam):
     sigma = np.linalg.svd(Y, compute_uv=False)
     kept = np.maximum(sigma - lam, 0)
