@@ -22,8 +22,8 @@ from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
 __all__ = ["applies", "fit"]
 
-#: The largest number of output weights, r dy, for which `fit` solves dense systems of equations.
-LIMIT = 1024
+#: `fit` solves dense equations: the most output weights r dy, and the most work m (r dy)^2 of one Newton step.
+WEIGHTS, WORK = 1024, 5e8
 
 
 class _State(NamedTuple):
@@ -55,7 +55,8 @@ def _unit_and_size(v: Array) -> tuple[Array, Array]:
 
 def applies(problem: Problem, params: Params, X: Inputs) -> bool:
     """Whether `fit` can work on the problem: `faces.applies`, and few enough weights for dense equations."""
-    return faces.applies(problem) and params[1].size <= LIMIT and params[1].size * X.size <= 1e7
+    weights = params[1].size if faces.applies(problem) else WEIGHTS + 1
+    return weights <= WEIGHTS and len(X) * weights**2 <= WORK
 
 
 @partial(jax.jit, static_argnames=("steps",))
