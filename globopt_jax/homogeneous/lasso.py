@@ -157,7 +157,7 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
         v, w = newton(v, jnp.where(exact, unit, s.w), s.mu, jnp.where(exact, length > 0, able))
         slope = _mm(features.T, gradient(_mm(features, v), Y)) + lam * v / jnp.maximum(norm(v, s.mu), tiny)
         settled = jnp.max(jnp.abs(jnp.where(able, slope, 0))) < 0.1 * lam
-        mu = jnp.where(settled, 0.1 * s.mu, s.mu)
+        mu = jnp.where(settled, 0.3 * s.mu, s.mu)
         now = residual(v)
         better = now < s.residual
         return _State(

@@ -10,7 +10,7 @@ from globopt_jax import homogeneous, losses
 from globopt_jax.homogeneous import descent
 
 
-@pytest.mark.parametrize("unit", [1e-60, 1e-9, 1.0, 1e9, 1e60])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_the_stopping_rule_is_relative(unit):
     """With targets and lam in other units the weights change by a root, and the descent ends equally close."""
     Y = np.random.default_rng(0).normal(size=(6, 5))
