@@ -8,6 +8,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from scipy.optimize import minimize
 
 Slopes = tuple[float, float]
 
@@ -76,6 +77,31 @@ def global_minimum(name: str, X: np.ndarray, Y: np.ndarray, lam: float, slopes: 
     problem = convex_program(name, X, Y, lam, slopes)
     solve(problem, 1e-11)
     return float(problem.value)  # pyright: ignore[reportArgumentType]
+
+
+def plain_lbfgs(name: str, start: Any, X: np.ndarray, Y: np.ndarray, lam: float) -> float:
+    """The objective at which SciPy's L-BFGS-B ends: (w1 (r, dx), w2 (r, dy)), relu, sums of squares, two losses."""
+    r, dx = np.shape(start[0])
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w1, w2 = flat[: r * dx].reshape(r, dx), flat[r * dx :].reshape(r, -1)
+        a = X @ w1.T
+        h = np.maximum(a, 0)
+        Z = h @ w2
+        if name == "squared":
+            G = Z - Y
+            fit = 0.5 * np.sum(G * G)
+        else:
+            top = Z.max(axis=1, keepdims=True)
+            e = np.exp(Z - top)
+            total = e.sum(axis=1, keepdims=True)
+            fit, G = np.sum(np.log(total) + top - np.sum(Y * Z, axis=1, keepdims=True)), e / total - Y
+        g1 = ((G @ w2.T) * (a > 0)).T @ X + lam * w1
+        return float(fit + lam / 2 * np.sum(flat * flat)), np.concatenate([g1.ravel(), (h.T @ G + lam * w2).ravel()])
+
+    flat = np.concatenate([np.asarray(w, np.float64).ravel() for w in start])
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
+    return float(minimize(value, flat, jac=True, method="L-BFGS-B", options=options).fun)
 
 
 def solve(problem: cp.Problem, tolerance: float) -> None:

@@ -9,17 +9,17 @@ import optax
 
 from globopt_jax.homogeneous.problem import Problem, objective, penalty
 from globopt_jax.homogeneous.regularizers import Layered
-from globopt_jax.shapes import Inputs, Params, Scalar, Targets
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
 __all__ = ["Descent", "default_optimizer", "descend"]
 
 
 class Descent(NamedTuple):
-    """The best point, its objective, the gradient's norm there, and the number of steps taken."""
+    """The best point, its objective, whether its gradient is as small as was asked, and the number of steps taken."""
 
     params: Params
     objective: Scalar
-    gradient_norm: Scalar
+    converged: Array
     steps: Scalar
 
 
@@ -45,8 +45,10 @@ def descend(
 
     With a width, the objective is the one with kinks rounded over ``|a| <= width`` (of catalogue maps).
 
-    Stops early when the gradient's norm is below ``tolerance * (objective at the start)``-scaled units, or when the
-    best objective has not moved for 30 steps, as happens at the kinks of ReLU problems.
+    Stops early when the gradient's norm is at most ``tolerance f^{1 - 1/p} lam^{1/p}`` with f the objective and p the
+    degree, or when the best objective has not moved for 30 steps, as happens at the kinks of ReLU problems. Weights W
+    with ``lam theta(W) = f`` have the size ``(f / lam)^{1/p}``, so the rule asks for f and the change of f along W and
+    means the same in all units.
     """
     update = optax.with_extra_args_support(optimizer).update
 
@@ -70,9 +72,15 @@ def descend(
     first, g0 = value_and_grad(params)
     eps = jnp.finfo(first.dtype).eps
 
+    share = 1 / problem.phi.degree
+    small = tolerance * jnp.asarray(problem.lam, first.dtype) ** share
+
+    def sharp(value: Scalar, gradient_norm: Scalar) -> jax.Array:
+        return gradient_norm <= small * jnp.abs(value) ** (1 - share)
+
     def go_on(carry: Any) -> jax.Array:
-        _, _, _, _, _, gradient_norm, still, step = carry
-        return (step < steps) & (still < 30) & (gradient_norm > tolerance)
+        _, _, _, best_value, _, gradient_norm, still, step = carry
+        return (step < steps) & (still < 30) & ~sharp(best_value, gradient_norm)
 
     def advance(carry: Any) -> Any:
         p, opt, best, best_value, best_norm, _, still, step = carry
@@ -99,4 +107,5 @@ def descend(
     better = last < best_value
     best = jax.tree.map(lambda a, b: jnp.where(better, a, b), p, best)
     norm = jnp.where(better, optax.tree.norm(g), best_norm)
-    return Descent(best, jnp.where(better, last, best_value), norm, taken)
+    value = jnp.where(better, last, best_value)
+    return Descent(best, value, sharp(value, norm), taken)

@@ -1,7 +1,10 @@
 """HV17's meta-algorithm (Theorem 2) as an iterator: descend, tidy, reduce, look for an escape, append, again.
 
 Every step is recorded with its reason; none increases the objective. The loop stops when no direction has a polar above
-lam (HV17 Corollary 1), when appending gains nothing more in floating point, or when its steps are used up.
+lam (HV17 Corollary 1), when appending gains nothing more in floating point, or when its steps are used up. It does not
+stop while the descent is still falling. For one neuron with l2 norms the output weights, appended ones included, are
+solved for exactly (`lasso`): a descent alone knows them to the root of what the objective resolves, and the polar's
+excess, by which the loop stops, to no more than that.
 """
 
 import time
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from globopt_jax.homogeneous import descent, faces, steps
+from globopt_jax.homogeneous import descent, faces, lasso, steps
 from globopt_jax.homogeneous.dual import Effort, scaled
 from globopt_jax.homogeneous.polar import ascent, bound_kind, exact
 from globopt_jax.homogeneous.problem import Problem, objective, predict
@@ -29,11 +32,11 @@ EVENTS = (
     "tidy: layers balanced, subnetworks without effect zeroed",
     "polish: Newton steps within the activation cells",
     "smooth: descent with the kinks rounded, less and less",
-    "refit: the best scales of all subnetworks",
+    "refit: the best scales, or output weights, of all subnetworks",
     "reduce: subnetworks zeroed along a linear dependence of their outputs",
     "escape: a direction with polar above lam was found",
     "append: subnetworks added along the polar's best directions",
-    "stop: no direction has a polar above lam",
+    "stop: no direction was found with a polar above lam",
     "stop: appending gains nothing that this precision can resolve",
     "stop: the number of steps is used up",
 )
@@ -68,8 +71,15 @@ class Trace(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it ended where it did."""
-        return self.events[-1]
+        """Why it ended where it did, and what the last search for a direction left open."""
+        last = self.events[-1]
+        polar, gap = (float(np.atleast_1d(np.asarray(a))[-1]) for a in (self.polar, self.gap_estimate))
+        if not last.startswith("stop") or not np.isfinite(gap):
+            return last
+        return (
+            f"{last}. The best direction that the last search found has a polar of {polar:.9g} lam; if there is no "
+            f"better one, at most {max(gap, 0.0):.2g} of the objective can be gained"
+        )
 
 
 class Directions(NamedTuple):
@@ -207,7 +217,7 @@ def iterate(
         optimizer: any optax transformation; None is L-BFGS.
         outer: the most rounds of descent and append. inner: optimizer steps between two looks.
         tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
-            exactly and 1e-4 where it is searched for (more in float32).
+            exactly and 1e-5 where it is searched for (more in float32).
         trace: of an earlier run that is continued with its weights.
     """
     optimizer = descent.default_optimizer() if optimizer is None else optimizer
@@ -217,6 +227,7 @@ def iterate(
     rows: list[tuple[Any, ...]] = [] if trace is None else list(zip(*trace, strict=True))
     began = time.monotonic() - (float(rows[-1][-1]) if rows else 0.0)
     value, G = _state(problem, params, X, Y)
+    lowest, least = float(value), float("inf")
     polar, bound, first = 0.0, float("-inf"), 0
     if rows:
         last = Trace(*rows[-1])
@@ -233,18 +244,19 @@ def iterate(
 
     def accept(new: Params) -> bool:
         """Take a step's result unless it is worse."""
-        nonlocal params, value, G
+        nonlocal params, value, G, lowest
         new_value, new_G = _state(problem, new, X, Y)
-        if not float(new_value) <= float(value) + 4 * eps * abs(float(value)):
+        if not float(new_value) <= lowest + 4 * eps * abs(lowest):
             return False
         params, value, G = new, new_value, new_G
+        lowest = min(lowest, float(value))
         return True
 
     if not rows:
         yield record(START, 0)
     kind = bound_kind(problem, X.shape[1])
     sharp, kinked = kind in ("linear", "arcs"), kind not in ("linear", "none")
-    tolerance = max(1e-7 if sharp else 1e-4, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
+    tolerance = max(1e-7 if sharp else 1e-5, 4 * eps**0.5 * (eps > 1e-10)) if tolerance is None else tolerance
 
     def look_around(key: Array) -> Directions:
         """The best directions; a search that found none looks again from other starts."""
@@ -254,19 +266,20 @@ def iterate(
         return first if first.exact or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
 
     for k in range(first, outer):
-        scale = eps**0.75 * max(1.0, abs(float(value))) ** 0.5 * lam**0.5
-        arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(scale, Y.dtype)}
-        before = float(value)
-        result = descent.descend(problem, params, X, Y, **arguments)
-        if accept(result.params):
-            yield record(DESCENT, k)
-        if before - float(value) > 1e-6 * abs(before) and int(result.steps) == inner:
-            result = descent.descend(problem, params, X, Y, **arguments)  # it was still falling
+        arguments = {"optimizer": optimizer, "steps": inner, "tolerance": jnp.asarray(eps**0.75, Y.dtype)}
+        converged, falling = False, True
+        for _ in range(2):
+            before = float(value)
+            result = descent.descend(problem, params, X, Y, **arguments)
             if accept(result.params):
                 yield record(DESCENT, k)
+            converged = bool(result.converged)
+            falling = int(result.steps) == inner and before - float(value) > 1e-6 * abs(before)
+            if not falling:
+                break
         if accept(steps.tidy(problem, params, X, Y)):
             yield record(TIDY, k)
-        if kinked and float(result.gradient_norm) > scale:
+        if kinked and not converged:
             # Some thousand Hessian products: worth it while each is far below a millisecond's work.
             small = len(steps.alive(params)) * X.shape[0] * (X.shape[1] + Y.shape[1]) <= NEWTON_LIMIT
             newton = small and faces.applies(problem)
@@ -280,9 +293,10 @@ def iterate(
                     new = descent.descend(problem, params, X, Y, **arguments, width=width).params
                 if accept(new) and float(value) < before:
                     yield record(POLISH if newton else SMOOTH, k)
-        if not (isinstance(problem.theta, Layered) and problem.theta.smooth(params)):
+        fits = lasso.applies(problem, params, X)
+        if (fits and not converged) or not (isinstance(problem.theta, Layered) and problem.theta.smooth(params)):
             before = float(value)
-            if accept(steps.refit(problem, params, X, Y)) and float(value) < before:
+            if accept((lasso.fit if fits else steps.refit)(problem, params, X, Y)) and float(value) < before:
                 yield record(REFIT, k)
         count = int(steps.alive(params).sum())
         if accept(steps.reduce(problem, params, X)) and int(steps.alive(params).sum()) < count:
@@ -291,14 +305,19 @@ def iterate(
         look = look_around(jax.random.fold_in(key, k))
         polar = look.polar / lam
         bound = float(_bound(problem, G, Y, jnp.asarray(look.polar, Y.dtype)))
+        if look.candidates is None and falling:
+            continue  # the weights are on their way, and what a search finds there says nothing about where they go
         if look.candidates is None:
             yield record(OPTIMAL, k)
             return
         yield record(ESCAPE, k)
         before = float(value)
         new, _ = steps.append(problem, params, look.candidates, X, Y)
-        accepted = accept(new)
-        if not accepted or before - float(value) <= 8 * eps * abs(before):
+        accepted = (fits and accept(lasso.fit(problem, new, X, Y))) or accept(new)
+        # The polar may still fall where rounding hides the gain in the objective: it goes with the gain's root.
+        excess, before_least = polar - 1, least
+        least = min(least, polar - 1)
+        if not accepted or (before - float(value) <= 8 * eps * abs(before) and excess > 0.5 * before_least):
             yield record(STALLED, k)
             return
         yield record(APPEND, k)

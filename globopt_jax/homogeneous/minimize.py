@@ -45,7 +45,8 @@ def minimize(
 
     Local descent, then: balance, zero what does nothing, Newton steps within the activation cells, reduce along linear
     dependences, and append the polar's best directions with an exact line search, until no direction has a polar
-    above lam (Corollary 1). The objective never increases.
+    above lam (Corollary 1). For neurons with l2 norms the output weights are then solved for together, exactly. The
+    objective never increases. ``.trace.reason`` says why it ended and what the last search left open.
 
     Args:
         problem: map, regularizer, loss and lam, with equal degrees.
@@ -56,7 +57,7 @@ def minimize(
         effort: of searches and bound: quick, standard (None), high, or an `Effort`.
         outer: the most rounds of descent and append. inner: optimizer steps in one round.
         tolerance: relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
-            exactly and 1e-4 where it is searched for (more in float32).
+            exactly and 1e-5 where it is searched for (more in float32).
 
     Returns:
         A `Solution` with ``.params``, ``.certificate`` and ``.trace``.

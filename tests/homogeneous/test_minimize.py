@@ -8,7 +8,7 @@ import pytest
 
 from globopt_jax import homogeneous, losses
 from globopt_jax.homogeneous import meta, steps
-from tests.oracles import global_minimum
+from tests.oracles import global_minimum, plain_lbfgs
 
 
 def scalar_problem(seed, m=None):
@@ -54,6 +54,38 @@ def test_twenty_scalar_problems_from_every_start(seed):
     for r in (1, 2, 5):
         for start in range(3):
             assert_global(problem, X, Y, optimum, r, seed=10 * start)
+
+
+def vector_sets(count):
+    """Targets of a wide teacher with five outputs: many directions share the optimum, most of them on kinks."""
+    draw = np.random.RandomState(100).randn
+    for _ in range(count):
+        U, V, X = draw(2, 100), draw(5, 100), draw(25, 2)
+        yield X, np.maximum(X @ U, 0) @ V.T
+
+
+def prove_in_the_plane(X, Y, lam):
+    """The polar is known exactly there, so the gap is what the weights lack; and plain descent is not below."""
+    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, lam)
+    start = problem.phi.init(jax.random.key(0), r=10, dx=2, dy=5)
+    found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1))
+    assert bool(found.certificate.rigorous)
+    assert 0 <= float(found.certificate.relative_gap) <= 1e-6
+    assert float(found.certificate.objective) <= plain_lbfgs("squared", start, X, Y, lam) * (1 + 1e-6)
+    assert_never_increases(found.trace)
+    assert "if there is no better one, at most" in found.trace.reason
+
+
+def test_several_outputs_in_the_plane_are_proved():
+    prove_in_the_plane(*next(vector_sets(1)), 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(10))
+def test_ten_sets_of_several_outputs_are_proved(index):
+    X, Y = list(vector_sets(index + 1))[index]
+    for lam in (0.1, 0.01):
+        prove_in_the_plane(X, Y, lam)
 
 
 def nuclear_norm_optimum(Y, lam):

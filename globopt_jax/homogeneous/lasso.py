@@ -1,0 +1,184 @@
+"""The best output weights of fixed first-layer directions: a group lasso, solved to the last digits.
+
+With unit directions d_i, ``h_i = act(X d_i)`` and ``v_i = ||w1_i|| w2_i`` the objective of a two-layer problem with l2
+norms is at least, and for balanced subnetworks equal to, the convex
+
+    F(v) = loss(sum_i h_i v_i^T, Y) + lam sum_i ||v_i||.
+
+A descent lowers the objective until rounding hides what is left: where the objective is known to 1e-12, the weights are
+stationary to 1e-6 only, and a certificate rests on how stationary they are. Here every step is judged by gradients, so
+the first-order conditions hold to the precision of the dtype.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from globopt_jax.homogeneous import faces
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
+
+__all__ = ["applies", "fit"]
+
+#: `fit` solves dense equations: the most output weights r dy, and the most work m (r dy)^2 of one Newton step.
+WEIGHTS, WORK = 1024, 5e8
+
+
+class _State(NamedTuple):
+    """Rows v, their dual w (``||w_i|| <= 1``, in the end v_i / ||v_i||), and how much the norm is rounded.
+
+    ``best`` are the rows with the smallest residual of the exact first-order conditions so far; ``step`` and ``exact``
+    count the steps taken and those taken with mu = 0.
+    """
+
+    v: Array
+    w: Array
+    mu: Scalar
+    best: Array
+    residual: Scalar
+    step: Scalar
+    exact: Scalar
+
+
+def _mm(a: Array, b: Array) -> jax.Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _unit_and_size(v: Array) -> tuple[Array, Array]:
+    """``v / ||v||`` and ``||v||`` of every row, zeros where the row is zero."""
+    square = jnp.sum(v * v, axis=1, keepdims=True)
+    size = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return v / jnp.where(size > 0, size, 1), size
+
+
+def applies(problem: Problem, params: Params, X: Inputs) -> bool:
+    """Whether `fit` can work on the problem: `faces.applies`, and few enough weights for dense equations."""
+    weights = params[1].size if faces.applies(problem) else WEIGHTS + 1
+    return weights <= WEIGHTS and len(X) * weights**2 <= WORK
+
+
+@partial(jax.jit, static_argnames=("steps",))
+def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int = 60) -> Params:
+    """Minimize F over v by a primal-dual Newton method, then exactly: which rows are zero, and the others' equations.
+
+    The norm is rounded to ``sqrt(||v||^2 + mu^2)``, and mu shrinks with the steps. The derivative ``w = v / sqrt(...)``
+    of the rounded norm is an unknown of its own (Chan, Golub and Mulet 1999), which keeps Newton's method from
+    stalling at rows that become zero.
+
+    Args:
+        problem: one neuron and l2 norms (`faces.applies`).
+        params: (w1 (r, dx), w2 (r, dy)); a zero w1 stays zero, a zero w2 with a direction w1 may enter.
+        X, Y: data.
+        steps: the most Newton steps in v and w.
+
+    Returns:
+        Balanced subnetworks with the same directions, ``||w1_i|| = ||w2_i|| = ||v_i||^{1/2}``; zeros where F wants
+        none.
+    """
+    w1, w2 = params
+    r, dy = w2.shape
+    dtype = Y.dtype
+    eps = jnp.finfo(dtype).eps
+    lam = jnp.asarray(problem.lam, dtype)
+    gradient = problem.loss.gradient
+    directions, size = _unit_and_size(w1)
+    features = jax.vmap(lambda d: problem.phi((d, jnp.ones(1, dtype)), X)[:, 0], out_axes=1)(directions)
+    square = jnp.sum(features * features, axis=0)
+    able = (square > 0)[:, None]
+    eye = jnp.eye(dy, dtype=dtype)
+    index = jnp.arange(r)
+    zero, one, tiny = jnp.zeros((), dtype), jnp.ones((), dtype), jnp.finfo(dtype).tiny
+    ridge = 10 * r * dy * eps * jnp.max(square)
+
+    def norm(v: Array, mu: Scalar) -> Array:
+        return jnp.sqrt(jnp.sum(v * v, axis=1, keepdims=True) + mu * mu)
+
+    def newton(v: Array, w: Array, mu: Scalar, active: Array) -> tuple[Array, Array]:
+        """A step in the active rows, as far as the rounded F goes down along it."""
+        H = jnp.where(active.T, features, 0)
+        n = jnp.where(active, norm(v, mu), 1)
+        Z = _mm(H, v)
+        g = _mm(H.T, gradient(Z, Y)) + lam * v / n
+        W = jax.vmap(jax.jacfwd(lambda z, y: gradient(z[None], y[None])[0]))(Z, Y)  # (m, dy, dy)
+        weighted = (H[:, :, None, None] * W[:, None]).reshape(len(X), -1)
+        fit = _mm(weighted.T, H).reshape(r, dy, dy, r)
+        outer = w[:, :, None] * (v / n)[:, None, :]
+        bend = (lam / n)[:, :, None] * (eye[None] - (outer + outer.transpose(0, 2, 1)) / 2)
+        hessian = fit.transpose(0, 1, 3, 2).at[index, :, index, :].add(bend).reshape(r * dy, r * dy)
+        hessian = hessian + ridge * jnp.eye(r * dy, dtype=dtype)  # directions may be nearly parallel
+        step = -jax.scipy.linalg.solve(hessian, g.ravel(), assume_a="pos").reshape(r, dy)
+        step = jnp.where(active & jnp.all(jnp.isfinite(step)), step, 0)
+        dw = (v + step - w * jnp.sum(v * step, axis=1, keepdims=True) / n) / n - w
+        dZ = _mm(H, step)
+
+        def slope(t: Scalar) -> Scalar:
+            to = v + t * step
+            length = jnp.where(active, norm(to, mu), 1)
+            return jnp.sum(gradient(Z + t * dZ, Y) * dZ) + lam * jnp.sum(to * step / length)
+
+        def halve(_: Array, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+            low, high = ends
+            middle = (low + high) / 2
+            down = slope(middle) <= 0
+            return jnp.where(down, middle, low), jnp.where(down, high, middle)
+
+        whole = slope(one) <= 0.1 * jnp.abs(slope(zero))
+        t, _ = jax.lax.cond(whole, lambda: (one, one), lambda: jax.lax.fori_loop(0, 10, halve, (zero, one)))
+        w = w + dw
+        return v + t * step, w / jnp.maximum(norm(w, zero), 1)
+
+    def sweep(v: Array) -> Array:
+        """One proximal step a row. No loss has a curvature above 1, so F never goes up; zeros come out exact."""
+
+        def row(Z: Array, of: Any) -> tuple[Array, Array]:
+            h, old, L = of
+            unit, length = _unit_and_size((old - _mm(h, gradient(Z, Y)) / L)[None])
+            new = (jnp.maximum(length - lam / L, 0) * unit)[0]
+            return Z + h[:, None] * (new - old)[None, :], new
+
+        return jax.lax.scan(row, _mm(features, v), (features.T, v, jnp.where(able[:, 0], square, 1)))[1]
+
+    def residual(v: Array) -> Scalar:
+        """How far the first-order conditions are from holding: lam v / ||v|| = -g, or ||g|| <= lam where v = 0."""
+        g = _mm(features.T, gradient(_mm(features, v), Y))
+        unit, length = _unit_and_size(v)
+        off = jnp.where(length > 0, norm(g + lam * unit, zero), jnp.maximum(norm(g, zero) - lam, 0))
+        return jnp.max(jnp.where(able, off, 0))
+
+    def advance(s: _State) -> _State:
+        # With mu = 0 the sweep decides which rows are zero, and Newton's method solves for the others. What the rounded
+        # norm leaves of rows that should be zero goes first; the sweeps let a row in again where that was wrong.
+        exact = s.mu == 0
+        v = jnp.where(exact & (s.exact == 0) & (norm(s.v, zero) < eps**0.375 * top), 0, s.v)
+        v = jax.lax.cond(exact, sweep, lambda v: v, v)
+        unit, length = _unit_and_size(v)
+        v, w = newton(v, jnp.where(exact, unit, s.w), s.mu, jnp.where(exact, length > 0, able))
+        slope = _mm(features.T, gradient(_mm(features, v), Y)) + lam * v / jnp.maximum(norm(v, s.mu), tiny)
+        settled = jnp.max(jnp.abs(jnp.where(able, slope, 0))) < 0.1 * lam
+        mu = jnp.where(settled, 0.3 * s.mu, s.mu)
+        now = residual(v)
+        better = now < s.residual
+        return _State(
+            v,
+            w,
+            jnp.where((mu > 1e3 * eps * top) & (s.step < steps), mu, 0),
+            jnp.where(better, v, s.best),
+            jnp.minimum(now, s.residual),
+            s.step + 1,
+            jnp.where(exact, s.exact + 1, s.exact),
+        )
+
+    v = jnp.where(able, w2 * size, 0)
+    top = jnp.maximum(jnp.max(norm(v, zero)), eps)
+    first = residual(v)
+    mu = top * jnp.clip(first / lam, eps**0.5, 0.1)  # little to do from weights that are nearly optimal
+    begin = _State(v, v / norm(v, mu), mu, v, first, jnp.asarray(0), jnp.asarray(0))
+    # What rounding leaves of h_i^T G: the prediction is as large as the targets' gradient at zero.
+    G0 = gradient(jnp.zeros_like(Y), Y)
+    floor = eps * (10 * lam + jnp.sqrt(jnp.max(square) * jnp.sum(G0 * G0)))
+    end = jax.lax.while_loop(lambda s: (s.exact < 30) & (s.residual > floor), advance, begin)
+    unit, length = _unit_and_size(end.best)
+    root = jnp.sqrt(length)
+    return directions * root, unit * root
