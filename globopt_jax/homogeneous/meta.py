@@ -21,6 +21,7 @@ from globopt_jax.homogeneous.dual import Effort, scaled
 from globopt_jax.homogeneous.polar import ascent, bound_kind, exact
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.span import span_of
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["EVENTS", "Directions", "Progress", "Trace", "directions", "iterate"]
@@ -220,7 +221,31 @@ def iterate(
             exactly and 1e-5 where it is searched for (more in float32).
         trace: of an earlier run that is continued with its weights.
     """
-    optimizer = descent.default_optimizer() if optimizer is None else optimizer
+    options: dict[str, Any] = {"key": key, "effort": effort, "outer": outer, "inner": inner, "tolerance": tolerance}
+    options["optimizer"] = descent.default_optimizer() if optimizer is None else optimizer
+    span = span_of(problem, params, X)
+    if span is None:
+        yield from _iterate(problem, params, X, Y, trace=trace, **options)
+        return
+    for progress in _iterate(problem, span.project(params), span.X, Y, trace=trace, **options):
+        yield progress._replace(params=span.lift(progress.params))
+
+
+def _iterate(
+    problem: Problem,
+    params: Params,
+    X: Inputs,
+    Y: Targets,
+    *,
+    key: Array,
+    effort: Effort,
+    optimizer: optax.GradientTransformation,
+    outer: int,
+    inner: int,
+    tolerance: float | None,
+    trace: Trace | None,
+) -> Iterator[Progress]:
+    """`iterate` as it is, whatever the number of inputs."""
     params = steps.roomy(params)
     eps = float(jnp.finfo(Y.dtype).eps)
     lam = float(problem.lam)
@@ -237,7 +262,7 @@ def iterate(
         first = int(last.outer) + (int(last.event) == APPEND)
 
     def record(event: int, k: int) -> Progress:
-        gap = (float(value) - bound) / max(abs(float(value)), np.finfo(np.float64).tiny)
+        gap = max(float(value) - bound, 0.0) / max(abs(float(value)), np.finfo(np.float64).tiny)
         rows.append((event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began))
         columns = [np.asarray(c) for c in zip(*rows, strict=True)]
         return Progress(params, Trace(*columns), event >= OPTIMAL, event >= OPTIMAL or event in (START, APPEND))

@@ -301,6 +301,23 @@ def test_many_features_need_little_memory():
     assert float(found.polar_lower) <= float(found.polar_upper) <= 1.5 * float(found.polar_lower)
 
 
+def test_training_with_many_features_works_in_the_span_of_the_samples():
+    """Five samples of 1,200 features: the optimum is that of the samples' own coordinates, and so are the weights."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(5, 1200)) / 35, rng.normal(size=(5, 1))
+    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 0.1)
+    small = np.linalg.qr(X.T)[1].T
+    with jax.enable_x64(True):
+        start = problem.phi.init(jax.random.key(0), r=3, dx=1200, dy=1)
+        found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1), effort=EFFORT)
+        other = problem.phi.init(jax.random.key(0), r=3, dx=5, dy=1)
+        right = homogeneous.minimize(problem, other, small, Y, key=jax.random.key(1), effort=EFFORT)
+    assert float(found.certificate.objective) == pytest.approx(float(right.certificate.objective), rel=1e-6)
+    w1 = np.asarray(found.params[0])
+    outside = w1 - w1 @ np.linalg.pinv(X) @ X
+    assert np.linalg.norm(outside) <= 1e-12 * np.linalg.norm(w1)
+
+
 # --- a user's own map or penalty --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,57 @@
+"""Many features, few samples: a network sees its inputs by the span of the samples alone.
+
+With ``X^T = Q R``, Q (dx, m) orthonormal, ``X w = R^T (Q^T w)``. A part of w outside the span changes no output and adds
+to the penalty: the best first-layer weights are ``Q v``, with the l2 norm of v. So m inputs take the place of dx.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import rigorous
+from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.shapes import Array, Inputs, Params
+
+__all__ = ["Span", "span_of"]
+
+
+class Span(NamedTuple):
+    """``X`` (m, m): the samples in coordinates of their span; ``basis`` (dx, m): Q."""
+
+    X: Array
+    basis: np.ndarray
+
+    def project(self, params: Params) -> Params:
+        """The weights in coordinates of the span; what lies outside is dropped."""
+        return _first_layer(params, self.basis)
+
+    def lift(self, params: Params) -> Params:
+        """The weights as they act on the inputs themselves."""
+        return _first_layer(params, self.basis.T)
+
+
+def span_of(problem: Problem, params: Params, X: Inputs) -> Span | None:
+    """The span of the samples where that is worth it and changes no optimum, else None.
+
+    Many features, a map of the catalogue, and an l2 norm of the first layer.
+    """
+    if X.shape[1] <= max(len(X), rigorous.MANY_INPUTS):
+        return None
+    phi, theta = problem.phi, problem.theta
+    if not isinstance(phi, Neuron | DeepSubnetwork) or not isinstance(theta, Layered):
+        return None
+    if theta.layer_norms(params)[0] != "l2":
+        return None
+    basis, triangle = np.linalg.qr(np.asarray(X, np.float64).T)
+    return Span(jnp.asarray(triangle.T, X.dtype), basis)
+
+
+def _first_layer(params: Params, basis: np.ndarray) -> Params:
+    leaves, tree = jax.tree.flatten(params)
+    first: Any = np.asarray(leaves[0])
+    moved = np.einsum("rd...,dm->rm...", np.asarray(first, np.float64), basis, optimize=True)
+    return jax.tree.unflatten(tree, [jnp.asarray(moved, first.dtype), *leaves[1:]])
