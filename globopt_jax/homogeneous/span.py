@@ -1,7 +1,7 @@
 """Many features, few samples: a network sees its inputs by the span of the samples alone.
 
-With ``X^T = Q R``, Q (dx, m) orthonormal, ``X w = R^T (Q^T w)``. A part of w outside the span changes no output and adds
-to the penalty: the best first-layer weights are ``Q v``, with the l2 norm of v. So m inputs take the place of dx.
+With ``X^T = Q R``, Q (dx, m) orthonormal, ``X w = R^T (Q^T w)``. A part of w outside the span changes no output and
+adds to the penalty: the best first-layer weights are ``Q v``, with the l2 norm of v. So m inputs take the place of dx.
 """
 
 from typing import Any, NamedTuple
