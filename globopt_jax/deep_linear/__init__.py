@@ -6,7 +6,7 @@ Matrix factorization ``1/2 ||U V^T - Y||_F^2`` is the case X = I, weights [U, V^
 
 Array functions, pure: `loss`, `predict`, `product`, `gradients`, `least_squares`, `global_minimum`, `relaxed_loss`,
 `factors`, `gap_bounds`, `suboptimality_bound`, `bottleneck_conditions`, and those for residual networks. Host
-functions: `classify`, `critical_point`, `escape`, `ascend`. `monitor` is an optax transformation.
+functions: `classify`, `critical_point`, `escape`, `ascend`, `known_rank`. `monitor` is an optax transformation.
 
     >>> import jax.numpy as jnp
     >>> Y = jnp.diag(jnp.array([3.0, 1.0]))
@@ -20,6 +20,7 @@ from globopt_jax.deep_linear.classify import Classification, classify
 from globopt_jax.deep_linear.conditions import BottleneckConditions, bottleneck_conditions
 from globopt_jax.deep_linear.critical import critical_point
 from globopt_jax.deep_linear.escape import Ascent, Escape, ascend, escape
+from globopt_jax.deep_linear.exact import known_rank
 from globopt_jax.deep_linear.minimum import (
     Fit,
     GlobalMinimum,
@@ -59,6 +60,7 @@ __all__ = [
     "global_minimum",
     "gradients",
     "history",
+    "known_rank",
     "least_squares",
     "loss",
     "monitor",

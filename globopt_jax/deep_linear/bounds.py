@@ -1,7 +1,7 @@
 """How far is this point from a global minimum at most? (YSJ18 Prop 3.4 and 3.5, at any point and any layer)"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,12 @@ __all__ = ["GapBounds", "bounds_at", "gap_bounds", "suboptimality_bound"]
 
 
 class GapBounds(NamedTuple):
-    """Upper bounds of ``L - L*``, inf where a hypothesis fails; all with the margin for rounding.
+    """Upper bounds of ``L - L*``, inf where a hypothesis fails; all with the margin.
 
     ``layers`` (H+1,): from each layer's gradient. ``first``, ``last``: from the first and the last layer's gradient for
     the part of the residual that they reach well, and the rest of it as it is; finite always. ``best``: the smallest.
-    ``margin``: the part of it that stands for rounding.
+    ``margin``: the part of it that stands for rounding, and for what directions of X below its numerical rank may
+    explain.
     """
 
     layers: Array
@@ -31,7 +32,7 @@ class GapBounds(NamedTuple):
     margin: Array
 
 
-def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
+def gap_bounds(weights: Weights, X: Inputs, Y: Targets, rank: Any = None) -> GapBounds:
     """Bound ``L - L*`` from above at any point, critical or not, in all the ways that the gradients allow.
 
     With ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}``, r = rank X, and sigma_j = 0 where a matrix has fewer:
@@ -48,12 +49,17 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
     for all a and rho, of which the best are taken: never much more than the loss itself. Likewise with the leading left
     singular directions of X P_H and the last layer's gradient. No numerical rank enters, but that of X.
 
-    The bounds are rigorous for the numerical rank of X (`least_squares`) up to rounding, for which they are widened: in
-    the products by the worst case, in the factorization of the data by a relative ``8 sqrt(m) eps``, nine times the
-    worst that was seen (`linalg.factorization_error`). `classify` has the gap itself, from the closed-form optimum.
+    The bounds are rigorous for the weights and data as they are stored: the margin covers what rounding may do to the
+    gap (`point.gap_of`), in the products by the worst case, in the factorization of the data by a relative
+    ``8 sqrt(m) eps``, nine times the worst that was seen (`linalg.factorization_error`). Where X has directions that
+    are not known, since they lie below its numerical rank or nearly so, the margin has what they could explain of Y at
+    most. `classify` has the gap itself, from the closed-form optimum.
 
     Args:
         weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
+        rank: a number that the exact rank of X is known not to exceed; it may be traced. None: the number of its rows
+            or columns that are not zero and no power of two times another one. Where other columns depend on each
+            other, the bound is tight only with ``rank=known_rank(X)``.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -65,23 +71,23 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
     """
     weights, X, Y = arrays(weights, X, Y)
     _ = check_chain(weights, X, Y)
-    return _gap_bounds(weights, X, Y)
+    return _gap_bounds(weights, X, Y, rank)
 
 
 @jax.jit  # operation by operation the first call would take ten seconds
-def _gap_bounds(weights: Weights, X: Inputs, Y: Targets) -> GapBounds:
-    fit = least_squares(X, Y)
+def _gap_bounds(weights: Weights, X: Inputs, Y: Targets, rank: Any) -> GapBounds:
+    fit = least_squares(X, Y, rank=rank)
     return bounds_at(at(weights, fit), fit, min(widths_of(weights)))
 
 
-def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
+def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets, rank: Any = None) -> Scalar:
     """Return the best of `gap_bounds`: a number that ``L - L*`` does not exceed, at any point.
 
     Array function: pure, works under `jit` and `vmap`. It goes to the margin for rounding as the gradient goes to zero,
     unless the point approaches a saddle.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
+        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). rank: see `gap_bounds`.
 
     Returns:
         A scalar >= 0, finite: where no gradient says anything (all products are zero), it is the gap in closed form.
@@ -93,15 +99,14 @@ def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
         >>> round(float(suboptimality_bound([jnp.eye(2), jnp.eye(2)], jnp.eye(2), 2 * jnp.eye(2))), 5)
         1.0
     """
-    return gap_bounds(weights, X, Y).best
+    return gap_bounds(weights, X, Y, rank).best
 
 
 def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     """`gap_bounds` from what is known already."""
     dtype, layers = fit.inputs.dtype, len(point.gradients)
     dy = fit.targets.shape[1]
-    worst = point.before_error[-1]
-    margin = gap_of(point, fit, k)[1] + (linalg.norm(point.residual) + worst) * worst
+    _, margin = gap_of(point, fit, k)
     unit = linalg.unit(dtype)
     size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
     row = linalg.svd(point.after[1].T)  # its columns span the row space of S_1

@@ -8,7 +8,7 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.deep_linear import second_order
 from globopt_jax.deep_linear.inputs import check
-from globopt_jax.deep_linear.minimum import Fit, least_squares
+from globopt_jax.deep_linear.minimum import Fit, proved_fit
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
 from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
@@ -21,8 +21,9 @@ __all__ = ["Classification", "classify", "judge", "lowest_curvature"]
 class Classification(NamedTuple):
     """A verdict and its evidence; arrays only (NumPy), `.kind` and `.reason` are read off them.
 
-    ``code``, ``loss``, ``optimum``, ``gap``, ``gap_bound``, ``rounding``, ``tolerance``, ``stationarity``, ``rank``,
-    ``kept``, ``assumptions``: see `Verdict`. ``singular_values`` (n,): of the fitted values. ``widths`` (H+2,).
+    ``code``, ``loss``, ``optimum``, ``gap``, ``gap_bound``, ``rounding``, ``hidden``, ``scale``, ``tolerance``,
+    ``stationarity``, ``rank``, ``kept``, ``assumptions``: see `Verdict`.
+    ``singular_values`` (n,): of the fitted values. ``widths`` (H+2,).
     ``bottleneck``: p, the first layer of the smallest width k. ``angle``: the largest principal angle, in radians,
     between the row space of S_p and the span of the top k directions, pi/2 where their dimensions differ.
     ``strict``: 1 where a saddle has negative curvature by the ranks of its partial products, 0 where not, -1 where
@@ -36,6 +37,8 @@ class Classification(NamedTuple):
     gap: Array
     gap_bound: Array
     rounding: Array
+    hidden: Array
+    scale: Array
     tolerance: Array
     stationarity: Array
     rank: Array
@@ -92,13 +95,15 @@ def classify(
     The loss against its closed-form optimum decides; ranks and subspaces explain. With eta the dimensionless gradient
     (`Verdict`), and sqrt(eps) the tolerance for both:
 
-    - ``gap <= tolerance`` times what a global minimum explains: "global_minimum", unless the point is stationary and
-      leaves out a weak direction of the fit altogether (then it is a saddle);
+    - ``gap <= tolerance`` times what a global minimum explains, and gains on the best constant (`Verdict.scale`):
+      "global_minimum", unless the point is stationary and leaves out a weak direction of the fit altogether (then it is
+      a saddle);
     - else ``eta > tolerance``: "not_critical";
     - else "saddle": a critical point above the optimum is nothing else (YSJ18 Theorems 2.1, 2.2 and Lemma B.1);
     - "undecided" where a point is stationary to the tolerance, but its product is no projection of the fit, or has
       every direction of it, or there is no hidden layer: a badly conditioned neighbourhood of a global minimum; and
-      where the gap is within its rounding, since X explains little of Y.
+      where rounding may hide the gap: X explains little of Y, or a large constant and little else, or has directions
+      below its numerical rank of which nobody knows what they are (`known_rank`). The reason says which.
 
     A saddle is called strict by the ranks of its partial products (`second_order.is_strict`), with the most negative
     curvature that Lanczos finds as a second witness. In float32 the tolerance is 3e-4, and decisions are as coarse.
@@ -151,7 +156,7 @@ _numerical_rank = jax.jit(linalg.numerical_rank)
 
 def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
     """The verdict, and what it was read off: two programs, since one would run factorizations against each other."""
-    fit = least_squares(X, Y)
+    fit = proved_fit(X, Y)
     return *_verdict(weights, fit, len(X)), fit
 
 
@@ -172,7 +177,7 @@ def _angle(suffix: np.ndarray, rank: int, top: np.ndarray) -> float:
 def _sentences(found: Classification) -> list[str]:
     """What happened, what decided, and what of the theorems' assumptions fails."""
     k, tolerance = int(min(found.widths)), float(found.tolerance)
-    n, size = round(float(np.sum(found.kept))), float(0.5 * np.sum(np.square(found.singular_values[:k])))
+    n, size = round(float(np.sum(found.kept))), float(found.scale)
     relative = max(float(found.gap), 0.0) / size if size else 0.0  # below 0 is rounding
     value = (
         f"The loss is {float(found.loss):.6g}, the optimum for networks whose narrowest layer has {k} units is "
@@ -213,10 +218,23 @@ def _coarse(found: Classification) -> list[str]:
 
 def _doubt(found: Classification, eta: str) -> str:
     """Why a point has no name."""
-    if float(found.gap) <= float(found.rounding):
+    gap, rounding, size = float(found.gap), float(found.rounding), float(found.scale)
+    tolerance = float(found.tolerance)
+    if gap <= rounding:
+        explained = float(0.5 * np.sum(np.square(found.singular_values[: int(min(found.widths))])))
+        hides = f"The gap {gap:.2g} is within what rounding may do to it ({rounding:.2g}), since "
+        if float(found.hidden) > 0.5 * rounding:
+            return (
+                f"{hides}X may have directions below its numerical rank, which could explain so much of Y. Center the "
+                "inputs, leave out columns that others make up, or use float64."
+            )
+        if size < tolerance**0.5 * explained:
+            return (
+                f"{hides}the fit explains a constant ({explained:.2g}), and little besides ({size:.2g}). Center the "
+                "targets and the inputs, or use float64."
+            )
         return (
-            f"The gap {float(found.gap):.2g} is within what rounding may do to it ({float(found.rounding):.2g}), since "
-            "X explains little of Y. Center the targets, or use float64."
+            f"{hides}X explains little of Y, or has columns that nearly depend on others. Center both, or use float64."
         )
     return (
         f"The {eta} is below the tolerance {float(found.tolerance):.2g}, but the product is that of no critical point, "

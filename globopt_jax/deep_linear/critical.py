@@ -10,11 +10,9 @@ import numpy as np
 
 from globopt_jax.deep_linear.inputs import check_pair
 from globopt_jax.deep_linear.minimum import Fit, least_squares
-from globopt_jax.inputs import check_key
+from globopt_jax.inputs import check_key, number
 
 __all__ = ["basis_change", "critical_point"]
-
-_least_squares = jax.jit(least_squares)
 
 
 def critical_point(
@@ -24,7 +22,7 @@ def critical_point(
     indices: Sequence[Any],
     key: Any | None = None,
     *,
-    condition: float = 10.0,
+    condition: Any = 10.0,
     blocks: Sequence[Any] = (),
 ) -> list[Any]:
     """Build weights at which every gradient vanishes, and which keep a chosen set of directions of the fit.
@@ -52,8 +50,8 @@ def critical_point(
         Kernels W_l (d_{l-1}, d_l).
 
     Raises:
-        ValueError: widths that do not fit the data, indices that are repeated, too many or out of range, blocks without
-            a key or with fewer than two layers left.
+        ValueError: widths that do not fit the data, indices that are repeated, too many or out of range, a condition
+            that is no number of at least 1, blocks without a key or with fewer than two layers left.
         TypeError: data that are not real numbers, widths, indices or blocks that are no integers.
 
     Example:
@@ -66,7 +64,8 @@ def critical_point(
     widths = _check_widths(widths, X.shape[1], Y.shape[1])
     if key is not None:
         key = check_key(key)
-    fit = _least_squares(X, Y)
+    condition = number("condition", condition, "at least 1", lambda v: v >= 1)
+    fit = least_squares(X, Y)
     chosen = _check_indices(indices, widths, fit)
     layers, n = len(widths) - 1, len(chosen)
     blocks = _integers("blocks", blocks)
@@ -75,8 +74,6 @@ def critical_point(
             f"blocks: Expected: a key, and at most {layers - 2} different layers of 0..{layers - 1}. Received: "
             f"{blocks} and {'no key' if key is None else 'a key'}."
         )
-    if not 1 <= condition < np.inf:
-        raise ValueError(f"condition: Expected: at least 1. Received: {condition}.")
     if layers == 1:
         return [fit.map]
     # In NumPy: a compilation for every number of directions would take far longer than the assembly.

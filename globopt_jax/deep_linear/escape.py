@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear import exact
+from globopt_jax.deep_linear import confirm, exact
 from globopt_jax.deep_linear.classify import judge, lowest_curvature
 from globopt_jax.deep_linear.inputs import check
 from globopt_jax.deep_linear.minimum import Fit, least_squares
@@ -35,12 +35,21 @@ METHODS = (
 AT_OPTIMUM, UNRESOLVED, GRADIENT, CURVATURE, ROTATION, CHAIN = range(len(METHODS))
 #: Random changes that `ascend` tries before it gives up.
 ATTEMPTS = 8
-HALVINGS = {GRADIENT: 30, CURVATURE: 8}
+#: Lengths along a line, from the radius down to what the weights can resolve.
+LENGTHS = 48
+#: How many of these are kept in reserve, and lengths of a chain's links, from the radius down to a tenth of the size of
+#: the weights; fewer for networks with more weights than LARGE, since candidates are stacked.
+RESERVE, LINKS, LARGE = 6, 4, 1_000_000
+#: Multiplications of floats that confirming candidates may take, and candidates that are tried in any case.
+EFFORT, FEW = 1e10, 8
+#: How far a confirmed decrease may be below the exact one before exact arithmetic is asked, if that takes no time.
+LOOSE = 1e-8
 
 
 class Escape(NamedTuple):
-    """``weights``: the new ones, or the old ones unchanged. ``decrease``: loss(old) - loss(new), 0 if none was found.
+    """``weights``: the new ones, or the old ones unchanged. ``decrease``: confirmed, 0 if none was found.
 
+    ``loss(old) - loss(new)``, exactly that of the weights and data as they are stored, is no smaller than the decrease.
     ``found``: bool. ``distance``: the Frobenius distance of the whole change. ``method_code``: index into `METHODS`.
     """
 
@@ -57,7 +66,7 @@ class Escape(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Weights to try, stacked; the increments of the loss there, and what rounding may have done to them."""
+    """Weights to try, stacked; the increments of the loss there, and about what rounding may have done to them."""
 
     methods: Array
     weights: list[Any]
@@ -70,14 +79,15 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
 
     Candidates are a backtracked gradient step; both ways along the most negative curvature that Lanczos finds; a
     rotation of the kept subspace that trades a direction of the fit for a better one; and a chain of rank-one changes
-    through all layers that adds a direction, which works where the Hessian vanishes. The lowest is returned. Each is
-    judged by the increment ``<X^T (X R - Y), dR> + 1/2 ||X dR||^2`` with ``dR = sum_l P'_{l-1} D_l S_l``, never by a
-    difference of losses: at zero weights with H hidden layers nothing within the radius lowers the loss by more than
-    about ``(radius / sqrt(H+1))^(H+1) s_1(X^T Y)``, far below the loss's rounding.
+    through all layers that adds a direction, which works where the Hessian vanishes. Each comes in lengths from the
+    radius down to what the size of the weights asks for. They are ordered by the increment ``<X^T (X R - Y), dR> +
+    1/2 ||X dR||^2``, never by a difference of losses: at zero weights with H hidden layers nothing within the radius
+    lowers the loss by more than about ``(radius / sqrt(H+1))^(H+1) s_1(X^T Y)``, far below the loss's rounding.
 
-    An increment that its own rounding could explain counts for nothing. If no candidate does better, and the network is
-    small enough (`exact.AFFORDABLE`), the increments are evaluated in exact integer arithmetic, so that the answer is
-    right at deep degenerate saddles and tiny radii, too.
+    The first one is returned whose increment is confirmed: evaluated again in float64 from the data themselves, with a
+    bound of all rounding (`confirm.increments`), it is negative. If there is none, and the network is small enough
+    (`exact.AFFORDABLE`), the increments are evaluated in exact integer arithmetic, so that the answer is right at deep
+    degenerate saddles and tiny radii, too.
 
     Host function.
 
@@ -108,24 +118,57 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
         return _stay(given, AT_OPTIMUM)
     k1, k2 = jax.random.split(key)
     curvature = lowest_curvature(arrays, fit, k1, 40).v
-    tries = _candidates(arrays, point, fit, curvature, jnp.asarray(radius, X.dtype), k2)
-    heights = np.asarray(tries.increments, np.float64)
-    heights = np.where(heights < -np.asarray(tries.rounding), heights, 0.0)
-    if not np.any(heights < 0) and exact.work(arrays, X) * len(heights) <= exact.AFFORDABLE:
-        exactly = exact.increments(arrays, X, Y)
-        heights = np.array([exactly(w) for w in zip(*map(np.asarray, tries.weights), strict=True)])
-        if not np.any(heights < 0):
-            # So small that the gradient's own rounding at the weights as stored decides which way is down.
-            turned = [2 * np.asarray(w)[None] - v for w, v in zip(arrays, tries.weights, strict=True)]
-            tries, heights = tries._replace(weights=turned), np.array([exactly(w) for w in zip(*turned, strict=True)])
-    for best in np.argsort(heights):
-        new = [jnp.asarray(w[best]) for w in tries.weights]
-        moves = (np.asarray(v, np.float64) - np.asarray(w, np.float64) for w, v in zip(arrays, new, strict=True))
-        distance = np.sqrt(sum(np.sum(np.square(move)) for move in moves))
-        if heights[best] < 0 and distance <= radius:
-            code = np.asarray(tries.methods[best], np.int32)
-            return Escape(new, np.asarray(-heights[best]), np.asarray(True), np.asarray(distance), code)
-    return _stay(given, UNRESOLVED)
+    tries = _candidates(arrays, point, fit, curvature, _reach(radius, X.dtype), k2)
+    found = _first_confirmed(arrays, X, Y, tries, radius)
+    return _stay(given, UNRESOLVED) if found is None else found
+
+
+def _first_confirmed(weights: Weights, X: Inputs, Y: Targets, tries: _Candidates, radius: float) -> Escape | None:
+    """The best candidate within the radius whose decrease is confirmed: in floats, or else in integers."""
+    old = [np.asarray(w) for w in weights]
+    heights = np.nan_to_num(np.asarray(tries.increments, np.float64), nan=np.inf)
+    solid = heights < -np.nan_to_num(np.asarray(tries.rounding, np.float64), nan=np.inf)
+    order = np.lexsort((heights, ~solid))
+    stacked = [np.asarray(w) for w in tries.weights]
+    within = []  # the candidates in the ball, the most promising first
+    for i in order:
+        new = [w[i] for w in stacked]
+        distance = confirm.distance(old, new)
+        if 0 < distance <= radius:
+            within.append((new, distance, int(tries.methods[i])))
+    work = exact.work(old, X)
+    increment = confirm.increments(old, X, Y)
+    for new, distance, code in within[: max(FEW, int(EFFORT / work))]:
+        height, error = increment(new)
+        if height + error < 0:
+            if error > -LOOSE * height and 10 * work <= exact.AFFORDABLE:
+                height, error = exact.increments(old, X, Y)(new), 0.0
+            return _left(new, height + error, distance, code)
+    affordable = within[: int(exact.AFFORDABLE / work)]
+    if not affordable:
+        return None
+    exactly = exact.increments(old, X, Y)
+    # So small that the gradient's own rounding at the weights as stored may decide which way is down.
+    opposite = [([2 * w - v for w, v in zip(old, new, strict=True)], code) for new, _, code in affordable]
+    turned = [(new, confirm.distance(old, new), code) for new, code in opposite]
+    for some in (affordable, turned):
+        judged = [(exactly(new), new, distance, code) for new, distance, code in some if distance <= radius]
+        best = min(judged, key=lambda found: found[0], default=None)
+        if best is not None and best[0] < 0:
+            return _left(best[1], best[0], best[2], best[3])
+    return None
+
+
+def _left(new: list[Any], height: float, distance: float, code: int) -> Escape:
+    """The result; the decrease is rounded towards zero."""
+    decrease = np.nextafter(-height, 0)
+    return Escape(
+        [jnp.asarray(w) for w in new],
+        np.asarray(decrease),
+        np.asarray(True),
+        np.asarray(distance),
+        np.asarray(code, np.int32),
+    )
 
 
 def _stay(weights: list[Any], code: int) -> Escape:
@@ -135,46 +178,72 @@ def _stay(weights: list[Any], code: int) -> Escape:
 @jax.jit
 def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radius: Array, key: Array) -> _Candidates:
     flat, unravel = jax.flatten_util.ravel_pytree(list(weights))
-    room = _room(radius, flat)
+    room, layers, dtype = _room(radius, flat), len(weights), flat.dtype
+    reserve, count = (RESERVE, LINKS) if flat.size <= LARGE else (1, 2)
     gradient = jax.flatten_util.ravel_pytree(point.gradients)[0]
+    # The size of the weights, or of those that fit the data.
+    scale = jnp.maximum(linalg.norm(flat), linalg.norm(fit.map) ** (1 / layers))
+    scale = jnp.where(scale > 0, scale, room)
 
-    def line(direction: Array, code: int) -> tuple[int, list[Any]]:
-        """The best of both ways along a direction, at halved lengths."""
+    def lengths(shortest: Array, count: int) -> Array:
+        """From the room that there is down to the shortest, evenly in logarithms."""
+        ratio = jnp.minimum(shortest / room, 1)
+        return room * ratio ** (jnp.arange(count, dtype=dtype) / (count - 1))
+
+    def line(direction: Array, signs: list[float], code: int) -> tuple[list[int], Any]:
+        """The best along a direction, and some of all lengths in reserve, which rounding may have hidden."""
         direction = direction / jnp.where(jnp.any(direction != 0), linalg.norm(direction), 1)
-        lengths = room * 0.5 ** jnp.arange(HALVINGS[code], dtype=flat.dtype)
-        lengths = jnp.concatenate([-lengths, lengths])
-        heights = jax.lax.map(lambda t: increment(weights, unravel(flat + t * direction), point, fit)[0], lengths)
-        return code, unravel(flat + lengths[jnp.argmin(heights)] * direction)
+        steps = lengths(linalg.unit(dtype) * scale, LENGTHS)
+        steps = jnp.concatenate([sign * steps for sign in signs])
+        heights, rounding = jax.lax.map(lambda t: increment(weights, unravel(flat + t * direction), point, fit), steps)
+        best = jnp.argmin(jnp.where(heights < -rounding, heights, jnp.inf))
+        steps = jnp.append(steps[:: LENGTHS // reserve], steps[best])
+        return [code] * len(steps), jax.vmap(lambda t: unravel(flat + t * direction))(steps)
 
-    tries = [line(gradient, GRADIENT), line(curvature, CURVATURE)]
-    if len(weights) > 1:
-        tries.append((ROTATION, _rotation(weights, point, fit, room)))
-    chains = _chains(weights, point, fit, room, key)
-    codes = jnp.array([code for code, _ in tries] + [CHAIN] * len(chains[0]))
-    stacked = [jnp.stack(layer) for layer in zip(*(w for _, w in tries), strict=True)]
-    new = [jnp.concatenate(pair) for pair in zip(stacked, chains, strict=True)]
+    tries = [line(gradient, [-1.0], GRADIENT), line(curvature, [1.0, -1.0], CURVATURE)]
+    if layers > 1:
+        tries.append(([ROTATION], [w[None] for w in _rotation(weights, point, fit, room)]))
+    links = lengths(jnp.minimum(0.1 * scale, room), count) / layers**0.5
+    chains = _chains(weights, point, fit, links, key)
+    tries.append(([CHAIN] * len(chains[0]), chains))
+    codes = jnp.array([code for codes, _ in tries for code in codes])
+    new = [jnp.concatenate(parts) for parts in zip(*(w for _, w in tries), strict=True)]
     heights, rounding = jax.lax.map(lambda w: increment(weights, w, point, fit), new)
     return _Candidates(codes, new, heights, rounding)
 
 
+def _reach(radius: float, dtype: Any) -> Array:
+    """The radius, as far as squares of that dtype go."""
+    limits = np.finfo(dtype)
+    return jnp.asarray(np.clip(radius, limits.tiny, float(limits.max) ** 0.5), dtype)
+
+
 def _room(radius: Array, weights: Array) -> Array:
-    """How far a step may go so that its rounding, up to eps ||W|| in all, does not lead out of the ball."""
+    """How far a step may go so that its rounding, up to eps ||W|| in all, does not lead out of the ball.
+
+    Where that is more than the radius, steps can still move those entries that are small; so some room is always left.
+    """
     unit = linalg.unit(weights.dtype)
-    return jnp.maximum((1 - 16 * unit) * radius - 2 * unit * linalg.norm(weights), 0)
+    return jnp.maximum((1 - 16 * unit) * radius - 2 * unit * linalg.norm(weights), 0.25 * radius)
 
 
 def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array, Array]:
-    """``loss(new) - loss(old)`` without subtracting losses, and what rounding may have done to it.
+    """``loss(new) - loss(old)`` without subtracting losses, and about what rounding may have done to it.
 
     ``<T R - C, dZ> + 1/2 ||dZ||^2`` with ``dZ = sum_l T P'_{l-1} (W'_l - W_l) S_l``, P' of the new weights.
     """
-    before, terms, size = fit.inputs, [], jnp.zeros((), fit.inputs.dtype)
-    for a, b, after in zip(old, new, point.after[1:], strict=True):
+    before, terms, off = fit.inputs, [], jnp.zeros((), fit.inputs.dtype)
+    error, dtype = fit.accuracy * linalg.norm(before), fit.inputs.dtype
+    for a, b, after, behind in zip(old, new, point.after[1:], point.after_error[1:], strict=True):
+        move, left, right, inner = linalg.norm(b - a), linalg.norm(before), linalg.norm(after), sum(b.shape)
         terms.append(matmul(matmul(before, b - a), after))
-        size = size + linalg.norm(before) * linalg.norm(b - a) * linalg.norm(after)
+        off = off + move * (error * right + left * behind + inner * linalg.unit(dtype) * left * right)
+        error = linalg.product_error(error, left, linalg.norm(b), b.shape[0], dtype)
         before = matmul(before, b)
     dZ = sum(terms[1:], terms[0])
-    rounding = 4 * linalg.unit(size.dtype) * size * (linalg.norm(point.residual) + linalg.norm(dZ))
+    size, change = linalg.norm(point.residual), linalg.norm(dZ)
+    known = point.before_error[-1] + fit.accuracy * (fit.size + linalg.norm(point.before[-1]))
+    rounding = off * (size + change + 0.5 * off) + known * change
     return jnp.sum(point.residual * dZ) + 0.5 * jnp.sum(jnp.square(dZ)), rounding
 
 
@@ -203,14 +272,13 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
     return new
 
 
-def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -> list[Any]:
-    """Rank-one changes that open a path from the top input to the top output direction of E, stacked.
+def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) -> list[Any]:
+    """Rank-one changes of each of these lengths that open a path from the top input to the top output direction of E.
 
     With ``x_l^T S_l = 0`` and ``P_l y_l = 0`` the changes before and after layer q leave the product alone, and let
     layer q move along ``C = Pt^T E St^T``, which is not zero any more. Every q is tried, with both signs.
     """
     layers, dtype = len(weights), fit.inputs.dtype
-    delta = room / layers**0.5
     top = linalg.svd(matmul(fit.inputs.T, point.residual))
     keys = jax.random.split(key, 2 * layers)
     x = [top.U[:, 0], *[_null(point.after[l].T, point.after_error[l], keys[2 * l]) for l in range(1, layers)]]
@@ -219,7 +287,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -
     leaving: list[Any] = [None, *(a[:, None] * b[None] for a, b in pairwise(y))]  # at layers after q
 
     def through(q: int, step: Array) -> list[Any]:
-        """Layer q joins the links before it to those after it; step is delta, or its negative."""
+        """Layer q joins the links before it to those after it; step is a length, or its negative."""
         before = [w + step * link for w, link in zip(weights[:q], entering[:q], strict=True)]
         after = [w + step * link for w, link in zip(weights[q + 1 :], leaving[q + 1 :], strict=True)]
         left, right = fit.inputs, jnp.eye(fit.targets.shape[1], dtype=dtype)
@@ -234,12 +302,12 @@ def _chains(weights: Weights, point: Point, fit: Fit, room: Array, key: Array) -
         size = jax.vmap(linalg.norm)(D)[:, None, None]
         D = D / jnp.where(size > 0, size, 1)
         bend = jnp.sum(jnp.square(matmul(matmul(left, D), right)), axis=(1, 2), keepdims=True)
-        moves = weights[q][None] - jnp.minimum(delta, size / jnp.where(bend > 0, bend, 1)) * D
+        moves = weights[q][None] - jnp.minimum(jnp.abs(step), size / jnp.where(bend > 0, bend, 1)) * D
         twice = [[jnp.stack([w, w]) for w in side] for side in (before, after)]
         return [*twice[0], moves, *twice[1]]
 
-    signs = jnp.stack([delta, -delta])
-    opened = [jax.vmap(partial(through, q))(signs) for q in range(layers)]
+    steps = jnp.concatenate([links, -links])
+    opened = [jax.vmap(partial(through, q))(steps) for q in range(layers)]
     return [jnp.concatenate([w[l].reshape(-1, *weights[l].shape) for w in opened]) for l in range(layers)]
 
 
@@ -254,8 +322,9 @@ def _null(M: Array, error: Array, key: Array) -> Array:
 
 
 class Ascent(NamedTuple):
-    """``weights``: where the loss is larger, or the old ones unchanged. ``increase``: loss(new) - loss(old), 0 if none
-    was found. ``found``: bool.
+    """``weights``: where the loss is larger, or the old ones unchanged. ``increase``: confirmed, as in `Escape`.
+
+    0 if none was found. ``found``: bool.
     """
 
     weights: list[Any]
@@ -292,15 +361,21 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
     if not np.any(np.asarray(X)):
         raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")
+    old, increment = [np.asarray(w) for w in arrays], confirm.increments(arrays, X, Y)
     for attempt in jax.random.split(key, ATTEMPTS):
-        new, height = _ascents(arrays, X, Y, jnp.asarray(radius, X.dtype), attempt)
-        if float(height) > 0:
-            return Ascent(new, height, np.asarray(True))
+        new = _ascents(arrays, X, Y, _reach(radius, X.dtype), attempt)
+        if not 0 < confirm.distance(old, new) <= radius:
+            continue
+        height, error = increment(new)
+        if not height > error and exact.work(old, X) <= exact.AFFORDABLE:
+            height, error = exact.increments(old, X, Y)(new), 0.0
+        if height > error:
+            return Ascent(new, np.nextafter(height - error, 0), np.asarray(True))
     return Ascent(given, np.zeros(()), np.asarray(False))
 
 
 @jax.jit
-def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array) -> tuple[list[Any], Array]:
+def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array) -> list[Any]:
     fit = least_squares(X, Y)
     start = at(weights, fit)
     flat = jax.flatten_util.ravel_pytree(list(weights))[0]
@@ -319,8 +394,7 @@ def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array)
     both = [w.reshape(-1, *w.shape[2:]) for w in jax.vmap(stirred)(signs)]
     tries = [jnp.concatenate(pair) for pair in zip(_climb(weights, start, room), both, strict=True)]
     heights = jax.lax.map(lambda w: increment(weights, w, start, fit)[0], tries)
-    best = jnp.argmax(heights)
-    return [w[best] for w in tries], heights[best]
+    return [w[jnp.argmax(heights)] for w in tries]
 
 
 def _climb(weights: Weights, point: Point, radius: Array) -> list[Any]:

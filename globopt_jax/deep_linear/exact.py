@@ -1,18 +1,24 @@
-"""Increments of the loss in exact integer arithmetic, for steps whose effect lies below the rounding of floats.
+"""What only exact integer arithmetic can tell: a step's effect below the rounding of floats, and the rank of X.
 
 A float is an integer times a power of two, and so is every sum and product of floats. Python's integers do the rest.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["AFFORDABLE", "increments", "work"]
+from globopt_jax import linalg
+from globopt_jax.inputs import finite
 
-#: Multiplications of integers (some tenths of a microsecond each) up to which `increments` is worth its time.
+__all__ = ["AFFORDABLE", "increments", "known_rank", "work"]
+
+#: Multiplications of integers (some tenths of a microsecond each) up to which exact arithmetic is worth its time.
 AFFORDABLE = 1e7
+#: The largest denominator of a column's coefficients in others that `known_rank` looks for.
+DENOMINATOR = 1000
 
 
 class _Dyadic(NamedTuple):
@@ -37,6 +43,60 @@ def _dyadic(array: Any) -> _Dyadic:
     for place, number in np.ndenumerate(whole):
         numbers[place] = int(number) << (scale + int(exponent[place]))
     return _Dyadic(numbers, scale)
+
+
+def known_rank(X: Any) -> int:
+    """Return a number that the exact rank of X (m, dx) is proved not to exceed.
+
+    No factorization in floats can prove that X lacks a direction, and the slightest one of X changes the optimum.
+    So the relations between columns that a factorization suggests, such as ``x_4 = x_1 + x_2 + x_3`` of an intercept
+    beside one-hot columns, are rounded to fractions and checked in integers. Each that holds takes one off the number
+    of columns; likewise for rows, where they are fewer. Relations without small denominators are not found: the number
+    is then larger than the rank, and bounds that use it are wider than they need be, but true.
+
+    Host function. See `least_squares` for its use.
+
+    Raises:
+        ValueError: X is no matrix, or has NaN or inf.
+        TypeError: X does not hold real numbers.
+
+    Example:
+        >>> known_rank(np.array([[1.0, 0.1, 1.1], [1.0, 0.5, 1.5], [1.0, 0.7, 3.0]]))
+        3
+        >>> known_rank(np.array([[1.0, 0.25, 1.25], [1.0, 0.5, 1.5], [1.0, 0.75, 1.75]]))
+        2
+    """
+    from scipy.linalg import qr, solve_triangular  # late: scipy.linalg takes a while to load
+
+    host = finite("X", X)
+    if host.ndim != 2 or not host.size:
+        raise ValueError(f"X: Expected: shape (m, dx). Received: {host.shape}.")
+    tall = np.asarray(host if len(host) >= host.shape[1] else host.T, np.float64)
+    tall = tall[:, np.any(tall != 0, axis=0)]
+    count = tall.shape[1]
+    if not count:
+        return 0
+    scale = np.frexp(np.max(np.abs(tall), axis=0))[1]
+    scaled = np.ldexp(tall, -scale)  # for coefficients of one size
+    pivoted: Any = qr(np.linalg.qr(scaled, mode="r"), mode="r", pivoting=True)
+    R, order = pivoted
+    size = np.abs(np.diag(R))
+    rank = int(np.sum(size > linalg.unit(np.float64) * sum(tall.shape) * size[0]))
+    coefficients = solve_triangular(R[:rank, :rank], R[:rank, rank:])
+    proved = 0
+    for column, parts in zip(order[rank:], coefficients.T, strict=True):
+        chosen = np.flatnonzero(np.abs(parts) > 1 / DENOMINATOR**2)
+        shares = [Fraction(float(part)).limit_denominator(DENOMINATOR) for part in parts[chosen]]
+        common = math.lcm(*(share.denominator for share in shares))
+        if len(tall) * (len(chosen) + 1) > AFFORDABLE / count or common > 2**62:
+            continue
+        # The columns themselves, since scaling may have taken digits from tiny entries.
+        columns = [*order[chosen], column]
+        numbers = [*(int(share * common) for share in shares), -common]
+        highest = max(int(scale[j]) for j in columns)
+        relation = [c << (highest - int(scale[j])) for c, j in zip(numbers, columns, strict=True)]
+        proved += not np.any(_dyadic(tall[:, columns]).numbers @ np.array(relation, object))
+    return count - proved
 
 
 def work(weights: Sequence[Any], X: Any) -> int:

@@ -10,15 +10,13 @@ import optax
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.inputs import check_pair
-from globopt_jax.deep_linear.minimum import Fit, least_squares
+from globopt_jax.deep_linear.minimum import Fit, proved_fit
 from globopt_jax.deep_linear.network import predict, widths_of
 from globopt_jax.deep_linear.verdict import KINDS, NOT_CRITICAL, verdict_at
 from globopt_jax.inputs import integer
 from globopt_jax.shapes import Array
 
 __all__ = ["History", "MonitorState", "history", "monitor", "observe"]
-
-_least_squares = jax.jit(least_squares)
 
 
 class History(NamedTuple):
@@ -124,7 +122,7 @@ def monitor(
     if not callable(kernels):
         raise TypeError(f"kernels: Expected: a function of params. Received: {type(kernels).__name__}.")
     X, Y = check_pair(X, Y)
-    fit, samples = _least_squares(X, Y), len(X)
+    fit, samples = proved_fit(X, Y), len(X)
 
     def look(params: Any, step: Any) -> History:
         weights = kernels(params)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit, tail
+from globopt_jax.deep_linear.minimum import Fit, hidden, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
@@ -18,7 +18,8 @@ class Point(NamedTuple):
 
     ``before[l]``: ``T P_l`` (q, d_l). ``after[l]``: ``S_l`` (d_l, dy). ``before_error``, ``after_error`` (H+2,): what
     rounding may have done to them, in the Frobenius norm. ``prefix_norms``, ``suffix_norms`` (H+2,): ``||P_l||_2``,
-    ``||S_l||_2``. ``residual`` (q, dy): ``T R - C``. ``gradients``: dL/dW_l, l = 1..H+1.
+    ``||S_l||_2``. ``residual`` (q, dy): ``T R - C``. ``gradients``: dL/dW_l, l = 1..H+1. ``reach``: ``||diag(n) R||_F``
+    at most, with n the norms of X's columns.
     """
 
     before: list[Any]
@@ -29,6 +30,7 @@ class Point(NamedTuple):
     suffix_norms: Array
     residual: Array
     gradients: list[Any]
+    reach: Array
 
 
 def at(weights: Weights, fit: Fit) -> Point:
@@ -53,9 +55,18 @@ def at(weights: Weights, fit: Fit) -> Point:
         after_error.append(linalg.product_error(after_error[-1], linalg.norm(after[-1]), norm, inner, dtype))
         after.append(w if len(after) == 1 else matmul(w, after[-1]))
     after, after_error = after[::-1], after_error[::-1]
+    # What layer l adds passes through S_l, which is mostly far smaller than the product of the later layers' norms.
+    suffix_norms = [linalg.spectral_norm(s) for s in after]
+    first = fit.columns[:, None] * weights[0]
+    size = linalg.norm(first)
+    spread = linalg.product_error(after_error[1], linalg.norm(after[1]), size, widths[1], dtype)
+    scaled = linalg.norm(fit.inputs / jnp.where(fit.columns > 0, fit.columns, 1)[None])
+    sizes = [scaled * size, *(linalg.norm(a) * w for a, w in zip(before[1:], norms[1:], strict=False))]
+    passed = [linalg.product_unit(inner, dtype) * a for a, inner in zip(sizes, widths, strict=False)]
+    through = [1.01 * s + off for s, off in zip(suffix_norms[1:], after_error[1:], strict=True)]
+    error[-1] = jnp.minimum(error[-1], sum(a * b for a, b in zip(passed, through, strict=True)))
     residual = before[-1] - fit.targets
     gradients = [matmul(matmul(before[l].T, residual), after[l + 1].T) for l in range(len(weights))]
-    suffix_norms = [linalg.spectral_norm(s) for s in after]
     return Point(
         before,
         after,
@@ -65,18 +76,43 @@ def at(weights: Weights, fit: Fit) -> Point:
         jnp.stack(suffix_norms),
         residual,
         gradients,
+        linalg.norm(matmul(first, after[1])) + spread,
     )
 
 
 def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
-    """``L - L*`` in closed form, and what rounding does to it where the products are well conditioned.
+    """``L - L*`` in closed form, and how far the exact gap may be from it.
 
-    The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted. Of the targets
-    Y only their rounding is left in the fitted ones.
+    The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted.
+
+    The exact gap is ``1/2 ||X R||^2 - <X R, Y> + 1/2 N(P Y)^2``, with P the projector on the column space of X, and N
+    the norm of the k largest singular values. The reduced data ``Q T`` and ``Q C + rest`` are those of an X and a Y
+    that differ by rounding: ``||dX R|| <= accuracy (||X R|| + ||diag(n) R||)`` with the norms n of X's columns, so that
+    badly scaled columns cost nothing, and ``||dY|| <= accuracy ||Y||``. So X R is off by some e, rounding of the
+    products included, which moves the first two terms by ``e (||X R - Y|| + e / 2)``.
+
+    As to P: let A be the span of ``X M``, where M (dx, a) maps to the leading a columns of Q up to rounding. It lies in
+    the column space of X, it is turned from those columns by an angle t of the size of dX M, and takes ``f = Q_a C_a``
+    to within ``s = ||dX M C_a||`` of itself. With ``g = Y - f``, ``<Y, P_A Y>`` is thus off by ``2 s ||g||`` and the
+    larger of ``(t ||g||)^2`` and ``s^2``: twice `turn`. Beside A the column space has ``rank X - a`` directions of
+    which nothing is known but their number; they add no more than as many of the largest singular values of
+    ``(I - P_A) Y``, squared (Ky Fan). These are `hidden`, to within ``hidden_error = s + accuracy ||Y||``. Every a
+    will do; `least_squares` takes the best one.
     """
-    gap = 0.5 * jnp.sum(jnp.square(point.residual)) - tail(fit, k)
-    moved = fit.accuracy * (linalg.norm(point.before[-1]) + fit.size)
-    return gap, moved * (linalg.norm(point.residual) + linalg.norm(fit.targets) + moved)
+    size, fitted = linalg.norm(point.residual), linalg.norm(point.before[-1])
+    beyond, squares = tail(fit, k), 0.5 * jnp.square(size)
+    off = fit.accuracy * (fitted + point.reach) + fit.spill * point.reach + point.before_error[-1]
+    moved = fit.accuracy * fit.size
+    left = jnp.sqrt(jnp.square(size) + 2 * fit.unexplained) + moved
+    height = linalg.norm(fit.singular_values[:k])
+    rounding = (
+        off * (left + 0.5 * off)
+        + moved * (fitted + height + 0.5 * moved)
+        + fit.accuracy * (squares + beyond)
+        + fit.turn
+        + hidden(fit, k)
+    )
+    return squares - beyond, rounding
 
 
 def stationarity(point: Point, fit: Fit) -> Array:

@@ -113,8 +113,8 @@ def residual_gradients(weights: Weights, R: Square, covariance: Square) -> list[
 class ResidualGap(NamedTuple):
     """``gap``: risk - optimum, (). ``bound``: an upper bound of it. ``norms`` (L,): ``||W_l||_2``.
 
-    The bound is inf where two norms are 1 or more. ``inside``: whether all norms are below 1, where every critical
-    point is a global minimum.
+    The bound is inf where two norms are 1 or more. ``inside``: whether all norms are below 1 by more than rounding in
+    them, where every critical point is a global minimum.
     """
 
     gap: Array
@@ -147,7 +147,10 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     kernels, data = residual_kernels(weights), population_data(R, covariance)
     gap = loss(kernels, *data)
     norms = jnp.stack([linalg.spectral_norm(w) for w in weights])
-    # Rounding: d eps a product, relative to the sizes of what is multiplied, and as much in each spectral norm.
+    # The Gram matrix behind a spectral norm is off by d eps, relative to the square of the Frobenius norm.
+    unsure = 2 * len(R) * linalg.unit(gap.dtype) * (1 + jnp.stack([jnp.square(linalg.norm(w)) for w in weights]))
+    room = jnp.maximum(1 - norms - unsure, 0)
+    # Rounding: d eps a product, relative to the sizes of what is multiplied.
     layers = len(kernels)
     error = 2 * len(R) * layers * linalg.unit(gap.dtype)
     reach = linalg.norm(data[0]) * jnp.prod(1 + norms)
@@ -155,9 +158,9 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     sizes = jnp.square(jnp.stack([linalg.norm(g) for g in gradients(kernels, *data)]) + off)
     s = linalg.singular_values(data[0])
     weakest = jnp.square(jnp.maximum(s[-1] - error * s[0], 0))
-    others = jnp.where(jnp.eye(layers, dtype=bool), 1, jnp.maximum(1 - norms - error * (1 + norms), 0)[None])
+    others = jnp.where(jnp.eye(layers, dtype=bool), 1, room[None])
     scale = 2 * weakest * jnp.square(jnp.prod(others, axis=1))
     bounds = jnp.where(scale > 0, sizes / jnp.where(scale > 0, scale, 1), jnp.inf)
     # The square root of the covariance is off by as much, in relation to its largest eigenvalue.
     bounds = bounds * (1 + error * jnp.square(s[0]) / jnp.where(weakest > 0, weakest, 1))
-    return ResidualGap(gap, jnp.min(bounds), norms, jnp.all(norms < 1))
+    return ResidualGap(gap, jnp.min(bounds), norms, jnp.all(room > 0))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.bounds import bounds_at
-from globopt_jax.deep_linear.minimum import Fit, optimum
+from globopt_jax.deep_linear.minimum import Fit, hidden, optimum, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of, shares, stationarity
 from globopt_jax.linalg import matmul
@@ -38,9 +38,11 @@ class Verdict(NamedTuple):
     """What the values say about a point; arrays only, so that it can be taken under `jit` and `vmap`.
 
     ``code``: index into `KINDS`. ``loss``, ``optimum``, ``gap`` = loss - optimum, computed without the cancellation.
-    ``gap_bound``: `suboptimality_bound`. ``rounding``: what rounding may have done to the gap. ``tolerance``: the
-    relative gap, and the stationarity, that count as zero. ``stationarity``: eta, see `point.stationarity`. ``rank``:
-    numerical rank of the product R. ``kept`` (n,): the share of each direction of the fit. ``assumptions`` (7,): bool,
+    ``gap_bound``: `suboptimality_bound`. ``rounding``: how far the exact gap may be from this one (`gap_of`).
+    ``hidden``: the part of it that directions below the numerical rank of X may explain. ``scale``: what a gap is
+    measured by, see `gap_scale`. ``tolerance``: the relative gap, and the stationarity, that count as zero.
+    ``stationarity``: eta, see `point.stationarity`. ``rank``: numerical rank of the product R. ``kept`` (n,): the share
+    of each direction of the fit. ``assumptions`` (7,): bool,
     see `ASSUMPTIONS`.
     """
 
@@ -50,6 +52,8 @@ class Verdict(NamedTuple):
     gap: Array
     gap_bound: Array
     rounding: Array
+    hidden: Array
+    scale: Array
     tolerance: Array
     stationarity: Array
     rank: Array
@@ -70,9 +74,12 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
     share = shares(point, fit)
     kept = jnp.diagonal(share)
 
+    best, scale = optimum(fit, k), gap_scale(fit, k)
+    # Rounding is a worst case, and most often far smaller: so it may exceed the tolerance by far, but not hide the gap.
+    resolved = rounding <= tolerance**0.5 * scale
     # Where the fit itself is rounding of Y, there is nothing to gain but rounding.
-    nothing = linalg.norm(fit.targets) <= fit.accuracy * fit.size
-    tiny_gap = (gap <= tolerance * jnp.sum(jnp.where(wanted, energy, 0))) | (nothing & (gap <= rounding))
+    nothing = (linalg.norm(fit.targets) <= fit.accuracy * fit.size) & (rounding <= 0.5 * tolerance * fit.size**2)
+    tiny_gap = ((gap <= tolerance * scale) & resolved) | (nothing & (gap <= rounding))
     counts = wanted & (energy > rounding)  # directions whose absence the gap can tell
     complete = jnp.all(jnp.where(counts, kept >= PRESENT, True))
     # Near a critical point the map is the fit times a projection; elsewhere a small gradient means a bad condition.
@@ -91,7 +98,6 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
     )
     moving = jnp.where(tiny_gap, GLOBAL, jnp.where(gap <= rounding, UNDECIDED, NOT_CRITICAL))
     code = jnp.where(eta <= tolerance, at_rest, moving)
-    best = optimum(fit, k)
     bound = bounds_at(point, fit, k).best
     verdict = Verdict(
         code.astype(jnp.int32),
@@ -100,6 +106,8 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
         gap,
         bound,
         rounding,
+        hidden(fit, k),
+        scale,
         tolerance,
         eta,
         product_rank(weights),
@@ -107,6 +115,17 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
         _assumptions(fit, k, samples),
     )
     return verdict, point
+
+
+def gap_scale(fit: Fit, k: int) -> Array:
+    """What a gap has to be small against: what the optimum explains of Y, or less.
+
+    Targets far from zero, or inputs, let the fit explain a large constant, beside which everything else looks small. So
+    no more counts than what the optimum gains on the best constant, or the optimum itself where that is larger.
+    """
+    best = optimum(fit, k)
+    explained = 0.5 * jnp.sum(jnp.square(fit.singular_values)) - tail(fit, k)
+    return jnp.minimum(explained, jnp.maximum(fit.spread - best, best))
 
 
 def product_rank(weights: Weights) -> Array:

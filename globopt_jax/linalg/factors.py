@@ -16,6 +16,7 @@ __all__ = [
     "numerical_rank",
     "project",
     "project_out",
+    "rank_at_most",
     "singular_values",
     "spectral_norm",
     "svd",
@@ -89,7 +90,8 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
 
 def singular_values(M: Matrix) -> Float[Array, " n"]:
     """The min(p, q) singular values of M, largest first."""
-    return jnp.linalg.svd(real("M", M), compute_uv=False)
+    # XLA would make room for the square factors of the full decomposition, though nobody asks for them.
+    return jnp.linalg.svd(real("M", M), full_matrices=False, compute_uv=False)
 
 
 def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
@@ -103,6 +105,38 @@ def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
     M = real("M", M)
     s = singular_values(M)
     return jnp.sum(s > cutoff(M, s, criterion), dtype=jnp.int32)
+
+
+def rank_at_most(M: Matrix) -> Int[Array, ""]:
+    """Return a number that the exact rank of M (p, q) does not exceed, whatever rounding may hide.
+
+    The smaller of the numbers of rows and of columns that are not zero and no power of two times another one (or the
+    negative of that), which comparisons tell without any rounding.
+
+    Example:
+        >>> int(rank_at_most(jnp.array([[1.0, 2.0, 0.0, 1e-9], [3.0, 6.0, 0.0, 1.0]])))
+        2
+    """
+    M = real("M", M)
+    return jnp.minimum(_distinct_columns(M), _distinct_columns(M.T))
+
+
+def _distinct_columns(M: Matrix) -> Int[Array, ""]:
+    """How many columns are neither zero nor a power of two, with either sign, times another one."""
+    top = jnp.take_along_axis(M, jnp.argmax(jnp.abs(M), axis=0)[None], axis=0)
+    zero = top[0] == 0
+    scaled = jnp.ldexp(M, -jnp.frexp(top)[1]) * jnp.sign(top)
+    # Where an entry vanished or overflowed, the scaling was not exact, and nothing is claimed.
+    size = jnp.abs(scaled)
+    exact = jnp.all((M == 0) | ((size >= float(jnp.finfo(M.dtype).tiny)) & (size <= 1)), axis=0)
+    # Equal columns have equal sums, so that they are neighbours in the order of the sums.
+    weights = 1 + jnp.sin(jnp.arange(len(M), dtype=M.dtype))
+    order = jnp.argsort(jnp.sum(scaled * weights[:, None], axis=0))
+    scaled, exact = scaled[:, order], exact[order]
+    again = jnp.all(scaled[:, 1:] == scaled[:, :-1], axis=0) & exact[1:] & exact[:-1]
+    # Zero columns are equal to each other, too: all but the first of them are counted there.
+    repeated = jnp.sum(again, dtype=jnp.int32) + jnp.any(zero).astype(jnp.int32)
+    return M.shape[1] - repeated
 
 
 def spectral_norm(M: Matrix) -> Scalar:

@@ -15,7 +15,7 @@ __all__ = [
     "factorization_error",
     "product_error",
 ]
-__all__ += ["rounding_margin", "unit"]
+__all__ += ["product_unit", "rounding_margin", "unit"]
 
 #: The names that `cutoff` knows; the first is the default everywhere.
 CRITERIA = ("press", "golub", "lapack")
@@ -82,12 +82,19 @@ def decision_tolerance(dtype: Any) -> float:
 def product_error(error: Scalar, left: Scalar, right: Scalar, inner: int, dtype: Any) -> Scalar:
     """Bound the Frobenius error of a computed product ``A B`` whose left factor is off by `error`.
 
-    ``||fl(A B) - A B||_F <= error ||B||_F + inner eps ||A||_F ||B||_F``, which holds for every order of summation.
+    ``||fl(A B) - A B||_F <= error ||B||_F + n u / (1 - n u) ||A||_F ||B||_F``, n = inner and u = eps / 2, which holds
+    for every order of summation.
 
     Args:
         error: of A in the Frobenius norm. left, right: the Frobenius norms of A and B. inner: columns of A.
     """
-    return (error + inner * unit(dtype) * left) * right
+    return (error + product_unit(inner, dtype) * left) * right
+
+
+def product_unit(inner: int, dtype: Any) -> float:
+    """``n u / (1 - n u)``, u = eps / 2: what n roundings may do to a sum of products, in any order; at most 1 + n u."""
+    small = 0.5 * inner * unit(dtype)
+    return small / (1 - small) if small < 0.5 else 1 + small
 
 
 def factorization_error(rows: int, dtype: Any) -> float:

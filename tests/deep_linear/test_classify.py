@@ -260,6 +260,8 @@ def test_bad_input_is_named(change, error, message):
         (((3, 4, 4, 2), (0,)), {"blocks": (0,)}, "blocks: Expected: a key"),
         (((3, 4, 4, 2), (0,)), {"blocks": (0, 1), "key": jax.random.key(0)}, "at most 1 different layers of 0..2"),
         (((3, 4, 2), (0,)), {"condition": 0.5}, "condition: Expected: at least 1"),
+        (((3, 4, 2), (0,)), {"condition": "3"}, "condition: Expected: at least 1. Received: '3'"),
+        (((3, 4, 2), (0,)), {"condition": None}, "condition: Expected: at least 1. Received: None"),
     ],
 )
 def test_points_that_are_not_critical_are_not_built(arguments, options, message):

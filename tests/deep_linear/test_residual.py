@@ -125,3 +125,14 @@ def test_the_bound_holds_at_the_edge_of_the_region(dtype):
 def test_a_covariance_that_is_none_is_named():
     with pytest.raises(ValueError, match="covariance: Expected: a positive semidefinite matrix. Received: eigenvalues"):
         deep_linear.residual_gap([np.zeros((2, 2))], np.eye(2), -np.eye(2))
+
+
+def test_inside_means_inside(dtype):
+    """Rotations have the norm 1, and rounding puts it below: within rounding of 1 nothing is called inside."""
+    rng = np.random.default_rng(0)
+    W = np.linalg.qr(rng.normal(size=(600, 3, 3)))[0].astype(dtype)
+    gap_of = jax.jit(
+        jax.vmap(lambda w: deep_linear.residual_gap([w], jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)))
+    )
+    assert not np.any(gap_of(W).inside)
+    assert np.all(gap_of(W * np.asarray(1 - 1e-4, dtype)).inside)

@@ -88,3 +88,22 @@ def test_the_error_of_a_product_is_bounded():
         start = np.linalg.norm(np.asarray(a) - A)
         bound = linalg.product_error(jnp.asarray(start, jnp.float32), linalg.norm(a), linalg.norm(b), 40, jnp.float32)
         assert np.linalg.norm(np.asarray(linalg.matmul(a, b)) - A @ np.asarray(b, np.float64)) <= float(bound)
+
+
+def test_ranks_that_need_no_rounding(dtype):
+    """Zero rows and columns, and powers of two times another one, do not count; everything else does."""
+    A = np.random.default_rng(0).normal(size=(4, 3)).astype(dtype)
+    rank = jax.jit(linalg.rank_at_most)
+    assert int(rank(A)) == 3
+    many = np.hstack([A, -A[:, :1], 0 * A[:, :1], 4 * A[:, 1:2], 3 * A[:, 1:2]])
+    assert int(rank(many)) == 4  # its rows; three times a column is left to `known_rank`
+    assert int(rank(np.vstack([many, many]))) == 4
+    assert int(rank(np.vstack([A, A + 1])[:, :2])) == 2
+    assert int(rank(np.zeros((2, 3), dtype))) == 0
+    tiny = np.finfo(dtype).tiny
+    assert int(rank(np.array([[1, 2], [tiny, 2.5 * tiny]], dtype))) == 2
+    assert int(rank(np.array([[tiny, 1], [0, tiny]], dtype))) == 2
+
+
+def test_singular_values_of_a_tall_matrix_take_no_square_of_its_rows():
+    assert linalg.singular_values(jnp.ones((200_000, 1))).shape == (1,)
