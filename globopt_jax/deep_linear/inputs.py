@@ -37,8 +37,8 @@ def _check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, ja
     check_data(host["X"], host["Y"])
     if len(weights):
         _ = check_chain([host[f"weights[{l}]"] for l in range(len(weights))], host["X"], host["Y"])
-    dtype = common_dtype([a for _, a in named], stacklevel=5)
+    dtype = common_dtype([*host.values()], stacklevel=5)
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
-    arrays = [jnp.asarray(a, dtype) for _, a in named]
+    arrays = [jnp.asarray(a, dtype) for a in host.values()]
     return arrays[2:], arrays[0], arrays[1]
