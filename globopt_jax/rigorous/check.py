@@ -49,6 +49,8 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
         return f"lam: Expected: a finite number > 0. Received: {problem['lam']!r}."
     if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
         return f"layers: Expected: an integer >= 1. Received: {layers!r}."
+    if not isinstance(sizes, list | tuple):
+        return f"sizes: Expected: a number for each layer. Received: {sizes!r}."
     if not (isinstance(slopes, list | tuple) and len(slopes) == 2 and all(map(_is_number, slopes))):
         return f"slopes: Expected: two finite numbers. Received: {slopes!r}."
     if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in tuple(NORMS) for n in norms)):

@@ -62,6 +62,7 @@ def test_no_dual_point_broadcasts(V):
         ("slopes: Expected", {"problem": {"slopes": [1.0]}}),
         ("slopes: Expected", {"problem": {"slopes": [1.0, float("inf")]}}),
         ("norms: Expected", {"problem": {"norms": ["l2", "l3"]}}),
+        ("sizes: Expected", {"problem": {"sizes": 4}}),
         ("none that can be checked", {"problem": {"theta": "none"}}),
         ("none that can be checked", {"problem": {"bound": "magic"}}),
         ("loss: Expected", {"problem": {"loss": "huber:-1"}}),
