@@ -260,6 +260,8 @@ def _iterate(
         if np.isfinite(last.gap_estimate):
             bound = float(last.objective - last.gap_estimate * abs(last.objective))
         first = int(last.outer) + (int(last.event) == APPEND)
+        lowest = min(float(row.objective) for row in map(Trace._make, rows))
+        least = min((float(row.polar) - 1 for row in map(Trace._make, rows) if row.event == APPEND), default=least)
 
     def record(event: int, k: int) -> Progress:
         gap = max(float(value) - bound, 0.0) / max(abs(float(value)), np.finfo(np.float64).tiny)
@@ -338,12 +340,13 @@ def _iterate(
         yield record(ESCAPE, k)
         before = float(value)
         new, _ = steps.append(problem, params, look.candidates, X, Y)
+        fits = lasso.applies(problem, new, X)
         accepted = (fits and accept(lasso.fit(problem, new, X, Y))) or accept(new)
-        # The polar may still fall where rounding hides the gain in the objective: it goes with the gain's root.
-        excess, before_least = polar - 1, least
-        least = min(least, polar - 1)
-        if not accepted or (before - float(value) <= 8 * eps * abs(before) and excess > 0.5 * before_least):
+        gained = before - float(value) > 8 * eps * abs(before)
+        # Exact weights let the polar fall on where rounding hides the gain, which goes with the square of its excess.
+        if not accepted or not (gained or (fits and polar - 1 < 0.5 * least)):
             yield record(STALLED, k)
             return
+        least = min(least, polar - 1)
         yield record(APPEND, k)
     yield record(EXHAUSTED, outer)
