@@ -314,12 +314,14 @@ def by_name(name: str) -> Loss:
     """The loss that a command line names: squared, softmax_cross_entropy, logistic or huber:DELTA.
 
     Raises:
-        ValueError: no such loss.
+        ValueError: no such loss. TypeError: no name.
 
     >>> by_name("huber:0.5")
     Huber(delta=0.5)
     """
     catalogue: dict[str, Loss] = {loss.name: loss for loss in (squared, softmax_cross_entropy, logistic)}
+    if not isinstance(name, str):
+        raise TypeError(f"loss: Expected: a name such as {', '.join(catalogue)}. Received: {name!r}.")
     head, _, tail = name.partition(":")
     if head == "huber":
         try:

@@ -95,7 +95,13 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `finish` stored; None while the run is unfinished."""
-        return self.read_json(_RESULT) if (self.path / _RESULT).exists() else None
+        path = self.path / _RESULT
+        if not path.exists():
+            return None
+        found = self.read_json(_RESULT)
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: Expected: the result of a run. Received: {type(found).__name__}.")
+        return found
 
     def __enter__(self) -> "RunFolder":
         if self.started and not (self.path / _RESULT).exists():

@@ -505,6 +505,51 @@ def test_a_finished_run_is_checked_before_it_is_shown(solved, data, tmp_path):
     assert "none of certificate.npz" in (done.stdout + done.stderr).replace("\n", " ")
 
 
+def test_a_finished_run_of_another_task_is_not_this_ones(solved, data, tmp_path):
+    """Data, problem and strength of the folder are those that were asked for, or the check fails."""
+    folder = tmp_path / "graded"
+    ask = ("certify", data / "neurons.w.npz", "--data", data / "good.npz", "--lam", 0.8, "--effort", "quick")
+    assert globopt(*ask, "--out", folder).exit_code == 0
+    assert globopt(*ask, "--out", folder).exit_code == 0
+    arrays = runs.read_arrays(folder / "problem.npz")
+    for name, change in (("other data", {"Y": arrays["Y"] * 0.5}), ("no data", {})):
+        copy = shutil.copytree(folder, tmp_path / name)
+        runs.write_arrays(copy / "problem.npz", {**arrays, **change} if change else {"X": arrays["X"]})
+        done = globopt(*ask, "--out", copy)
+        assert done.exit_code == 1
+        assert "FAILED" in done.stdout + done.stderr
+    again = ("solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", tmp_path / "copy")
+    copy = shutil.copytree(solved[0], tmp_path / "copy")
+    claimed(lambda meta: meta.update(lam_max={"lower": 1e-9, "upper": 1e-9}), name="result.json")(copy)
+    done = globopt(*again)
+    assert done.exit_code == 1
+    assert "another run than this command's" in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"lam": null}'])
+def test_a_damaged_result_is_bad_input_or_a_failed_check(solved, data, tmp_path, damage):
+    copy = shutil.copytree(solved[0], tmp_path / "copy")
+    (copy / "result.json").write_text(damage)
+    done = globopt("solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", copy)
+    assert done.exit_code == (2 if damage == "[]" else 1)
+    assert "Traceback" not in done.output
+
+
+def test_a_damaged_checkpoint_is_bad_input(solved, data, tmp_path):
+    copy = shutil.copytree(solved[0], tmp_path / "copy")
+    (copy / "result.json").unlink()
+    again = ("solve", "--data", data / "good.npz", *FAST, "--lam-fraction", 0.3, "--out", copy)
+    arrays = runs.read_arrays(copy / "checkpoint.npz")
+    for change in (lambda raw: raw[:500], None):
+        if change is None:
+            runs.write_arrays(copy / "checkpoint.npz", {k: a for k, a in arrays.items() if k != "params.0"})
+        else:
+            (copy / "checkpoint.npz").write_bytes(change((copy / "checkpoint.npz").read_bytes()))
+        done = globopt(*again)
+        assert done.exit_code == 2
+        assert "Expected: a checkpoint of this run" in " ".join(done.stderr.split())
+
+
 def test_check_of_what_is_no_run_is_bad_input(data, tmp_path, solved):
     assert globopt("check", tmp_path).exit_code == 2
     copy = shutil.copytree(solved[0], tmp_path / "copy")

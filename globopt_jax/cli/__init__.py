@@ -287,11 +287,18 @@ def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
     from globopt_jax.cli import report
 
     with _interruptible(run.folder):
+        with _bad_input():
+            run.load()
         result = run.document()
     if json:
         report.document({**result, "folder": run.folder.path})
     elif not quiet:
-        report.summary(result, run.folder.path)
+        try:
+            report.summary(result, run.folder.path)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            if result["check"]["holds"]:
+                raise
+            _say(f"{run.folder.path}: the check of the stored certificate FAILED: {result['check']['reason']}")
     _finish(result["check"]["holds"])
 
 

@@ -210,7 +210,7 @@ class Run:
     def document(self) -> dict[str, Any]:
         """Do what is left to do; the result is in the folder, too."""
         if (result := self.folder.result) is not None:
-            return result
+            return self._again(result)
         with self.x64():
             weights, state, done, seconds = self._train()
             seen, key = deep_linear.history(state), jax.random.key(self.configuration["seed"])
@@ -219,6 +219,31 @@ class Run:
             self.folder.finish(result)
             report.draw(self.folder, partial(_picture, seen, found))
             return result
+
+    def _again(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A finished run's result, derived anew from its weights: nothing in the file is believed.
+
+        Raises:
+            ValueError: the file says something else than the weights do, or cannot be read.
+        """
+        stored = self.folder.read_arrays("weights.npz")
+        weights = [stored[f"W{l + 1}"] for l in range(len(self.widths) - 1) if f"W{l + 1}" in stored]
+        with self.x64():
+            key = jax.random.key(self.configuration["seed"])
+            found = deep_linear.classify(weights, self.X, self.Y, key=key)
+            down = deep_linear.escape(weights, self.X, self.Y, RADIUS, key)
+        derived = {**found.to_json(), "escape": _way_down(down, RADIUS)}
+        for name in ("kind", "loss", "optimum", "gap", "gap_bound"):
+            right, said = derived[name], result.get(name)
+            same = (
+                said == right
+                if isinstance(right, str)
+                else isinstance(said, float) and np.isclose(said, right, rtol=1e-6, atol=1e-12 * abs(derived["loss"]))
+            )
+            if not same:
+                path = self.folder.path / "result.json"
+                raise ValueError(f"{path}: Expected: {name} {right}, as its weights have it. Received: {said}.")
+        return {**result, **derived}
 
     def _train(self) -> tuple[list[Any], Any, int, float]:
         """Chunks of steps, each saved before the next begins."""

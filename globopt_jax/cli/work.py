@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,12 +91,21 @@ class Run:
         self.refinement: Refinement | None = None
         self.meta: dict[str, Any] = {"lam_max": None, "trained": task.command == "certify", "seconds": {}}
 
+    def load(self) -> None:
+        """Read what an earlier process left.
+
+        Raises:
+            ValueError: files that are damaged. OSError: files that cannot be read.
+        """
+        if self.folder.result is None:
+            with self.task.x64():
+                self._load()
+
     def document(self) -> dict[str, Any]:
-        """Do what is left to do; the result is in the folder, too."""
+        """Do what is left to do, after `load`; the result is in the folder, too."""
         if (result := self.folder.result) is not None:
-            return {**result, "check": self._verdict()}  # what is shown is checked, however old it is
+            return {**result, "check": self._verdict(result)}  # what is shown is checked, however old it is
         with self.task.x64(), self.display:
-            self._load()
             lam = self._lam()
             problem = self.task.problem(lam)
             self._show(lam)
@@ -217,12 +227,36 @@ class Run:
         rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
         report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)))
 
-    def _verdict(self) -> dict[str, Any]:
+    def _verdict(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The check of the folder; of a finished result also whether it is that of the task."""
         try:
             verdict = rigorous.check_folder(self.folder.path)
-        except (ValueError, OSError) as error:  # files of a finished run are gone or broken
-            return {"holds": False, "reason": str(error)}
+            foreign = self._foreign(result) if verdict.holds and result is not None else None
+        except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:  # files are gone or broken
+            return {"holds": False, "reason": f"The files of the run cannot be read ({error})."}
+        if foreign is not None:
+            return {"holds": False, "reason": f"The folder holds another run than this command's: {foreign}."}
         return {"holds": verdict.holds, "reason": verdict.reason}
+
+    def _foreign(self, result: dict[str, Any]) -> str | None:
+        """What of a finished run does not belong to the task; None if all of it does."""
+        task, folder, options = self.task, self.folder, self.task.configuration
+        ends = result["lam_max"]
+        lam = float(options["lam"]) if options["lam"] is not None else options["lam_fraction"] * ends["lower"]
+        described = homogeneous.describe(task.problem(lam), task.params, task.X.shape[1])
+        data = folder.read_arrays("problem.npz")
+        if result["configuration"] != folder.config:
+            return "its configuration differs"
+        if not (np.array_equal(data["X"], np.asarray(task.X)) and np.array_equal(data["Y"], np.asarray(task.Y))):
+            return "problem.npz has other data"
+        if folder.read_json("certificate.json")["problem"] != json.loads(runs.canonical_json(described)):
+            return "certificate.json describes another problem"
+        if task.command == "certify":
+            weights = folder.read_arrays("weights.npz").values()
+            leaves = map(np.asarray, jax.tree.leaves(task.params))
+            if not all(np.array_equal(a, b) for a, b in zip(weights, leaves, strict=True)):
+                return "weights.npz has other weights"
+        return None
 
     # -- what survives a kill ----------------------------------------------------------------------------
 
@@ -236,7 +270,15 @@ class Run:
         self.folder.save_checkpoint(arrays, self.meta)
 
     def _load(self) -> None:
-        checkpoint = self.folder.load_checkpoint()
+        try:
+            self._unpack(self.folder.load_checkpoint())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{self.folder.path}: Expected: a checkpoint of this run. Received: damaged files ({error}). Another "
+                "--out, or no such folder, starts anew."
+            ) from error
+
+    def _unpack(self, checkpoint: runs.Checkpoint | None) -> None:
         if checkpoint is None:
             data = {"X": np.asarray(self.task.X), "Y": np.asarray(self.task.Y)}
             self.folder.write_arrays("problem.npz", data)

@@ -28,7 +28,7 @@ class Certificate(NamedTuple):
     ``rigorous`` (0-d bool): a bound better than the trivial one (the loss's minimum) was proved. ``residuals`` (r,):
     first-order residual of each subnetwork, ``<-G, phi_i> / lam - theta_i`` over the sum of the thetas, 0 at
     local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below
-    which the dtype computed in resolves nothing. ``targets_moved``: the largest change of an entry of Y that made its
+    which nothing is resolved, by the dtype computed in or by the reserve that bounds are claimed with. ``targets_moved``: the largest change of an entry of Y that made its
     rows sum to 1 exactly, for softmax cross-entropy; objective and bounds are those of these targets.
     ``theta_proved`` (0-d bool): the penalty is nowhere negative, on which all bounds rest; False for a user's own,
     which was only tried. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound, ``polar_multipliers`` the
@@ -83,14 +83,15 @@ class Certificate(NamedTuple):
     def _numbers(self) -> dict[str, Any]:
         skip = ("dual_point", "multipliers", "polar_multipliers", "bound_code", "residuals")
         derived = ("gap", "relative_gap", "gap_estimate")
-        return {name: getattr(self, name).item() for name in (*self._fields, *derived) if name not in skip}
+        numbers = {name: getattr(self, name).item() for name in (*self._fields, *derived) if name not in skip}
+        return {**numbers, "bound": self.bound}
 
     def to_json(self) -> dict[str, Any]:
         """The numbers, without the dual point and the multipliers, as plain values (inf as a string)."""
         numbers = self._numbers()
         numbers["largest_residual"] = float(np.max(np.abs(self.residuals), initial=0.0))
         plain = {k: v if not isinstance(v, float) or np.isfinite(v) else str(v) for k, v in numbers.items()}
-        return {**plain, "bound": self.bound, "reason": self.reason}
+        return {**plain, "reason": self.reason}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays under names of one level, as files hold them."""

@@ -195,7 +195,7 @@ class Grader:
             lam=number(lam),
             residuals=np.asarray(residuals, np.float64)[: width(self.given)] / total,
             zero_subnetworks=np.asarray(int(np.sum(~alive(self.given)))),
-            resolution=number(64 * float(jnp.finfo(self.Y.dtype).eps)),
+            resolution=number(max(64 * float(jnp.finfo(self.Y.dtype).eps), 10 * rigorous.RESERVE)),
             targets_moved=number(self.targets_moved),
             theta_proved=np.asarray(isinstance(problem.theta, Layered)),
             bound_code=np.asarray(rigorous.BOUNDS.index(self.kind)),

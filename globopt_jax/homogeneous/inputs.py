@@ -61,9 +61,13 @@ def targets_moved(given: Any, used: Any) -> float:
 def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
     X, Y = host["X"], host["Y"]
     weights = [host[f"params[{k}]"] for k in range(tree.num_leaves)]
+    known = isinstance(problem.phi, Neuron | DeepSubnetwork)
+    if known and tree != jax.tree.structure((0,) * len(weights)) and tree != jax.tree.structure([0] * len(weights)):
+        raise TypeError(f"params: Expected: a tuple or list of arrays, layer by layer. Received: {tree}.")
     if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
         raise ValueError(
-            "params: Expected: arrays with one leading axis r for all subnetworks. Received: shapes "
+            "params: Expected: arrays with one leading axis r for all subnetworks (of a two-layer network kernel1.T and "
+            "kernel2, with kernels (in, out); PyTorch's are (out, in)). Received: shapes "
             f"{[w.shape for w in weights]}."
         )
     if not len(weights[0]):
@@ -82,7 +86,8 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
         out = jax.eval_shape(problem.phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
         expected, fits = f"weights for which phi gives ({len(X)}, {dy})", out.shape == Y.shape
-        shapes = [*shapes, out.shape]
+        if not fits:
+            raise ValueError(f"phi: Expected: outputs of shape {Y.shape}, as Y. Received: {out.shape}.")
     if not fits:
         received = [("r", *s) for s in shapes]
         raise ValueError(f"params: Expected: shapes {expected}. Received: {received}.")

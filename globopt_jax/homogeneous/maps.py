@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from globopt_jax.inputs import typed_key
+from globopt_jax.inputs import integer, typed_key
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
@@ -240,9 +240,7 @@ def deep_subnetwork(activation: Activation = "relu", *, layers: int) -> DeepSubn
     >>> [w.shape for w in phi.init(jax.random.key(0), r=4, dx=5, dy=2, widths=(6, 7))]
     [(4, 5, 6), (4, 6, 7), (4, 7, 2)]
     """
-    if layers < 1:
-        raise ValueError(f"layers: Expected: at least 1 weight layer. Received: {layers}.")
-    return DeepSubnetwork(slopes_of(activation), layers)
+    return DeepSubnetwork(slopes_of(activation), integer("layers", layers))
 
 
 def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elemental:

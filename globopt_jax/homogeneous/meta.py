@@ -37,7 +37,7 @@ EVENTS = (
     "reduce: subnetworks zeroed along a linear dependence of their outputs",
     "escape: a direction with polar above lam was found",
     "append: subnetworks added along the polar's best directions",
-    "stop: no direction was found with a polar above lam",
+    "stop: no polar above lam was found",
     "stop: appending gains nothing that this precision can resolve",
     "stop: the number of steps is used up",
 )

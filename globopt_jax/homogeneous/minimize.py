@@ -76,6 +76,8 @@ def minimize(
     """
     params, X, Y = check(problem, params, X, Y)
     key, work = check_key(key), dual.effort_named(effort)
+    if optimizer is not None and not hasattr(optimizer, "init"):
+        raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
     options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
     *_, last = meta.iterate(problem, params, X, Y, key=key, effort=work, **options)
     params = steps.pad(last.params, 1)

@@ -31,6 +31,7 @@ class Problem:
 
     Raises:
         ValueError: lam is a number that is not finite and > 0.
+        TypeError: phi, theta or loss is something else, such as a plain function or a name.
 
     >>> from globopt_jax import homogeneous, losses
     >>> p = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 0.1)
@@ -44,8 +45,15 @@ class Problem:
     lam: Any
 
     def __post_init__(self) -> None:
+        for name, value, attributes, hint in (
+            ("phi", self.phi, ("degree", "total", "inner"), "homogeneous.relu_neuron() or elemental(fn, degree=...)"),
+            ("theta", self.theta, ("degree", "bind"), "homogeneous.sum_of_powers() or regularizer(fn, degree=...)"),
+            ("loss", self.loss, ("conjugate", "dual_limit"), "losses.squared or losses.by_name('squared')"),
+        ):
+            if not all(hasattr(value, attribute) for attribute in attributes):
+                raise TypeError(f"{name}: Expected: such as {hint}. Received: {value!r}.")
         object.__setattr__(self, "theta", self.theta.bind(self.phi))
-        if isinstance(self.lam, (bool, int, float, np.ndarray, np.generic)):
+        if isinstance(self.lam, (bool, int, float, complex, str, np.ndarray, np.generic)):
             check_lam(self.lam)
 
 
@@ -92,9 +100,12 @@ def width(params: Params) -> int:
 
 def check_lam(lam: Any) -> None:
     """Raise ValueError unless every entry of lam is finite and > 0."""
-    values = np.asarray(lam, dtype=np.float64)
-    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
-        raise ValueError(f"lam: Expected: finite and > 0. Received: {lam}.")
+    try:
+        values = np.asarray(lam, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.full(1, np.nan)
+    if isinstance(lam, str) or not (np.all(np.isfinite(values)) and np.all(values > 0)):
+        raise ValueError(f"lam: Expected: finite and > 0. Received: {lam!r}.")
 
 
 def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, float]:

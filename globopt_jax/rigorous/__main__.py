@@ -5,6 +5,12 @@ import sys
 from globopt_jax.rigorous.folder import check_folder
 
 if __name__ == "__main__":
-    verdict = check_folder(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m globopt_jax.rigorous RUN_FOLDER")
+    try:
+        verdict = check_folder(sys.argv[1])
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     print(verdict.reason)
     sys.exit(0 if verdict.holds else 1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globopt_jax.rigorous.bounds import lower_bound, polar_at, trivial_bound
+from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, trivial_bound
 from globopt_jax.rigorous.polar import BOUNDS, NORMS, Multipliers, empty_multipliers
 from globopt_jax.rigorous.scaling import up
 from globopt_jax.rigorous.values import kind_of, objective
@@ -162,8 +162,8 @@ def check_records(
     # The gap of the numbers as stored: the objective's own rounding counts, too.
     gap = up(max(found.objective + found.objective_error - found.lower_bound, 0.0))
     reason = (
-        f"Proved: the objective {found.objective:.9g} is at most {at_most(gap)} "
-        f"({at_most(relative(gap, found.objective))} of it) above the global minimum over all widths."
+        f"Proved: the objective {found.objective:.9g} is at most {at_most(gap, 6)} "
+        f"({at_most(relative(gap, found.objective), 6)} of it) above the global minimum over all widths."
     )
     return verdict._replace(holds=True, reason=reason)
 
@@ -203,7 +203,7 @@ def _contradiction(
                 return f"{name}: Expected: a number. Received: {value!r}."
     value, bound = claim.get("objective", math.nan), claim.get("lower_bound", math.nan)
     if not abs(value - found.objective) <= found.objective_error:
-        return "The weights do not have the claimed objective."
+        return f"Weights and data do not have the claimed objective {value:.17g}: it is {found.objective:.17g}."
     if not bound <= found.lower_bound:
         why = (
             f"the dual point is not feasible: its polar is bounded by {found.polar_bound:.9g} > lam = "
@@ -224,6 +224,7 @@ def _contradiction(
         "zero_subnetworks": zeros,
         "gap_estimate": value - estimate,
         "theta_proved": 1.0,
+        "bound_code": BOUNDS.index(problem["bound"]),
     }
     for name, right in expected.items():
         if name in claim and claim[name] != right:
@@ -234,6 +235,8 @@ def _contradiction(
         return "The estimate of the lower bound does not lie between the bound and the objective."
     if not claim.get("polar_lower", 0.0) <= claim.get("polar_upper", math.inf):
         return "The polar that a search found exceeds the polar's upper bound."
+    if not 0 <= claim.get("targets_moved", 0.0) <= 1:
+        return f"targets_moved is said to be {claim['targets_moved']}; no entry of a simplex moves so far."
     if claim.get("resolution", _RESOLUTIONS[0]) not in _RESOLUTIONS:
         return f"resolution is said to be {claim['resolution']}; it is one of {_RESOLUTIONS}."
     if "reason" in claim and (not record.keys() >= IN_WORDS or claim["reason"] != sentence(record)):
@@ -241,7 +244,8 @@ def _contradiction(
     return None
 
 
-#: 64 eps of the two dtypes that are computed in.
-_RESOLUTIONS = (2.0**-46, 2.0**-17)
+#: Of float64 and float32, see `resolution`.
+_RESOLUTIONS = (10 * RESERVE, 2.0**-17)
 _CHECKED = ("objective", "lower_bound", "gap", "relative_gap", "lower_bound_estimate", "gap_estimate", "polar_upper")
 _CHECKED += ("polar_lower", "rigorous", "lam", "zero_subnetworks", "resolution", "theta_proved", "targets_moved")
+_CHECKED += ("bound_code",)

@@ -65,7 +65,7 @@ def check_folder(folder: str | Path) -> Verdict:
 
 #: What certificate.npz holds beside the multipliers.
 _STORED = ("objective", "lower_bound", "lower_bound_estimate", "polar_upper", "polar_lower", "rigorous", "lam")
-_STORED += ("zero_subnetworks", "resolution", "targets_moved", "theta_proved", "dual_point")
+_STORED += ("zero_subnetworks", "resolution", "targets_moved", "theta_proved", "bound_code", "dual_point")
 
 
 def _read_json(path: Path, keys: Sequence[str]) -> Any:

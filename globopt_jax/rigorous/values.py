@@ -157,12 +157,15 @@ def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple
     if kind == "logistic":
         q = np.exp(-np.logaddexp(0.0, Y * Z))
         return -Y * q, error / 4 + u * q * (1 + np.abs(Z)) + LEAST
-    p = np.exp(Z - Z.max(axis=1, keepdims=True))
-    p = p / p.sum(axis=1, keepdims=True)
-    # Every exp moves by a factor of exp(2 e) at most, e the largest error of the row.
-    moved = np.minimum(p * np.expm1(2 * np.minimum(np.max(error + 0 * Z, axis=1, keepdims=True), 300)), 1.0)
-    off = (Z.shape[1] + 4 + np.abs(Z).max()) * u * p + u * np.abs(p - Y) + 4 * LEAST
-    return p - Y, moved + off
+    logs = Z - Z.max(axis=1, keepdims=True)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    p = np.exp(logs)
+    # The logarithm moves by twice the largest error of the row at most, and by its own rounding.
+    moved = 2 * np.max(error + 0 * Z, axis=1, keepdims=True) + u * (
+        np.abs(Z).max(axis=1, keepdims=True) + Z.shape[1] + 4
+    )
+    off = np.maximum(np.exp(np.minimum(logs + moved, 0.0)) - p, p * -np.expm1(-moved)) * (1 + u)
+    return p - Y, off + 4 * u * (p + np.abs(p - Y)) + 4 * LEAST
 
 
 def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> tuple[float, float]:

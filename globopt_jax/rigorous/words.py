@@ -38,8 +38,13 @@ def sentence(certificate: Mapping[str, Any]) -> str:
     """A certificate's numbers in a few sentences; what is called proved is rounded to the safe side."""
     number = {name: float(value) for name, value in certificate.items() if name in IN_WORDS}
     value, gap, over = number["objective"], number["relative_gap"], number["polar_lower"] / number["lam"]
-    text = f"The objective is {value:.6g}; no network of any width goes below {at_least(number['lower_bound'], 6)}. "
-    if not number["rigorous"]:
+    # As many digits as the gap is small, so that the two numbers differ where it says.
+    digits = 6 if not 0 < gap < 1e-4 else min(2 - math.floor(math.log10(gap)), 17)
+    lower = at_least(number["lower_bound"], digits)
+    text = f"The objective is {value:.{digits}g}; no network of any width goes below {lower}. "
+    if certificate.get("bound") == "none":
+        text += "For a map or penalty of your own no bound but the trivial one is known: the rest is an estimate. "
+    elif not number["rigorous"]:
         text += "That bound is the trivial one: nothing better was proved. "
     if not number["theta_proved"]:
         text += "It rests on a penalty that is nowhere negative, which was tried at random weights and not proved. "

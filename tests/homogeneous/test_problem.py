@@ -227,3 +227,41 @@ def test_a_negative_penalty_is_refused():
     start = problem.phi.init(jax.random.key(0), r=2, dx=3, dy=2)
     with pytest.raises(ValueError, match="theta: Expected: values >= 0 .* Received: -"):
         _ = homogeneous.certify(problem, start, np.ones((4, 3)), np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            "phi: Expected: such as",
+            lambda: homogeneous.Problem(jnp.sum, homogeneous.sum_of_powers(), losses.squared, 1),
+        ),  # pyright: ignore[reportArgumentType]
+        ("theta: Expected: such as", lambda: homogeneous.Problem(homogeneous.rank_one(), jnp.sum, losses.squared, 1)),  # pyright: ignore[reportArgumentType]
+        (
+            "loss: Expected: such as",
+            lambda: homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), "squared", 1),
+        ),  # pyright: ignore[reportArgumentType]
+        ("loss: Expected: a name", lambda: losses.by_name(None)),  # pyright: ignore[reportArgumentType]
+        (
+            "optimizer: Expected",
+            lambda: homogeneous.minimize(neurons(), *data(jnp.float64), key=jax.random.key(0), optimizer="adam"),
+        ),  # pyright: ignore[reportArgumentType]
+        (
+            "params: Expected: a tuple or list",
+            lambda: homogeneous.certify(
+                neurons(), {"a": np.ones((2, 3)), "b": np.ones((2, 2))}, *data(jnp.float64)[1:]
+            ),
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_named(message, call):
+    """A plain function, a name, a dictionary: what to give instead."""
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("lam", ["0.1", 1j, 10**400, float("nan"), -1])
+def test_a_strength_that_is_none(lam):
+    """Whatever it is, the error names lam."""
+    with pytest.raises(ValueError, match="lam: Expected: finite and > 0"):
+        homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(), losses.squared, lam)

@@ -216,3 +216,18 @@ def test_the_polar_at_given_weights_includes_the_rounding_of_the_gradient():
         found = rigorous.polar_at(problem, weights, rigorous.empty_multipliers(), np.ones((1, 1)), np.eye(3)[:1])
         assert Fraction(found) ** 2 >= Fraction(2, 3)
         assert found <= math.sqrt(2 / 3) * (1 + 1e-12)
+
+
+def test_a_prediction_that_cancels_may_have_any_gradient():
+    """2^70 + 2^14 - 2^70 is 16384, and 0 in floating point: G is (1, -1), and the polar sqrt(2), whatever is computed."""
+    weights = [np.ones((3, 1)), np.array([[2.0**70, 8192.0], [2.0**14, 0.0], [-(2.0**70), 0.0]])]
+    problem = {"bound": "linear", "loss": "softmax_cross_entropy", "lam": 1.2, "layers": 2, "slopes": [1.0, 1.0]}
+    problem |= {"theta": "product_of_norms", "norms": ["l2", "l2"], "sizes": [1, 2]}
+    X, Y = np.ones((1, 1)), np.array([[0.0, 1.0]])
+    found = rigorous.polar_at(problem, weights, rigorous.empty_multipliers(), X, Y)
+    assert Fraction(found) ** 2 >= 2
+    Z, error = rigorous.predict(weights, X, (1.0, 1.0))
+    for loss, targets in (("softmax_cross_entropy", Y), ("logistic", 2 * Y - 1), ("huber:0.5", Y), ("squared", Y)):
+        G, off = rigorous.gradient(loss, Z, targets, error)
+        at_exact, own = rigorous.gradient(loss, np.array([[16384.0, 8192.0]]), targets)
+        assert np.all(np.abs(G - at_exact) <= off + own)

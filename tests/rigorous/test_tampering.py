@@ -274,6 +274,8 @@ def test_edits_are_noticed_or_harmless_at_length(finished, tmp_path):
         ("certificate.npz", "lam", 1e3),
         ("certificate.npz", "rigorous", False),
         ("certificate.npz", "lower_bound_estimate", -1.0),
+        ("certificate.npz", "bound_code", 1),
+        ("certificate.json", "targets_moved", float("nan")),
     ],
 )
 def test_numbers_that_follow_from_others_are_derived(finished, tmp_path, file, name, value):
