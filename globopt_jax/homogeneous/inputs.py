@@ -66,8 +66,8 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         raise TypeError(f"params: Expected: a tuple or list of arrays, layer by layer. Received: {tree}.")
     if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
         raise ValueError(
-            "params: Expected: arrays with one leading axis r for all subnetworks (of a two-layer network kernel1.T and "
-            "kernel2, with kernels (in, out); PyTorch's are (out, in)). Received: shapes "
+            "params: Expected: arrays with one leading axis r for all subnetworks (of a two-layer network kernel1.T "
+            "and kernel2, with kernels (in, out); PyTorch's are (out, in)). Received: shapes "
             f"{[w.shape for w in weights]}."
         )
     if not len(weights[0]):

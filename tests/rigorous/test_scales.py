@@ -219,7 +219,7 @@ def test_the_polar_at_given_weights_includes_the_rounding_of_the_gradient():
 
 
 def test_a_prediction_that_cancels_may_have_any_gradient():
-    """2^70 + 2^14 - 2^70 is 16384, and 0 in floating point: G is (1, -1), and the polar sqrt(2), whatever is computed."""
+    """2^70 + 2^14 - 2^70 is 16384, and 0 in floats: G is (1, -1), and the polar sqrt(2), whatever is computed."""
     weights = [np.ones((3, 1)), np.array([[2.0**70, 8192.0], [2.0**14, 0.0], [-(2.0**70), 0.0]])]
     problem = {"bound": "linear", "loss": "softmax_cross_entropy", "lam": 1.2, "layers": 2, "slopes": [1.0, 1.0]}
     problem |= {"theta": "product_of_norms", "norms": ["l2", "l2"], "sizes": [1, 2]}
