@@ -28,8 +28,9 @@ class Certificate(NamedTuple):
     ``rigorous`` (0-d bool): a bound better than the trivial one (the loss's minimum) was proved. ``residuals`` (r,):
     first-order residual of each subnetwork, ``<-G, phi_i> / lam - theta_i`` over the sum of the thetas, 0 at
     local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below
-    which nothing is resolved, by the dtype computed in or by the reserve that bounds are claimed with. ``targets_moved``: the largest change of an entry of Y that made its
-    rows sum to 1 exactly, for softmax cross-entropy; objective and bounds are those of these targets.
+    which nothing is resolved, by the dtype computed in or by the reserve that bounds are claimed with.
+    ``targets_moved``: the largest change of an entry of Y that made its rows sum to 1 exactly, for softmax
+    cross-entropy; objective and bounds are those of these targets.
     ``theta_proved`` (0-d bool): the penalty is nowhere negative, on which all bounds rest; False for a user's own,
     which was only tried. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound, ``polar_multipliers`` the
     bound of the polar.
