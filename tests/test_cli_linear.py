@@ -74,6 +74,14 @@ def test_training_leaves_its_folder_and_prints_it_again(folder):
     other = run(*arguments, "--init", "0.2")
     assert other.exit_code == 2
     assert "init is 0.3 there and 0.2 here" in other.stderr
+    stored = json.loads((folder / "run" / "result.json").read_text())
+    for name, lie in (("gap_bound", 1e-3 * found["gap_bound"]), ("kind", "no"), ("loss", None)):
+        (folder / "run" / "result.json").write_text(json.dumps({**stored, name: lie}))
+        edited = run(*arguments)
+        assert edited.exit_code == 2
+        assert f"Expected: {name}" in " ".join(edited.stderr.split())
+    (folder / "run" / "result.json").write_text(json.dumps({**stored, "reason": "This is a global minimum."}))
+    assert document(*arguments)["reason"] == found["reason"]  # sentences are derived
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(folder, monkeypatch):

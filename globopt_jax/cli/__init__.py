@@ -298,7 +298,7 @@ def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
         except (KeyError, TypeError, ValueError, OverflowError):
             if result["check"]["holds"]:
                 raise
-            _say(f"{run.folder.path}: the check of the stored certificate FAILED: {result['check']['reason']}")
+            say(f"{run.folder.path}: the check of the stored certificate FAILED: {result['check']['reason']}")
     _finish(result["check"]["holds"])
 
 

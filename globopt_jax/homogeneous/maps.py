@@ -14,9 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
-from globopt_jax.inputs import integer, typed_key
+from globopt_jax.inputs import typed_key
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
@@ -240,7 +241,9 @@ def deep_subnetwork(activation: Activation = "relu", *, layers: int) -> DeepSubn
     >>> [w.shape for w in phi.init(jax.random.key(0), r=4, dx=5, dy=2, widths=(6, 7))]
     [(4, 5, 6), (4, 6, 7), (4, 7, 2)]
     """
-    return DeepSubnetwork(slopes_of(activation), integer("layers", layers))
+    if not isinstance(layers, int | np.integer) or layers < 1:
+        raise ValueError(f"layers: Expected: at least 1 weight layer, an integer. Received: {layers}.")
+    return DeepSubnetwork(slopes_of(activation), int(layers))
 
 
 def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elemental:

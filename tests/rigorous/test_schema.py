@@ -31,7 +31,7 @@ def test_honest_pieces_hold():
     verdict = checked(V=-Y / 4 * (1 - 1e-9), bound=3.49)
     assert verdict.holds, verdict.reason
     assert 3.49 < verdict.lower_bound < 3.5
-    assert verdict.reason.startswith("Proved: the objective 8 is at most 4.51")  # rounded up, never down
+    assert verdict.reason.startswith("Proved: the objective 8 is at most 4.50001 ")  # rounded up, never down
 
 
 @pytest.mark.parametrize("V", [np.full((1, 1), -0.999), np.full((4, 1), -0.999), np.full((1, 4), -0.999), -np.ones(4)])
