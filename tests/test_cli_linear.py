@@ -75,7 +75,7 @@ def test_training_leaves_its_folder_and_prints_it_again(folder):
     assert other.exit_code == 2
     assert "init is 0.3 there and 0.2 here" in other.stderr
     stored = json.loads((folder / "run" / "result.json").read_text())
-    for name, lie in (("gap_bound", 1e-3 * found["gap_bound"]), ("kind", "no"), ("loss", None)):
+    for name, lie in (("optimum", 0.5 * found["optimum"]), ("kind", "no"), ("loss", None)):
         (folder / "run" / "result.json").write_text(json.dumps({**stored, name: lie}))
         edited = run(*arguments)
         assert edited.exit_code == 2
