@@ -196,7 +196,7 @@ class SoftmaxCrossEntropy(Loss):
             raise ValueError(
                 "Y does not fit softmax cross-entropy. Expected: rows of the probability simplex (one-hot labels, "
                 f"two columns or more). Received: {Y.shape[1]} column(s), smallest entry {Y.min():.3g}, row sums off "
-                f"by up to {sums.max():.3g}."
+                f"by up to {sums.max():.3g} (1e-5 is allowed; Y / Y.sum(axis=1, keepdims=True) has rows that sum to 1)."
             )
 
 
