@@ -51,6 +51,8 @@ def numbers(name: str, array: Any) -> np.ndarray:
         )
     try:
         array = np.asarray(array)
+    except jax.errors.TracerArrayConversionError:  # a TypeError, too: whose it is is said by the caller
+        raise
     except (TypeError, ValueError) as error:  # a random key, lists of unequal lengths
         raise TypeError(f"{name}: Expected: real numbers. Received: {type(array).__name__} ({error}).") from error
     kind, size = array.dtype.kind, array.dtype.itemsize

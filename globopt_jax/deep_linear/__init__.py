@@ -15,11 +15,12 @@ functions: `classify`, `critical_point`, `escape`, `ascend`, `known_rank`. `moni
     'saddle'
 """
 
+from globopt_jax.deep_linear.ascent import Ascent, ascend
 from globopt_jax.deep_linear.bounds import GapBounds, gap_bounds, suboptimality_bound
 from globopt_jax.deep_linear.classify import Classification, classify
 from globopt_jax.deep_linear.conditions import BottleneckConditions, bottleneck_conditions
 from globopt_jax.deep_linear.critical import critical_point
-from globopt_jax.deep_linear.escape import Ascent, Escape, ascend, escape
+from globopt_jax.deep_linear.escape import Escape, escape
 from globopt_jax.deep_linear.exact import known_rank
 from globopt_jax.deep_linear.minimum import (
     Fit,

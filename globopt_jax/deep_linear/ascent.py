@@ -1,0 +1,110 @@
+"""Which way is up, from anywhere (YSJ18 Lemma B.1)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import linalg
+from globopt_jax.deep_linear import confirm, exact
+from globopt_jax.deep_linear.escape import radius_in, room_for
+from globopt_jax.deep_linear.inputs import check
+from globopt_jax.deep_linear.minimum import least_squares
+from globopt_jax.deep_linear.network import Weights
+from globopt_jax.deep_linear.point import Point, at
+from globopt_jax.inputs import check_key, number
+from globopt_jax.shapes import Array, Inputs, Targets
+
+__all__ = ["Ascent", "ascend"]
+
+#: Random changes that `ascend` tries before it gives up.
+ATTEMPTS = 8
+
+
+class Ascent(NamedTuple):
+    """``weights``: where the loss is larger, or the old ones unchanged. ``increase``: confirmed, as in `Escape`.
+
+    0 if none was found. ``found``: bool.
+    """
+
+    weights: list[Any]
+    increase: Array
+    found: Array
+
+
+def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
+    """Find weights nearby with a larger loss: no critical point is a local maximum (YSJ18 Lemma B.1; X != 0).
+
+    The layer with the largest ``sigma_1(X P_{l-1}) sigma_1(S_l)`` moves by ``radius v u^T``, along the top right
+    singular vector v of X P_{l-1} and the top left one u of S_l, one way or the other: the loss is quadratic along that
+    line, with positive curvature. Where all of these products vanish, random changes of all layers first make them
+    nonzero (half of the radius), with the first layer's change and with its opposite.
+
+    Host function.
+
+    Args:
+        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx), not zero. Y: (m, dy).
+        radius: > 0, of the Frobenius norm of the whole change. key: of the random changes.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, X = 0 (the loss is constant), a bad radius.
+        TypeError: arrays that are not real numbers, a key that is none.
+
+    Example:
+        >>> up = ascend([jnp.zeros((2, 2)), jnp.zeros((2, 2))], jnp.eye(2), jnp.eye(2), 0.1, jax.random.key(0))
+        >>> bool(up.found), float(up.increase) > 0
+        (True, True)
+    """
+    given = list(weights)
+    arrays, X, Y = check(weights, X, Y)
+    key = check_key(key)
+    radius = number("radius", radius, "a positive number", lambda v: v > 0)
+    if not np.any(np.asarray(X)):
+        raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")
+    old, increment = [np.asarray(w) for w in arrays], confirm.increments(arrays, X, Y)
+    for attempt in jax.random.split(key, ATTEMPTS):
+        new = _ascents(arrays, X, Y, radius_in(radius, X.dtype), attempt)
+        if not 0 < confirm.distance(old, new) <= radius:
+            continue
+        height, error = increment(new)
+        if not height > error and exact.work(old, X) <= exact.AFFORDABLE:
+            height, error = exact.increments(old, X, Y)(new), 0.0
+        if height > error:
+            return Ascent(new, np.nextafter(height - error, 0), np.asarray(True))
+    return Ascent(given, np.zeros(()), np.asarray(False))
+
+
+@jax.jit
+def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array) -> list[Any]:
+    fit = least_squares(X, Y)
+    start = at(weights, fit)
+    flat = jax.flatten_util.ravel_pytree(list(weights))[0]
+    room = room_for(radius, flat)
+    keys = jax.random.split(key, len(weights))
+    noise = [jax.random.normal(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)]
+    share = 0.5 / len(weights) ** 0.5
+    moves = [room * share * n / linalg.norm(n) for n in noise]
+
+    def stirred(sign: Array) -> list[Any]:
+        """From zero weights one of the two signs of the product leads up, however little."""
+        new = [w + move for w, move in zip(weights, [sign * moves[0], *moves[1:]], strict=True)]
+        return _climb(new, at(new, fit), 0.5 * room)
+
+    signs = jnp.asarray([1.0, -1.0], flat.dtype)
+    both = [w.reshape(-1, *w.shape[2:]) for w in jax.vmap(stirred)(signs)]
+    tries = [jnp.concatenate(pair) for pair in zip(_climb(weights, start, room), both, strict=True)]
+    heights = jax.lax.map(lambda w: increment(weights, w, start, fit)[0], tries)
+    return [w[jnp.argmax(heights)] for w in tries]
+
+
+def _climb(weights: Weights, point: Point, radius: Array) -> list[Any]:
+    """Both ways along the line of largest curvature in one layer, for every layer; stacked."""
+    tries = []
+    for l, w in enumerate(weights):
+        v, u = linalg.svd(point.before[l]).Vt[0], linalg.svd(point.after[l + 1]).U[:, 0]
+        step = radius * v[:, None] * u[None]
+        for sign in (1.0, -1.0):
+            tries.append([*weights[:l], w + sign * step, *weights[l + 1 :]])
+    return [jnp.stack(layer) for layer in zip(*tries, strict=True)]
