@@ -76,6 +76,13 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
     Returns:
         Balanced subnetworks with the same directions, ``||w1_i|| = ||w2_i|| = ||v_i||^{1/2}``; zeros where F wants
         none.
+
+    >>> from globopt_jax import homogeneous, losses
+    >>> p = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 1.0)
+    >>> w1, Y = jnp.eye(2), jnp.array([[3.0, 4.0], [0.3, 0.4]])  # one sample for each neuron: soft thresholds
+    >>> v1, v2 = fit(p, (w1, jnp.ones((2, 2))), jnp.eye(2), Y)
+    >>> [f"{a:.3f}" for a in jnp.matmul(v1.T, v2).ravel()]  # (1 - lam / 5) (3, 4), and zero, since 0.5 < lam
+    ['2.400', '3.200', '0.000', '0.000']
     """
     w1, w2 = params
     r, dy = w2.shape
