@@ -21,7 +21,7 @@ from globopt_jax.inputs import check_key, number
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
-__all__ = ["METHODS", "Escape", "escape", "radius_in", "room_for"]
+__all__ = ["METHODS", "Escape", "escape", "increment", "radius_in", "room_for"]
 
 #: How a point was left; the code is the index.
 METHODS = (
