@@ -15,6 +15,7 @@ from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.span import spanned
 from globopt_jax.homogeneous.steps import alive, roomy
 from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Inputs, Params, Targets
@@ -155,8 +156,8 @@ class Grader:
         self.kind = self.plain["bound"]
         self.X64, self.Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
         # The relaxation sees inputs by their products alone: of many features the span of the samples is enough.
-        few = X.shape[1] <= max(len(X), rigorous.MANY_INPUTS)
-        self.inputs = X if few else jnp.asarray(np.transpose(np.linalg.qr(self.X64.T, mode="r")), X.dtype)
+        span = spanned(X)
+        self.inputs = X if span is None else span.X
         self.weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
         values = (rigorous.dual_value(self.plain["loss"], np.zeros_like(self.Y64), self.Y64, c) for c in (1, 2))
         # What the minimum of the loss proves, and what of it is claimed.

@@ -85,9 +85,9 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         dtype = common_dtype([X, *weights])
         like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
         out = jax.eval_shape(problem.phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
-        expected, fits = f"weights for which phi gives ({len(X)}, {dy})", out.shape == Y.shape
-        if not fits:
+        if out.shape != Y.shape:
             raise ValueError(f"phi: Expected: outputs of shape {Y.shape}, as Y. Received: {out.shape}.")
+        return
     if not fits:
         received = [("r", *s) for s in shapes]
         raise ValueError(f"params: Expected: shapes {expected}. Received: {received}.")

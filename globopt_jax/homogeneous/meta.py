@@ -221,31 +221,10 @@ def iterate(
             exactly and 1e-5 where it is searched for (more in float32).
         trace: of an earlier run that is continued with its weights.
     """
-    options: dict[str, Any] = {"key": key, "effort": effort, "outer": outer, "inner": inner, "tolerance": tolerance}
-    options["optimizer"] = descent.default_optimizer() if optimizer is None else optimizer
-    span = span_of(problem, params, X)
-    if span is None:
-        yield from _iterate(problem, params, X, Y, trace=trace, **options)
-        return
-    for progress in _iterate(problem, span.project(params), span.X, Y, trace=trace, **options):
-        yield progress._replace(params=span.lift(progress.params))
-
-
-def _iterate(
-    problem: Problem,
-    params: Params,
-    X: Inputs,
-    Y: Targets,
-    *,
-    key: Array,
-    effort: Effort,
-    optimizer: optax.GradientTransformation,
-    outer: int,
-    inner: int,
-    tolerance: float | None,
-    trace: Trace | None,
-) -> Iterator[Progress]:
-    """`iterate` as it is, whatever the number of inputs."""
+    optimizer = descent.default_optimizer() if optimizer is None else optimizer
+    span = span_of(problem, params, X)  # where there is one, all that follows works in its coordinates
+    if span is not None:
+        params, X = span.project(params), span.X
     params = steps.roomy(params)
     eps = float(jnp.finfo(Y.dtype).eps)
     lam = float(problem.lam)
@@ -267,7 +246,12 @@ def _iterate(
         gap = max(float(value) - bound, 0.0) / max(abs(float(value)), np.finfo(np.float64).tiny)
         rows.append((event, k, int(steps.alive(params).sum()), float(value), polar, gap, time.monotonic() - began))
         columns = [np.asarray(c) for c in zip(*rows, strict=True)]
-        return Progress(params, Trace(*columns), event >= OPTIMAL, event >= OPTIMAL or event in (START, APPEND))
+        return Progress(
+            params if span is None else span.lift(params),
+            Trace(*columns),
+            event >= OPTIMAL,
+            event >= OPTIMAL or event in (START, APPEND),
+        )
 
     def accept(new: Params) -> bool:
         """Take a step's result unless it is worse."""

@@ -10,8 +10,8 @@ import optax
 from globopt_jax.homogeneous import dual, meta, steps
 from globopt_jax.homogeneous.certificate import Certificate
 from globopt_jax.homogeneous.dual import Effort
-from globopt_jax.homogeneous.grading import certify
-from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.grading import refine
+from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.meta import Trace
 from globopt_jax.homogeneous.problem import Problem, check_lam
 from globopt_jax.inputs import check_key
@@ -74,7 +74,9 @@ def minimize(
     >>> print(f"{found.certificate.objective:.6f}")  # 1/2 (1 + 1) + 1 (2 + 1)
     4.000000
     """
+    given = Y
     params, X, Y = check(problem, params, X, Y)
+    moved = targets_moved(given, Y)
     key, work = check_key(key), dual.effort_named(effort)
     if optimizer is not None and not hasattr(optimizer, "init"):
         raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
@@ -82,8 +84,8 @@ def minimize(
     *_, last = meta.iterate(problem, params, X, Y, key=key, effort=work, **options)
     params = steps.pad(last.params, 1)
     # Certifying at the padded capacity would be the same; the zeros carry no information.
-    certificate = certify(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work)
-    return Solution(params, certificate, last.trace)
+    *_, graded = refine(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work, targets_moved=moved)
+    return Solution(params, graded.certificate, last.trace)
 
 
 def path(
@@ -120,7 +122,9 @@ def path(
     check_lam(lams)
     work = dual.effort_named(options.pop("effort", None))
     one = Problem(problem.phi, problem.theta, problem.loss, float(lams[0]))
+    given = Y
     params, X, Y = check(one, params, X, Y)
+    moved = targets_moved(given, Y)
     key = check_key(key)
     params = steps.pad(params, capacity)
     for k, lam in enumerate(lams):
@@ -128,5 +132,5 @@ def path(
         step_key = jax.random.fold_in(key, k)
         *_, last = meta.iterate(one, params, X, Y, key=step_key, effort=work, **options)
         params = last.params
-        certificate = certify(one, params, X, Y, key=step_key, effort=work)
-        yield Solution(params, certificate, last.trace)
+        *_, graded = refine(one, params, X, Y, key=step_key, effort=work, targets_moved=moved)
+        yield Solution(params, graded.certificate, last.trace)

@@ -16,7 +16,7 @@ from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.shapes import Array, Inputs, Params
 
-__all__ = ["Span", "span_of"]
+__all__ = ["Span", "span_of", "spanned"]
 
 
 class Span(NamedTuple):
@@ -34,20 +34,23 @@ class Span(NamedTuple):
         return _first_layer(params, self.basis.T)
 
 
+def spanned(X: Inputs) -> Span | None:
+    """The samples in coordinates of their span, where that is worth it: more features than samples, and many."""
+    if X.shape[1] <= max(len(X), rigorous.MANY_INPUTS):
+        return None
+    basis, triangle = np.linalg.qr(np.asarray(X, np.float64).T)
+    return Span(jnp.asarray(triangle.T, X.dtype), basis)
+
+
 def span_of(problem: Problem, params: Params, X: Inputs) -> Span | None:
     """The span of the samples where that is worth it and changes no optimum, else None.
 
     Many features, a map of the catalogue, and an l2 norm of the first layer.
     """
-    if X.shape[1] <= max(len(X), rigorous.MANY_INPUTS):
-        return None
     phi, theta = problem.phi, problem.theta
     if not isinstance(phi, Neuron | DeepSubnetwork) or not isinstance(theta, Layered):
         return None
-    if theta.layer_norms(params)[0] != "l2":
-        return None
-    basis, triangle = np.linalg.qr(np.asarray(X, np.float64).T)
-    return Span(jnp.asarray(triangle.T, X.dtype), basis)
+    return spanned(X) if theta.layer_norms(params)[0] == "l2" else None
 
 
 def _first_layer(params: Params, basis: np.ndarray) -> Params:

@@ -1,5 +1,6 @@
 """The column space of a Jacobian, in the three ways that suit its three shapes."""
 
+import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class Coordinates(NamedTuple):
     z: Array
 
 
-class Space:
+class Space(abc.ABC):
     """What all three can do. B is (m, dy, q). ``cutoff``, ``largest``, ``smallest``: of the singular values."""
 
     method: str
@@ -59,13 +60,13 @@ class Space:
         """``max_i |A_ij|``."""
         return self.A.column_sizes()
 
+    @abc.abstractmethod
     def project_out(self, B: Array) -> Projection:
         """``PN[A] B``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def coordinates(self, B: Array) -> Coordinates:
         """A and B in a basis of the space."""
-        raise NotImplementedError
 
 
 def space_of(A: Jacobian, method: str, criterion: str) -> Space:

@@ -57,8 +57,8 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
         return f"norms: Expected: {layers} of {', '.join(NORMS)}. Received: {norms!r}."
     arrays = {"X": X, "Y": Y, "the dual point": V}
     arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
-    arrays |= {name: a for each in multipliers for name, a in each._asdict().items()}
-    for name, array in arrays.items():
+    named = [*arrays.items(), *(item for each in multipliers for item in each._asdict().items())]
+    for name, array in named:
         array = np.asarray(array)
         if array.dtype.kind != "f" or array.dtype.itemsize > 8:
             return f"{name}: Expected: floating-point numbers. Received: dtype {array.dtype}."

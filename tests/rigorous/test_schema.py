@@ -6,6 +6,7 @@ import pytest
 from globopt_jax import rigorous
 
 NONE = rigorous.empty_multipliers()
+NAN_CUTS = rigorous.Multipliers(np.ones(4), np.ones((4, 1)), np.zeros((4, 0)), np.full((1, 1), np.nan))
 X, Y = np.eye(4), np.ones((4, 4))
 ZERO = [np.zeros((1, 4)), np.zeros((1, 4))]
 PROBLEM = {
@@ -79,14 +80,17 @@ def test_no_dual_point_broadcasts(V):
         ("rows of the probability simplex", {"problem": {"loss": "softmax_cross_entropy"}, "Y": -Y}),
         ("The multipliers: Expected", {"multipliers": NONE._replace(mu=np.ones(3))}),
         ("The multipliers: Expected", {"multipliers": rigorous.Multipliers(*[np.ones((4, 1))] * 4)}),
-        ("N: Expected: finite", {"multipliers": NONE._replace(N=np.full((0, 0), 1.0), mu=np.ones(0)), "V": Y * np.nan}),
+        ("the dual point: Expected: finite", {"V": Y * np.nan}),
+        ("N: Expected: finite", {"multipliers": NAN_CUTS}),
+        ("mu: Expected: floating-point", {"multipliers": NAN_CUTS._replace(mu=1j * np.ones(4))}),
+        ("Vz: Expected: floating-point", {"multipliers": NAN_CUTS._replace(Vz=np.full((4, 1), "1"))}),
     ],
 )
 def test_pieces_that_are_not_what_they_should_be_are_refused(reason, change):
     """Nothing is computed from them, and the sentence says which piece it is."""
     verdict = checked(**change)
     assert not verdict.holds
-    assert reason.removeprefix("N: ") in verdict.reason
+    assert reason in verdict.reason
 
 
 def test_a_description_that_lacks_something_is_refused():
