@@ -88,6 +88,11 @@ class Loss(abc.ABC):
         """The targets that are computed with: Y itself, or the nearby point of the loss's domain (a host function)."""
         return Y
 
+    def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        """V moved into the conjugate's domain, to the last digit (a host function)."""
+        del Y
+        return V
+
     def best_scale(self, U: Targets, Y: Targets, upper: Scalar) -> Scalar:
         """The s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by bisection on its slope."""
         slope = jax.grad(lambda s: -self.conjugate(s * U, Y))
@@ -189,6 +194,9 @@ class SoftmaxCrossEntropy(Loss):
         parts[np.arange(len(Y)), parts.argmax(axis=1)] += 2**bits - parts.sum(axis=1)
         return np.ldexp(parts.astype(np.float64), -bits).astype(Y.dtype)
 
+    def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return self.exact_targets(np.maximum(V + Y, 0)) - Y
+
     def check_targets(self, Y: np.ndarray) -> None:
         """Raise ValueError unless the rows of Y lie in the probability simplex, in two columns or more."""
         sums = np.abs(Y.sum(axis=1) - 1)
@@ -237,6 +245,9 @@ class Logistic(Loss):
         tiny = jnp.finfo(U.dtype).eps
         q = jnp.clip(-Y * U, tiny, 1 - tiny)
         return jnp.log(q) - jnp.log1p(-q)
+
+    def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return -Y * np.clip(-Y * V, 0, 1)
 
     def check_targets(self, Y: np.ndarray) -> None:
         """Raise ValueError unless every entry of Y is -1 or 1."""
@@ -287,6 +298,9 @@ class Huber(Loss):
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
         edge = 1 - 4 * jnp.finfo(U.dtype).eps
         return jnp.arctanh(jnp.clip(U / self.delta, -edge, edge))
+
+    def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        return np.clip(V, -self.delta, self.delta)
 
 
 #: ``losses.squared(Yhat, Y)``, ``.gradient``, ``.conjugate``.

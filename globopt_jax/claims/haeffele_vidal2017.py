@@ -8,7 +8,8 @@ import numpy as np
 
 from globopt_jax import homogeneous, losses
 from globopt_jax.claims.registry import Claim, Outcome, outcome
-from globopt_jax.homogeneous import meta, steps
+from globopt_jax.homogeneous.capacity import alive, pad
+from globopt_jax.homogeneous.training import steps
 
 _PAPER = "Haeffele & Vidal 2017, Global optimality in neural network training"
 _claim = partial(Claim, paper=_PAPER)
@@ -60,7 +61,7 @@ def _zero_subnetwork(key: jax.Array) -> Outcome:
     start = problem.phi.init(key, r=2, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
     # A zero subnetwork stands beside the local minimum, which does not change the objective.
-    params = steps.pad(found.params, len(found.params[0]) + 1)
+    params = pad(found.params, len(found.params[0]) + 1)
     certificate = homogeneous.certify(problem, params, X, Y, effort="quick")
     worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, params), X, Y, effort="quick")
     has_zero = int(certificate.zero_subnetworks) > 0
@@ -71,9 +72,9 @@ def _escape(key: jax.Array) -> Outcome:
     problem, X, Y = _neurons(key)
     start = problem.phi.init(key, r=1, dx=2, dy=1)
     options = {"key": key, "effort": homogeneous.EFFORTS["quick"]}
-    *_, end = meta.iterate(problem, start, X, Y, **options)
+    *_, end = homogeneous.iterate(problem, start, X, Y, **options)
     # One neuron alone: its local minimum is not global, and the polar says so.
-    first = next(p for p in meta.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
+    first = next(p for p in homogeneous.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
     return outcome(end.trace.polar[-1] - 1, 1e2 * _eps() ** 0.5, first.trace.polar[-1] - 1)
 
 
@@ -85,7 +86,7 @@ def _reduction(key: jax.Array) -> Outcome:
     before, after = (homogeneous.predict(problem, p, X) for p in (params, reduced))
     moved = float(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
     rise = float(homogeneous.objective(problem, reduced, X, Y) / homogeneous.objective(problem, params, X, Y)) - 1
-    left = int(steps.alive(reduced).sum())
+    left = int(alive(reduced).sum())
     # The control zeroes as many subnetworks without the rescaling.
     control = homogeneous.predict(problem, jax.tree.map(lambda w: w[:left], params), X)
     control = float(jnp.linalg.norm(control - before) / jnp.linalg.norm(before))

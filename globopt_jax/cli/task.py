@@ -13,10 +13,10 @@ from globopt_jax import datasets, homogeneous, losses, npz, runs
 from globopt_jax.cli import layouts
 from globopt_jax.cli.terminal import check_memory
 from globopt_jax.homogeneous import maps
-from globopt_jax.homogeneous.dual import effort_named
+from globopt_jax.homogeneous.effort import effort_named
 from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.losses import Loss
-from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Targets
+from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["Options", "Task", "Training", "check_numbers", "data_named", "grading", "integers", "is_float64"]
 __all__ += ["training"]
@@ -52,8 +52,8 @@ class Task(NamedTuple):
     command: str
     configuration: dict[str, Any]
     dtype: str
-    phi: ElementalMap
-    theta: Regularizer
+    phi: homogeneous.ElementalMap
+    theta: homogeneous.Regularizer
     loss: Loss
     params: Params
     X: Inputs
@@ -137,7 +137,7 @@ def grading(options: Options, weights: Path, layout: str | None = None) -> Task:
 def _checked(
     command: str,
     options: Options,
-    phi: ElementalMap,
+    phi: homogeneous.ElementalMap,
     params: Params,
     X: np.ndarray,
     Y: np.ndarray,
@@ -228,7 +228,7 @@ def _map(text: str) -> Any:
     return homogeneous.deep_subnetwork(name, layers=int(layers))
 
 
-def _regularizer(options: Options, layers: int) -> Regularizer:
+def _regularizer(options: Options, layers: int) -> homogeneous.Regularizer:
     makers = {
         "sum_of_powers": homogeneous.sum_of_powers,
         "product_of_norms": homogeneous.product_of_norms,

@@ -19,8 +19,9 @@ from globopt_jax.cli import report
 from globopt_jax.cli.display import Display, Row
 from globopt_jax.cli.task import Task
 from globopt_jax.cli.terminal import say
-from globopt_jax.homogeneous import Certificate, Refinement, Trace, steps, stored
-from globopt_jax.homogeneous.dual import effort_named
+from globopt_jax.homogeneous import Certificate, Progress, Refinement, Trace, checkpoint
+from globopt_jax.homogeneous.capacity import alive, pad
+from globopt_jax.homogeneous.effort import effort_named
 from globopt_jax.homogeneous.problem import penalty
 from globopt_jax.shapes import Params
 
@@ -86,7 +87,7 @@ class Run:
         self.task, self.folder = task, folder
         self.display = Display(f"globopt {task.command}", quiet=quiet)
         self.params: Params = task.params
-        self.trace: Trace | None = None
+        self.progress: Progress | None = None
         self.bounds = Bounds(np.zeros(0, "U16"), *(np.zeros(0) for _ in Bounds._fields[1:]))
         self.refinement: Refinement | None = None
         self.meta: dict[str, Any] = {"lam_max": None, "trained": task.command == "certify", "seconds": {}}
@@ -117,6 +118,11 @@ class Run:
             self.folder.finish(result)
             report.draw(self.folder, partial(self._draw, certificate))
             return result
+
+    @property
+    def trace(self) -> Trace | None:
+        """What the training has done so far; None where there is none."""
+        return None if self.progress is None else self.progress.trace
 
     # -- steps -------------------------------------------------------------------------------------------
 
@@ -154,17 +160,17 @@ class Run:
             "key": task.key(2),
             "effort": effort_named(task.configuration["effort"]),
             "optimizer": task.optimizer,
-            "trace": self.trace,
+            "resume": self.progress,
         }
         self.display.now("descending")
         for progress in homogeneous.iterate(problem, self.params, task.X, task.Y, **arguments):
-            self.params, self.trace = progress.params, progress.trace
+            self.params, self.progress = progress.params, progress
             self.meta["trained"] = progress.done
             if progress.whole:  # only there does a run that goes on end just as one that was never stopped
                 self._save()
             self.display.row(list(self._trace_rows())[-1])
         self.meta["seconds"]["training"] = self._clock()
-        self.params = steps.pad(self.params, 1)
+        self.params = pad(self.params, 1)
         self._save()
 
     def _certify(self, problem: homogeneous.Problem) -> Certificate:
@@ -211,7 +217,7 @@ class Run:
             "configuration": task.configuration,
             "lam": lam,
             "lam_max": self.meta["lam_max"],
-            "width": int(steps.alive(self.params).sum()),
+            "width": int(alive(self.params).sum()),
             "certificate": record,
             "reason": certificate.reason,
             "stopped": None if self.trace is None else self.trace.reason,
@@ -262,11 +268,11 @@ class Run:
 
     def _save(self) -> None:
         arrays = {f"params.{k}": np.asarray(w) for k, w in enumerate(jax.tree.leaves(self.params))}
-        if self.trace is not None:
-            arrays |= {f"trace.{n}": np.asarray(a) for n, a in self.trace._asdict().items()}
+        if self.progress is not None:
+            arrays |= {f"progress.{n}": a for n, a in checkpoint.pack_progress(self.progress).items()}
         arrays |= {f"bounds.{n}": a for n, a in self.bounds._asdict().items()}
         if self.refinement is not None:
-            arrays |= {f"refinement.{n}": a for n, a in stored.pack(self.refinement).items()}
+            arrays |= {f"refinement.{n}": a for n, a in checkpoint.pack_refinement(self.refinement).items()}
         self.folder.save_checkpoint(arrays, self.meta)
 
     def _load(self) -> None:
@@ -278,23 +284,23 @@ class Run:
                 "--out, or no such folder, starts anew."
             ) from error
 
-    def _unpack(self, checkpoint: runs.Checkpoint | None) -> None:
-        if checkpoint is None:
+    def _unpack(self, stored: runs.Checkpoint | None) -> None:
+        if stored is None:
             data = {"X": np.asarray(self.task.X), "Y": np.asarray(self.task.Y)}
             self.folder.write_arrays("problem.npz", data)
             return
-        arrays, self.meta = checkpoint
+        arrays, self.meta = stored
         parts: dict[str, dict[str, np.ndarray]] = {}
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = array
         leaves = [jnp.asarray(parts["params"][str(k)]) for k in range(len(parts["params"]))]
         self.params = jax.tree.unflatten(jax.tree.structure(self.task.params), leaves)
-        if "trace" in parts:
-            self.trace = Trace(**parts["trace"])
+        if "progress" in parts:
+            self.progress = checkpoint.unpack_progress(parts["progress"], self.task.params)
         self.bounds = Bounds(**parts["bounds"])
         if "refinement" in parts:
-            self.refinement = stored.unpack(parts["refinement"])
+            self.refinement = checkpoint.unpack_refinement(parts["refinement"])
 
     # -- what a person sees ------------------------------------------------------------------------------
 
@@ -330,7 +336,7 @@ class Run:
     def _bound_rows(self, lam: float) -> Iterator[Row]:
         if self.refinement is None:
             return
-        width, value = int(steps.alive(self.params).sum()), float(self.refinement.certificate.objective)
+        width, value = int(alive(self.params).sum()), float(self.refinement.certificate.objective)
         for stage, lower, polar, gap, proved, seconds in zip(*self.bounds, strict=True):
             yield Row(
                 "",

@@ -7,13 +7,15 @@ global minimum.
 """
 
 from globopt_jax import rigorous
-from globopt_jax.homogeneous.certificate import Certificate, describe
-from globopt_jax.homogeneous.dual import EFFORTS, Effort
-from globopt_jax.homogeneous.grading import Refinement, certify, refine
+from globopt_jax.homogeneous.certify import certify
+from globopt_jax.homogeneous.degrees import check_degrees, measured_degree
+from globopt_jax.homogeneous.effort import EFFORTS, Effort
+from globopt_jax.homogeneous.grading import Certificate, Refinement, describe, refine
 from globopt_jax.homogeneous.lam_max import LamMax, lam_max
 from globopt_jax.homogeneous.maps import (
     DeepSubnetwork,
     Elemental,
+    ElementalMap,
     Neuron,
     deep_subnetwork,
     elemental,
@@ -21,11 +23,11 @@ from globopt_jax.homogeneous.maps import (
     rank_one,
     relu_neuron,
 )
-from globopt_jax.homogeneous.meta import EVENTS, Progress, Trace, iterate
 from globopt_jax.homogeneous.minimize import Solution, minimize, path
-from globopt_jax.homogeneous.polar import bound_kind
-from globopt_jax.homogeneous.problem import Problem, check_degrees, measured_degree, objective, predict
-from globopt_jax.homogeneous.regularizers import product_of_norms, regularizer, sum_of_powers
+from globopt_jax.homogeneous.polar import PolarBound, bound_of
+from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.regularizers import Regularizer, product_of_norms, regularizer, sum_of_powers
+from globopt_jax.homogeneous.training import EVENTS, Progress, Trace, iterate
 
 __all__ = [
     "EFFORTS",
@@ -34,14 +36,17 @@ __all__ = [
     "DeepSubnetwork",
     "Effort",
     "Elemental",
+    "ElementalMap",
     "LamMax",
     "Neuron",
+    "PolarBound",
     "Problem",
     "Progress",
     "Refinement",
+    "Regularizer",
     "Solution",
     "Trace",
-    "bound_kind",
+    "bound_of",
     "certify",
     "check_degrees",
     "deep_subnetwork",

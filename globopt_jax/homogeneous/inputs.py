@@ -1,14 +1,14 @@
 """What the host functions check before they compute anything."""
 
-from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
-from globopt_jax.homogeneous.problem import Problem, check_degrees, check_lam, objective
+from globopt_jax.homogeneous.degrees import check_degrees
+from globopt_jax.homogeneous.maps import PiecewiseLinear
+from globopt_jax.homogeneous.problem import Problem, check_lam, objective
 from globopt_jax.inputs import check_data, check_range, common_dtype, finite
 from globopt_jax.shapes import Params
 
@@ -61,8 +61,9 @@ def targets_moved(given: Any, used: Any) -> float:
 def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:
     X, Y = host["X"], host["Y"]
     weights = [host[f"params[{k}]"] for k in range(tree.num_leaves)]
-    known = isinstance(problem.phi, Neuron | DeepSubnetwork)
-    if known and tree != jax.tree.structure((0,) * len(weights)) and tree != jax.tree.structure([0] * len(weights)):
+    phi = problem.phi
+    plain = [jax.tree.structure(kind([0] * len(weights))) for kind in (tuple, list)]
+    if phi.is_known and tree not in plain:
         raise TypeError(f"params: Expected: a tuple or list of arrays, layer by layer. Received: {tree}.")
     if not weights or any(w.ndim < 2 or len(w) != len(weights[0]) for w in weights):
         raise ValueError(
@@ -72,22 +73,14 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         )
     if not len(weights[0]):
         raise ValueError("params: Expected: r >= 1 subnetworks. Received: r = 0.")
-    dx, dy = X.shape[1], Y.shape[1]
-    shapes = [w.shape[1:] for w in weights]
-    if isinstance(problem.phi, Neuron):
-        expected = f"[(r, {dx}), (r, {dy})]"
-        fits = shapes == [(dx,), (dy,)]
-    elif isinstance(problem.phi, DeepSubnetwork):
-        expected = f"{problem.phi.layers} kernels (r, n_k-1, n_k) from {dx} to {dy}"
-        chain = all(len(s) == 2 for s in shapes) and all(a[1] == b[0] for a, b in pairwise(shapes))
-        fits = chain and len(shapes) == problem.phi.layers and shapes[0][0] == dx and shapes[-1][1] == dy
-    else:
-        dtype = common_dtype([X, *weights])
-        like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
-        out = jax.eval_shape(problem.phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
-        if out.shape != Y.shape:
-            raise ValueError(f"phi: Expected: outputs of shape {Y.shape}, as Y. Received: {out.shape}.")
+    if isinstance(phi, PiecewiseLinear):
+        shapes = [w.shape[1:] for w in weights]
+        expected = phi.shapes(shapes, X.shape[1], Y.shape[1])
+        if expected is not None:
+            raise ValueError(f"params: Expected: shapes {expected}. Received: {[('r', *s) for s in shapes]}.")
         return
-    if not fits:
-        received = [("r", *s) for s in shapes]
-        raise ValueError(f"params: Expected: shapes {expected}. Received: {received}.")
+    dtype = common_dtype([X, *weights])
+    like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]
+    out = jax.eval_shape(phi.total, jax.tree.unflatten(tree, like[1:]), like[0])
+    if out.shape != Y.shape:
+        raise ValueError(f"phi: Expected: outputs of shape {Y.shape}, as Y. Received: {out.shape}.")

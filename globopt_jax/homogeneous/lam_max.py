@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous import dual, meta
-from globopt_jax.homogeneous.dual import Effort
-from globopt_jax.homogeneous.grading import Grader, within
+from globopt_jax.homogeneous.capacity import roomy
+from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.grading import evaluate
+from globopt_jax.homogeneous.grading.stages import fit
+from globopt_jax.homogeneous.grading.subject import subject
 from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.polar import directions
 from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.homogeneous.steps import roomy
 from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Params
 
@@ -57,15 +59,16 @@ def lam_max(
     3.000000
     """
     params, X, Y = check(problem, params, X, Y)
-    work = dual.effort_named(effort)
+    work = effort_named(effort)
     key = jax.random.key(0) if key is None else check_key(key)
     zero = jax.tree.map(jnp.zeros_like, params)
-    grader = Grader(problem, zero, X, Y, key, work)
-    found = meta.directions(problem, roomy(params), -grader.U, X, key, work, floor=np.inf)
-    certificate = grader.first()
-    if grader.kind == "relaxation":
-        for fitted in grader.fit(grader.U, joint=False):
-            certificate = grader.better(certificate, grader.U, fitted.coordinates, own=True)
+    at = subject(problem, zero, X, Y, key, work)
+    found = directions(problem, roomy(params), -at.residual, X, key, work, floor=np.inf)
+    certificate = evaluate.first(at)
+    if at.bound.has_multipliers:
+        for fitted in fit(at, at.residual, work.fixed):
+            certificate = evaluate.improved(at, certificate, None, fitted.coordinates)
     upper = float(certificate.polar_upper)
     lower = max(found.polar, float(certificate.polar_lower))
-    return LamMax(np.asarray(within(lower, upper, float(certificate.resolution) * upper)), np.asarray(upper))
+    lower = evaluate.within(lower, upper, float(certificate.resolution) * upper)
+    return LamMax(np.asarray(lower), np.asarray(upper))

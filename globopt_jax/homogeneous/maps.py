@@ -7,6 +7,7 @@ Piecewise linear activations are pairs of slopes, ``act(a) = negative * a`` for 
 a > 0; the derivative at a kink is taken as the negative side's slope (0 for ReLU).
 """
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +22,8 @@ from globopt_jax.inputs import typed_key
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
-__all__ = ["DeepSubnetwork", "Elemental", "Neuron", "deep_subnetwork", "elemental", "neuron", "rank_one"]
-__all__ += ["relu_neuron", "slopes_of"]
+__all__ = ["DeepSubnetwork", "Elemental", "ElementalMap", "Neuron", "deep_subnetwork", "elemental", "neuron"]
+__all__ += ["rank_one", "relu_neuron", "slopes_of"]
 
 Activation = str | tuple[float, float]
 
@@ -67,23 +68,92 @@ def _dot(a: Array, b: Array) -> jax.Array:
     return jnp.matmul(a, b, precision="highest")
 
 
+class ElementalMap(abc.ABC):
+    """A positively homogeneous map ``phi(weights, X)`` of one subnetwork.
+
+    The attributes say what is known about the map by its construction; here they have the values of a map about which
+    nothing is known but its degree.
+    """
+
+    #: Whether homogeneity is known by construction. If not, it is measured before a bound rests on it.
+    is_known: bool = False
+    #: Whether a subnetwork is one hidden unit, with weights (w1 (dx,), w2 (dy,)).
+    is_neuron: bool = False
+    #: Whether the map has degree 1 in every layer.
+    multilinear: bool = False
+
+    @property
+    def has_kinks(self) -> bool:
+        """Whether the derivative is known to jump where a pre-activation changes sign."""
+        return False
+
+    @property
+    @abc.abstractmethod
+    def degree(self) -> int | float:
+        """The p with ``phi(a w) = a^p phi(w)`` for every a >= 0."""
+
+    @abc.abstractmethod
+    def __call__(self, weights: Weights, X: Inputs) -> Any:
+        """The output of one subnetwork, shape (m, dy)."""
+
+    @abc.abstractmethod
+    def total(self, params: Params, X: Inputs) -> Any:
+        """The sum of all subnetworks' outputs, shape (m, dy)."""
+
+    @abc.abstractmethod
+    def inner(self, weights: Weights, U: Targets, X: Inputs) -> Any:
+        """``<U, phi(weights, X)>`` for U (m, dy), a scalar."""
+
+
+class PiecewiseLinear(ElementalMap):
+    """Layers of weights with a piecewise linear activation between them, without biases."""
+
+    is_known = True
+    multilinear = True
+    slopes: tuple[float, float]
+    layers: int
+
+    @property
+    def has_kinks(self) -> bool:
+        return self.layers > 1 and self.slopes[0] != self.slopes[1]
+
+    @property
+    def degree(self) -> int:
+        return self.layers
+
+    @abc.abstractmethod
+    def shapes(self, weights: list[tuple[int, ...]], dx: int, dy: int) -> str | None:
+        """None if one subnetwork's weights may have these shapes; otherwise the shapes of r that are expected."""
+
+    @abc.abstractmethod
+    def thin(self, first: np.ndarray, last: np.ndarray, template: Params) -> Params:
+        """Subnetworks with one unit a layer, weights 1 between the rows of `first` (n, dx) and of `last` (n, dy)."""
+
+    @abc.abstractmethod
+    def smoothed(self, params: Params, X: Inputs, width: Scalar) -> Any:
+        """`total` with kinks rounded over ``|a| <= width``; subnetworks that are zero stay without effect."""
+
+    @abc.abstractmethod
+    def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
+        """r random subnetworks; widths are the hidden ones, () means all 1."""
+
+
 @dataclass(frozen=True)
-class Neuron:
+class Neuron(PiecewiseLinear):
     """``phi(w1, w2) = act(X w1) w2^T``: one hidden unit, degree 2; a rank-one matrix where act is linear.
 
     Weights are a pair (w1 (dx,), w2 (dy,)); r of them are a pair ((r, dx), (r, dy)).
     """
 
     slopes: tuple[float, float]
-    multilinear = True  # of degree 1 in every layer
+    layers = 2
+    is_neuron = True
 
-    @property
-    def degree(self) -> int:
-        return 2
+    def shapes(self, weights: list[tuple[int, ...]], dx: int, dy: int) -> str | None:
+        return None if weights == [(dx,), (dy,)] else f"[(r, {dx}), (r, {dy})]"
 
-    @property
-    def layers(self) -> int:
-        return 2
+    def thin(self, first: np.ndarray, last: np.ndarray, template: Params) -> Params:
+        return jax.tree.unflatten(jax.tree.structure(template), [first, last])
 
     def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
         w1, w2 = weights
@@ -112,16 +182,27 @@ class Neuron:
 
 
 @dataclass(frozen=True)
-class DeepSubnetwork:
+class DeepSubnetwork(PiecewiseLinear):
     """``phi(W_1..W_K) = act(... act(X W_1) ...) W_K``: K weight layers, degree K, no biases."""
 
     slopes: tuple[float, float]
     layers: int
-    multilinear = True  # of degree 1 in every layer
 
-    @property
-    def degree(self) -> int:
-        return self.layers
+    def shapes(self, weights: list[tuple[int, ...]], dx: int, dy: int) -> str | None:
+        kernels = len(weights) == self.layers and all(len(s) == 2 for s in weights)
+        chained = kernels and all(a[1] == b[0] for a, b in pairwise(weights))
+        if chained and weights[0][0] == dx and weights[-1][1] == dy:
+            return None
+        return f"{self.layers} kernels (r, n_k-1, n_k) from {dx} to {dy}"
+
+    def thin(self, first: np.ndarray, last: np.ndarray, template: Params) -> Params:
+        leaves, tree = jax.tree.flatten(template)
+        kernels = [np.zeros((len(first), *w.shape[1:])) for w in leaves]
+        kernels[0][:, :, 0] = first
+        for kernel in kernels[1:-1]:
+            kernel[:, 0, 0] = 1
+        kernels[-1][:, 0, :] = last
+        return jax.tree.unflatten(tree, kernels)
 
     def hidden(self, weights: Weights, X: Inputs) -> Float[Array, "m n"]:
         """The features before the last weight layer."""
@@ -162,11 +243,15 @@ class DeepSubnetwork:
 
 
 @dataclass(frozen=True)
-class Elemental:
+class Elemental(ElementalMap):
     """A user's own map with the degree that they state; measured before anything is certified with it."""
 
     fn: Callable[[Any, Any], Any]
-    degree: int | float
+    stated: int | float
+
+    @property
+    def degree(self) -> int | float:
+        return self.stated
 
     def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
         return self.fn(weights, X)

@@ -7,13 +7,12 @@ import jax
 import numpy as np
 import optax
 
-from globopt_jax.homogeneous import dual, meta, steps
-from globopt_jax.homogeneous.certificate import Certificate
-from globopt_jax.homogeneous.dual import Effort
-from globopt_jax.homogeneous.grading import refine
+from globopt_jax.homogeneous.capacity import pad
+from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.grading import Certificate, refine
 from globopt_jax.homogeneous.inputs import check, targets_moved
-from globopt_jax.homogeneous.meta import Trace
 from globopt_jax.homogeneous.problem import Problem, check_lam
+from globopt_jax.homogeneous.training import Trace, iterate
 from globopt_jax.inputs import check_key
 from globopt_jax.shapes import Array, Params
 
@@ -77,12 +76,12 @@ def minimize(
     given = Y
     params, X, Y = check(problem, params, X, Y)
     moved = targets_moved(given, Y)
-    key, work = check_key(key), dual.effort_named(effort)
+    key, work = check_key(key), effort_named(effort)
     if optimizer is not None and not hasattr(optimizer, "init"):
         raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
     options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
-    *_, last = meta.iterate(problem, params, X, Y, key=key, effort=work, **options)
-    params = steps.pad(last.params, 1)
+    *_, last = iterate(problem, params, X, Y, key=key, effort=work, **options)
+    params = pad(last.params, 1)
     # Certifying at the padded capacity would be the same; the zeros carry no information.
     *_, graded = refine(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work, targets_moved=moved)
     return Solution(params, graded.certificate, last.trace)
@@ -120,17 +119,17 @@ def path(
     if lams.ndim != 1 or not lams.size:
         raise ValueError(f"lam: Expected: an array of shape (n,), n >= 1. Received: shape {lams.shape}.")
     check_lam(lams)
-    work = dual.effort_named(options.pop("effort", None))
+    work = effort_named(options.pop("effort", None))
     one = Problem(problem.phi, problem.theta, problem.loss, float(lams[0]))
     given = Y
     params, X, Y = check(one, params, X, Y)
     moved = targets_moved(given, Y)
     key = check_key(key)
-    params = steps.pad(params, capacity)
+    params = pad(params, capacity)
     for k, lam in enumerate(lams):
         one = Problem(problem.phi, problem.theta, problem.loss, float(lam))
         step_key = jax.random.fold_in(key, k)
-        *_, last = meta.iterate(one, params, X, Y, key=step_key, effort=work, **options)
+        *_, last = iterate(one, params, X, Y, key=step_key, effort=work, **options)
         params = last.params
         *_, graded = refine(one, params, X, Y, key=step_key, effort=work, targets_moved=moved)
         yield Solution(params, graded.certificate, last.trace)

@@ -8,6 +8,7 @@ layers (and p) equals it; both then give the same function Omega and the same po
 the layers turns the sum into the product (arithmetic against geometric mean).
 """
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from globopt_jax.shapes import ElementalMap, Scalar, Weights
+from globopt_jax.homogeneous.maps import ElementalMap
+from globopt_jax.shapes import Scalar, Weights
 
-__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "SumOfPowers", "best_reply", "norm", "norm_power"]
-__all__ += ["product_of_norms", "regularizer", "sum_of_powers"]
+__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers", "best_reply", "norm"]
+__all__ += ["norm_power", "product_of_norms", "regularizer", "sum_of_powers"]
 
 NORMS = ("l1", "l2", "linf")
 
@@ -70,14 +72,69 @@ def _check_norms(norms: str | tuple[str, ...]) -> None:
         raise ValueError(f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}.")
 
 
+class Regularizer(abc.ABC):
+    """A positively homogeneous penalty ``theta(weights)`` of one subnetwork.
+
+    The methods that are not abstract do what is right for a penalty about which nothing is known but its degree.
+    """
+
+    #: The name in files.
+    name: str = "own"
+    #: Whether it is >= 0 and homogeneous by construction. If not, that is measured before a bound rests on it.
+    is_known: bool = False
+    #: Whether scale can go from one layer to another without a change of the penalty.
+    moves_scale: bool = False
+
+    @property
+    @abc.abstractmethod
+    def degree(self) -> int | float | None:
+        """The p with ``theta(a w) = a^p theta(w)``; None while no map has bound it."""
+
+    @abc.abstractmethod
+    def __call__(self, weights: Weights) -> Any:
+        """The penalty of one subnetwork, a scalar >= 0."""
+
+    @abc.abstractmethod
+    def bind(self, phi: ElementalMap) -> "Regularizer":
+        """The same penalty with its free exponent fixed by phi."""
+
+    @property
+    def is_l2(self) -> bool:
+        """Whether it is known to consist of l2 norms, so that it has no kinks but at zero layers."""
+        return False
+
+    @property
+    def has_corners(self) -> bool:
+        """Whether it is known to have kinks that descent follows (`face`) and that maxima of the polar sit at."""
+        return False
+
+    def balance(self, weights: Weights) -> Weights:
+        """The same subnetwork with scale shared among its layers in the cheapest way that is known."""
+        return weights
+
+    def face(self, weights: Weights, gradient: Weights) -> Weights:
+        """The gradient's part along which theta is smooth at the weights of one subnetwork."""
+        return gradient
+
+
 @dataclass(frozen=True)
-class Layered:
+class Layered(Regularizer):
     """What both share: the norms of the layers, and the scaling that balances them."""
 
     norms: str | tuple[str, ...] = "l2"
-    layers: int | None = None
+    #: The degree of the map, which is its number of weight layers.
+    layers: int | float | None = None
     #: Whether the map has degree 1 in every layer, so that scale may go from one layer to another.
     multilinear: bool = True
+    is_known = True
+
+    @property
+    def is_l2(self) -> bool:
+        return set(self.norms) == {"l2"} if isinstance(self.norms, tuple) else self.norms == "l2"
+
+    @property
+    def has_corners(self) -> bool:
+        return not self.is_l2
 
     def layer_norms(self, weights: Weights) -> tuple[str, ...]:
         """The norm's name for each layer of `weights`."""
@@ -87,12 +144,7 @@ class Layered:
             raise ValueError(f"norms: Expected: one for each of the {len(leaves)} layers. Received: {self.norms}.")
         return names
 
-    def smooth(self, weights: Weights) -> bool:
-        """Whether all norms are l2, so that theta has no kinks but at zero layers."""
-        return set(self.layer_norms(weights)) == {"l2"}
-
     def face(self, weights: Weights, gradient: Weights) -> Weights:
-        """The gradient's part along which theta is smooth at the weights (of one subnetwork)."""
         leaves, tree = jax.tree.flatten(weights)
         parts = zip(self.layer_norms(weights), leaves, jax.tree.leaves(gradient), strict=True)
         return jax.tree.unflatten(tree, [along_face(kind, w, g) for kind, w, g in parts])
@@ -118,13 +170,15 @@ class Layered:
 class ProductOfNorms(Layered):
     """``prod_k ||w_k||``, of the degree of the map; see `product_of_norms`."""
 
+    name = "product_of_norms"
+    moves_scale = True
+
     @property
-    def degree(self) -> int | None:
+    def degree(self) -> int | float | None:
         return self.layers
 
     def bind(self, phi: ElementalMap) -> "ProductOfNorms":
-        layers = getattr(phi, "layers", None) or phi.degree
-        return replace(self, layers=layers, multilinear=getattr(phi, "multilinear", False))
+        return replace(self, layers=phi.degree, multilinear=phi.multilinear)
 
     def __call__(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
@@ -137,15 +191,15 @@ class SumOfPowers(Layered):
     """``1/p sum_k ||w_k||^p``; see `sum_of_powers`."""
 
     power: int | float | None = None
+    name = "sum_of_powers"
 
     @property
     def degree(self) -> int | float | None:
         return self.power
 
     def bind(self, phi: ElementalMap) -> "SumOfPowers":
-        layers = getattr(phi, "layers", None) or phi.degree
-        power = layers if self.power is None else self.power
-        return replace(self, layers=layers, power=power, multilinear=getattr(phi, "multilinear", False))
+        power = phi.degree if self.power is None else self.power
+        return replace(self, layers=phi.degree, power=power, multilinear=phi.multilinear)
 
     def __call__(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
@@ -155,11 +209,15 @@ class SumOfPowers(Layered):
 
 
 @dataclass(frozen=True)
-class CustomRegularizer:
+class CustomRegularizer(Regularizer):
     """A user's own penalty with the degree that they state."""
 
     fn: Callable[[Any], Any]
-    degree: int | float
+    stated: int | float
+
+    @property
+    def degree(self) -> int | float:
+        return self.stated
 
     def bind(self, phi: ElementalMap) -> "CustomRegularizer":
         return self

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import rigorous
-from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.shapes import Array, Inputs, Params
@@ -47,8 +46,8 @@ def span_of(problem: Problem, params: Params, X: Inputs) -> Span | None:
 
     Many features, a map of the catalogue, and an l2 norm of the first layer.
     """
-    phi, theta = problem.phi, problem.theta
-    if not isinstance(phi, Neuron | DeepSubnetwork) or not isinstance(theta, Layered):
+    theta = problem.theta
+    if not problem.phi.is_known or not isinstance(theta, Layered):
         return None
     return spanned(X) if theta.layer_norms(params)[0] == "l2" else None
 

@@ -14,7 +14,7 @@ stored arrays as exact real numbers. `objective` and `gradient` come with a boun
 computes, and derives every number anew. Run it alone, without JAX: ``python -m globopt_jax.rigorous RUN_FOLDER``.
 """
 
-from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, trivial_bound
+from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
 from globopt_jax.rigorous.check import Verdict, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
 from globopt_jax.rigorous.polar import (
@@ -51,6 +51,7 @@ __all__ = [
     "penalty",
     "polar_at",
     "polar_bound",
+    "polar_of",
     "predict",
     "relative",
     "relaxation_bound",

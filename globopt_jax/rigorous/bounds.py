@@ -17,7 +17,7 @@ from globopt_jax.rigorous.polar import (
 from globopt_jax.rigorous.scaling import lengths, product, up
 from globopt_jax.rigorous.values import dual_value, gradient, predict
 
-__all__ = ["RESERVE", "lower_bound", "polar_at", "trivial_bound"]
+__all__ = ["RESERVE", "lower_bound", "polar_at", "polar_of", "trivial_bound"]
 
 #: Bounds of the polar are claimed, and dual points scaled, with this relative reserve: another machine's linear algebra
 #: rounds in another way.

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import dual, steps
+from globopt_jax.homogeneous.duality import scaled
 from globopt_jax.homogeneous.polar import ascent, relaxation
 from globopt_jax.homogeneous.problem import objective, penalty, predict
+from globopt_jax.homogeneous.training import steps
 from tests import contracts
 
 R, M, DX, DY = 3, 5, 3, 2
@@ -76,7 +77,7 @@ def relaxed(U, X):
 
 
 def rescaled(Z, Y, bound, lam):
-    return dual.scaled(losses.huber(0.5), losses.huber(0.5).gradient(Z, Y), Y, bound, lam)
+    return scaled(losses.huber(0.5), losses.huber(0.5).gradient(Z, Y), Y, bound, lam)
 
 
 def tidied(params, X, Y, lam):
@@ -97,7 +98,7 @@ REGISTRY = {
     "deep subnetwork": one_subnetwork(DEEP),
     "ascent.search": (search, lambda rng: (*data(rng)[::-1], weights(rng, NEURON))),
     "relaxation.bound": (relaxed, lambda rng: data(rng)[::-1]),
-    "dual.scaled": (
+    "scaled": (
         rescaled,
         lambda rng: (rng.normal(size=(M, DY)), data(rng)[1], rng.uniform(1, 2), rng.uniform(0, 1)),
     ),

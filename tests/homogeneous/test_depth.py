@@ -6,7 +6,8 @@ import optax
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import meta, rigorous, steps
+from globopt_jax.homogeneous import rigorous
+from globopt_jax.homogeneous.capacity import pad
 from tests import oracles
 
 EFFORT = homogeneous.Effort(fixed=20, joint=0, groups=1, starts=8, climbs=20)
@@ -32,7 +33,7 @@ def test_the_trace_never_rises(K, make):
     for params in (start, jax.tree.map(np.zeros_like, start)):
         options = {"key": jax.random.key(1), "effort": EFFORT, "optimizer": OPTIMIZER, "outer": 3, "inner": 60}
         X_, Y_ = jax.numpy.asarray(X), jax.numpy.asarray(Y)
-        rows = list(meta.iterate(problem, jax.tree.map(jax.numpy.asarray, params), X_, Y_, **options))
+        rows = list(homogeneous.iterate(problem, jax.tree.map(jax.numpy.asarray, params), X_, Y_, **options))
         trace = rows[-1].trace
         assert rows[-1].done
         values = np.asarray(trace.objective)
@@ -44,7 +45,7 @@ def test_the_trace_never_rises(K, make):
             found, _ = rigorous.objective(plain, [np.asarray(w) for w in row.params], X, Y)
             assert found == pytest.approx(value, rel=1e-12)
     if K > 2:
-        _assert_sound(problem, steps.pad(rows[-1].params, 1), X, Y)
+        _assert_sound(problem, pad(rows[-1].params, 1), X, Y)
 
 
 def _assert_sound(problem, params, X, Y):

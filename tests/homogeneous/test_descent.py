@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import descent
+from globopt_jax.homogeneous.training import descent
 from tests.oracles import plain_lbfgs
 
 

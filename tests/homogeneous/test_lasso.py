@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import lasso
 from globopt_jax.homogeneous.problem import objective
+from globopt_jax.homogeneous.training import output_weights
 
 LOSSES = [losses.squared, losses.softmax_cross_entropy]
 
@@ -44,7 +44,7 @@ def test_the_output_weights_are_optimal_to_the_last_digits(loss, dtype):
         problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), loss, lam)
         w1, w2, X, Y = instance(loss, dtype, seed)
         start, data = (jnp.asarray(w1), jnp.asarray(w2)), (jnp.asarray(X), jnp.asarray(Y))
-        fitted = lasso.fit(problem, start, *data)
+        fitted = output_weights.fit(problem, start, *data)
         assert fitted[0].dtype == fitted[1].dtype == dtype
         tolerance = 1e-10 if dtype == jnp.float64 else 5e-4 / min(lam, 1)
         off = violations(start, fitted, X.astype(float), Y.astype(float), lam, loss)
@@ -60,10 +60,10 @@ def test_the_output_weights_are_optimal_to_the_last_digits(loss, dtype):
 def test_a_fitted_point_stays_and_zero_weights_are_no_exception():
     problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 1.0)
     w1, w2, X, Y = (jnp.asarray(a) for a in instance(losses.squared, np.float64, 0))
-    fitted = lasso.fit(problem, (w1, w2), X, Y)
-    again = lasso.fit(problem, fitted, X, Y)
+    fitted = output_weights.fit(problem, (w1, w2), X, Y)
+    again = output_weights.fit(problem, fitted, X, Y)
     np.testing.assert_allclose(problem.phi.total(again, X), problem.phi.total(fitted, X), atol=1e-11)
-    for w in lasso.fit(problem, (0 * w1, 0 * w2), X, Y):
+    for w in output_weights.fit(problem, (0 * w1, 0 * w2), X, Y):
         assert not np.any(w)
 
 
@@ -72,7 +72,7 @@ def test_where_it_applies():
     X = np.zeros((5, 3))
 
     def applies(phi, theta, params=w):
-        return lasso.applies(homogeneous.Problem(phi, theta, losses.squared, 1.0), params, X)
+        return output_weights.applies(homogeneous.Problem(phi, theta, losses.squared, 1.0), params, X)
 
     assert applies(homogeneous.relu_neuron(), homogeneous.sum_of_powers())
     assert applies(homogeneous.relu_neuron(), homogeneous.product_of_norms())

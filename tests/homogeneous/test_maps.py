@@ -9,8 +9,8 @@ import pytest
 from jax.test_util import check_grads
 
 from globopt_jax import homogeneous
+from globopt_jax.homogeneous.degrees import check_degrees, measured_degree
 from globopt_jax.homogeneous.maps import act, slopes_of
-from globopt_jax.homogeneous.problem import check_degrees, measured_degree
 from globopt_jax.losses import squared
 from tests.oracles import activation
 

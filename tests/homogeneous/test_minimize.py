@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import meta, steps
+from globopt_jax.homogeneous.capacity import alive
+from globopt_jax.homogeneous.training import descent
 from tests.oracles import global_minimum, plain_lbfgs
 
 
@@ -164,7 +165,7 @@ def test_a_path_in_lam_compiles_once_and_is_graded_everywhere():
     start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
     compiled, seen = [], []
     for solution in homogeneous.path(many, start, X, Y, key=jax.random.key(1), capacity=16):
-        compiled.append(meta.descent.descend._cache_size())
+        compiled.append(descent.descend._cache_size())
         seen.append(solution)
     for lam, solution in zip(lams, seen, strict=True):
         optimum = global_minimum("squared", X, Y, lam)
@@ -202,13 +203,13 @@ def test_an_iteration_goes_on_where_it_stopped():
     options = {"key": jax.random.key(1), "effort": homogeneous.EFFORTS["quick"]}
     whole = list(homogeneous.iterate(problem, start, *data, **options))
     half = whole[len(whole) // 2]
-    *_, end = homogeneous.iterate(problem, half.params, *data, trace=half.trace, **options)
+    *_, end = homogeneous.iterate(problem, half.params, *data, resume=half, **options)
     assert end.done
     assert float(end.trace.objective[-1]) == pytest.approx(float(whole[-1].trace.objective[-1]), rel=1e-9)
     assert list(end.trace.objective[: len(half.trace.objective)]) == list(half.trace.objective)
     # After an append the next row belongs to the next outer step; the gap follows the objective down.
     appended = next(p for p in whole if p.trace.reason.startswith("append"))
-    following = next(homogeneous.iterate(problem, appended.params, *data, trace=appended.trace, **options)).trace
+    following = next(homogeneous.iterate(problem, appended.params, *data, resume=appended, **options)).trace
     assert following.outer[-1] == appended.trace.outer[-1] + 1
     assert appended.trace.gap_estimate[-1] < appended.trace.gap_estimate[-2]
 
@@ -220,7 +221,7 @@ def test_zero_is_optimal_above_lam_max():
     found = homogeneous.minimize(large, start, X, Y, key=jax.random.key(1))
     assert float(found.certificate.objective) == pytest.approx(0.5 * float(np.sum(Y**2)), rel=1e-9)
     assert float(found.certificate.relative_gap) <= 1e-9
-    assert steps.alive(found.params).sum() == 0
+    assert alive(found.params).sum() == 0
 
 
 @pytest.mark.parametrize("norms", [("l1", "l1"), pytest.param(("l1", "l2"), marks=pytest.mark.slow)], ids=str)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import dual, meta, rigorous
-from globopt_jax.homogeneous.polar import ascent, bound_kind, exact, relaxation
+from globopt_jax.homogeneous import rigorous
+from globopt_jax.homogeneous.effort import Effort
+from globopt_jax.homogeneous.grading import dual_ascent
+from globopt_jax.homogeneous.polar import ascent, bound_of, directions, relaxation
 from tests import oracles
 
 
@@ -38,15 +40,15 @@ def data(dtype, m=8, dx=2, dy=2, seed=0):
 )
 def test_kind_of_bound(phi, dx, kind):
     """Which bound holds for which map."""
-    assert bound_kind(problem_of(phi), dx) == kind
+    assert bound_of(problem_of(phi), dx).name == kind
 
 
 def test_no_bound_for_a_users_map():
     """Nothing is known about it."""
     phi = homogeneous.elemental(lambda w, X: jnp.matmul(X, w[0])[:, None] * w[1], degree=2)
-    assert bound_kind(problem_of(phi), 1) == "none"
+    assert bound_of(problem_of(phi), 1).name == "none"
     theta = homogeneous.regularizer(lambda w: jnp.sum(w[0] ** 2), degree=2)
-    assert bound_kind(problem_of(homogeneous.relu_neuron(), theta), 1) == "none"
+    assert bound_of(problem_of(homogeneous.relu_neuron(), theta), 1).name == "none"
 
 
 @pytest.mark.parametrize("norms", ["l2", "l1"])
@@ -101,19 +103,22 @@ def test_search_of_nothing_is_zero(dtype):
 def test_exact_directions_attain_the_exact_value(phi, dx):
     """The best direction's <U, phi> is the bound, at theta = 1."""
     U, X = (np.asarray(a) for a in data(jnp.float64, dx=dx))
-    kind = bound_kind(problem_of(phi), dx)
+    exact = bound_of(problem_of(phi), dx)
     template = phi.init(jax.random.key(0), r=1, dx=dx, dy=2)
-    found = exact.directions(phi, homogeneous.sum_of_powers(), kind, U, X, template, 0.0)
+    known = exact.directions(U, X, template)
+    assert known is not None
+    assert known.attain
+    found = known.params
     values = [
         float(np.sum(U * np.asarray(phi(jax.tree.map(lambda w, i=i: jnp.asarray(w[i]), found), jnp.asarray(X)))))
         for i in range(len(jax.tree.leaves(found)[0]))
     ]
     sizes = [1] * phi.layers
-    bound = rigorous.polar_bound(kind, U, X, phi.slopes, phi.layers, None, ("l2",) * phi.layers, sizes)
+    bound = rigorous.polar_bound(exact.name, U, X, phi.slopes, phi.layers, None, ("l2",) * phi.layers, sizes)
     assert max(values) == pytest.approx(bound, rel=1e-10)
     norms = [np.linalg.norm(np.asarray(w).reshape(len(w), -1), axis=1) for w in jax.tree.leaves(found)]
     np.testing.assert_allclose([n[np.argmax(values)] for n in norms], 1, rtol=1e-12)
-    assert exact.directions(phi, homogeneous.sum_of_powers(), kind, U, X, template, 10 * bound) is None
+    assert exact.directions(0 * U, X, template) is None
 
 
 @pytest.mark.parametrize("slopes", [(-0.3, 1.0)])
@@ -133,7 +138,8 @@ def test_relaxation_agrees_with_its_rigorous_evaluation(slopes, dtype):
     if dtype == jnp.float32:
         return
     numbers: dict[str, Any] = {"loss": losses.squared, "slopes": slopes, "lam": 1.0, "U": U, "X": X, "Y": U}
-    *_, fitted = dual.ascend(**numbers, start=relaxation.initial(U, groups), joint=False, steps=60, unit=1.0, chunk=60)
+    start = relaxation.initial(U, groups)
+    *_, fitted = dual_ascent.ascend(**numbers, start=start, joint=False, steps=60, unit=1.0, chunk=60)
     A: Any = np.asarray(U, np.float64)
     B: Any = np.asarray(X, np.float64)
     better = rigorous.relaxation_bound(A, B, slopes, relaxation.multipliers(U, slopes, fitted.coordinates))
@@ -156,11 +162,11 @@ def test_relaxation_of_a_zero_residual_is_finite():
 def test_directions_finds_what_to_append():
     """Directions above a low floor, none above a high one, and the best about as good as a dense search."""
     problem = problem_of(homogeneous.relu_neuron())
-    effort = dual.Effort(fixed=0, joint=0, groups=1, starts=16, climbs=60)
+    effort = Effort(fixed=0, joint=0, groups=1, starts=16, climbs=60)
     U, X = data(jnp.float64, dx=3)
     params = tuple(jnp.zeros((2, d)) for d in (3, 2))
-    found = meta.directions(problem, params, U, X, jax.random.key(0), effort, floor=0.0)
-    nothing = meta.directions(problem, params, U, X, jax.random.key(0), effort, floor=1e6)
+    found = directions(problem, params, U, X, jax.random.key(0), effort, floor=0.0)
+    nothing = directions(problem, params, U, X, jax.random.key(0), effort, floor=1e6)
     assert nothing.candidates is None
     assert found.candidates is not None
     random = np.random.default_rng(0).normal(size=(5000, 3))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
+from globopt_jax.homogeneous.degrees import check_degrees, measured_degree
 from globopt_jax.homogeneous.inputs import check
-from globopt_jax.homogeneous.problem import check_degrees, measured_degree, objective, predict
+from globopt_jax.homogeneous.problem import objective, predict
 from tests.oracles import activation
 
 

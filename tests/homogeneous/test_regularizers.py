@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous
-from globopt_jax.homogeneous.problem import measured_degree, objective
+from globopt_jax.homogeneous.degrees import measured_degree
+from globopt_jax.homogeneous.problem import objective
 from globopt_jax.homogeneous.regularizers import along_face, best_reply, norm
 from globopt_jax.losses import squared
 

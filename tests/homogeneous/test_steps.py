@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.homogeneous import steps
+from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.problem import objective, penalty, predict
+from globopt_jax.homogeneous.training import steps
 
 LAM = 0.3
 
@@ -44,7 +45,7 @@ def test_reduce_keeps_the_prediction_and_lowers_the_penalty(make, dtype):
     params, X, Y = data(dtype, problem, r=12)
     reduced = steps.reduce(problem, params, X)
     # Bounded by independence: 4 samples, 2 outputs.
-    assert steps.alive(reduced).sum() <= 8
+    assert alive(reduced).sum() <= 8
     before, after = predict(problem, params, X), predict(problem, reduced, X)
     eps = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(after, before, atol=300 * eps * float(jnp.abs(before).max() + 1))
@@ -54,9 +55,9 @@ def test_reduce_keeps_the_prediction_and_lowers_the_penalty(make, dtype):
     np.testing.assert_allclose(change, difference, atol=1e4 * eps)
     # Zeroed ones are exactly zero, and doing it again does nothing.
     for w in jax.tree.leaves(reduced):
-        assert not np.any(np.asarray(w)[~steps.alive(reduced)])
+        assert not np.any(np.asarray(w)[~alive(reduced)])
     again = steps.reduce(problem, reduced, X)
-    assert steps.alive(again).sum() == steps.alive(reduced).sum()
+    assert alive(again).sum() == alive(reduced).sum()
 
 
 def stacked(*weights):
@@ -72,7 +73,7 @@ TWICE = ([2.0, 1.0], [2.0])  # 4 A, with theta 4 theta(A)
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "alive"),
+    ("name", "params", "count"),
     [
         ("all zero", (ZERO, ZERO), 0),
         ("a single one", (A,), 1),
@@ -89,16 +90,16 @@ TWICE = ([2.0, 1.0], [2.0])  # 4 A, with theta 4 theta(A)
     ids=lambda v: v if isinstance(v, str) else "",
 )
 @pytest.mark.parametrize("make", [homogeneous.sum_of_powers, homogeneous.product_of_norms])
-def test_reduce_in_degenerate_cases(name, params, alive, make):
+def test_reduce_in_degenerate_cases(name, params, count, make):
     """Ties, duplicates, opposites and subnetworks that do nothing: no NaN, no warning, as few as claimed."""
     problem = two_layer(make())
     before = stacked(*params)
     after = steps.reduce(problem, before, X0)
     assert all(bool(jnp.all(jnp.isfinite(w))) for w in after)
     # One of an opposite pair may survive at rounding's mercy; never more than claimed otherwise.
-    assert steps.alive(after).sum() <= max(alive, 1)
-    if alive:
-        assert steps.alive(after).sum() == alive
+    assert alive(after).sum() <= max(count, 1)
+    if count:
+        assert alive(after).sum() == count
     np.testing.assert_allclose(predict(problem, after, X0), predict(problem, before, X0), atol=1e-14)
     assert jnp.sum(penalty(problem, after)) <= jnp.sum(penalty(problem, before)) * (1 + 1e-15)
 
@@ -107,7 +108,7 @@ def test_reduce_with_a_product_of_norms_that_vanishes():
     """w2 = 0 and w1 != 0 has theta = 0: it certifies nothing, divides nothing, and goes."""
     problem = two_layer(homogeneous.product_of_norms())
     after = steps.reduce(problem, stacked(A, ([1.0, 2.0], [0.0]), B), X0)
-    np.testing.assert_array_equal(steps.alive(after), [True, False, True])
+    np.testing.assert_array_equal(alive(after), [True, False, True])
     np.testing.assert_array_equal(after[0][0], A[0])
 
 
@@ -120,7 +121,7 @@ def test_tidy_balances_and_drops_what_costs_more_than_it_is_worth(dtype):
     params = (w1, jnp.asarray([[1, 0], [1, 0], [3, 1], [-2, 1]], dtype))
     Y = jnp.asarray([2, 2, 2, -2], dtype)[:, None] * predict(problem, params, X)
     tidied = steps.tidy(problem, params, X, Y)
-    np.testing.assert_array_equal(steps.alive(tidied), [True, False, True, False])
+    np.testing.assert_array_equal(alive(tidied), [True, False, True, False])
     sizes = [np.linalg.norm(w, axis=1) for w in tidied]
     np.testing.assert_allclose(sizes[0], sizes[1], rtol=1e-5)
     np.testing.assert_allclose(predict(problem, tidied, X)[:3], predict(problem, params, X)[:3], rtol=1e-5)
@@ -149,10 +150,10 @@ def test_append_never_increases(loss, dtype):
     good, entered = steps.append(problem, params, (w1, w2), X, Y)
     assert 1 <= entered <= 3
     assert objective(problem, good, X, Y) < value
-    assert steps.alive(good).sum() == 2 + entered
+    assert alive(good).sum() == 2 + entered
     one, _ = steps.append(problem, params, (w1[:1], w2[:1]), X, Y)
     found = float(objective(problem, one, X, Y))
-    slot = int(np.flatnonzero(steps.alive(one))[-1])
+    slot = int(np.flatnonzero(alive(one))[-1])
     for factor in (0.9, 0.99, 1.01, 1.1):
         other = jax.tree.map(lambda w, f=factor: w.at[slot].mul(f**0.5), one)
         assert objective(problem, other, X, Y) >= found * (1 - 10 * float(jnp.finfo(dtype).eps))
@@ -185,7 +186,7 @@ def test_refit_solves_the_convex_problem_in_the_scales(loss, dtype):
     if loss.name == "softmax_cross_entropy":
         Y = jnp.eye(2, dtype=dtype)[(Y[:, 0] > 0).astype(int)]
     fitted = steps.refit(problem, params, X, Y)
-    living = steps.alive(fitted)
+    living = alive(fitted)
     assert 0 < living.sum() < 6
     assert objective(problem, fitted, X, Y) < objective(problem, params, X, Y)
     G = loss.gradient(predict(problem, fitted, X), Y)
@@ -199,11 +200,11 @@ def test_refit_solves_the_convex_problem_in_the_scales(loss, dtype):
 def test_pad_keeps_the_living_and_doubles():
     """The living come first, zeros fill up, and capacity grows by doubling."""
     params = stacked(ZERO, A, ZERO, B)
-    padded = steps.pad(params, 2)
+    padded = pad(params, 2)
     np.testing.assert_array_equal(padded[0], [A[0], B[0]])
-    assert steps.pad(params, 1)[0].shape == (2, 2)
-    assert steps.pad(params, 8)[0].shape == (8, 2)
-    assert steps.pad(stacked(ZERO), 1)[0].shape == (1, 2)
+    assert pad(params, 1)[0].shape == (2, 2)
+    assert pad(params, 8)[0].shape == (8, 2)
+    assert pad(stacked(ZERO), 1)[0].shape == (1, 2)
     problem = two_layer()
     many = tuple(jnp.asarray(np.random.default_rng(0).normal(size=(5, d))) for d in (2, 1))
     grown, _ = steps.append(problem, stacked(A, B), many, X0, jnp.ones((3, 1)))

@@ -10,24 +10,10 @@ product    any depth                               product of spectral norms: so
 none       a user's own map or regularizer         +inf
 ========== ======================================= ==========================================
 
-The searches of `ascent` are lower bounds.
+`bounds` has the kinds. The multi-start ascent of `ascent` and the `search` that uses it give lower bounds.
 """
 
-from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
-from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.homogeneous.regularizers import ProductOfNorms, SumOfPowers
+from globopt_jax.homogeneous.polar.bounds import PolarBound, bound_of
+from globopt_jax.homogeneous.polar.search import Directions, directions, look
 
-__all__ = ["bound_kind"]
-
-
-def bound_kind(problem: Problem, dx: int) -> str:
-    """Which upper bound of the polar applies to the problem; see the table above."""
-    phi, theta = problem.phi, problem.theta
-    if not (isinstance(phi, Neuron | DeepSubnetwork) and isinstance(theta, ProductOfNorms | SumOfPowers)):
-        return "none"
-    negative, positive = phi.slopes
-    if phi.layers == 1 or negative == positive:
-        return "linear"
-    if phi.layers > 2:
-        return "product"
-    return "arcs" if dx <= 2 else "relaxation"
+__all__ = ["Directions", "PolarBound", "bound_of", "directions", "look"]

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from globopt_jax.homogeneous.maps import DeepSubnetwork, Neuron
-from globopt_jax.homogeneous.regularizers import Layered, best_reply
-from globopt_jax.shapes import Array, ElementalMap, Inputs, Params, Regularizer, Scalar, Targets, Weights
+from globopt_jax.homogeneous.maps import ElementalMap
+from globopt_jax.homogeneous.regularizers import Layered, Regularizer, best_reply
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
 __all__ = ["Search", "normalize", "search", "starts"]
 
@@ -28,8 +28,7 @@ class Search(NamedTuple):
 
 def normalize(theta: Regularizer, weights: Weights) -> Weights:
     """The subnetwork scaled to ``theta = 1`` (its layers balanced where theta can), or unchanged if theta is 0."""
-    if hasattr(theta, "balance"):
-        weights = theta.balance(weights)  # pyright: ignore[reportAttributeAccessIssue]
+    weights = theta.balance(weights)
     size = theta(weights)
     if theta.degree is None:
         raise ValueError("theta: Expected: a regularizer bound to a map (`Problem` does it, or theta.bind(phi)).")
@@ -43,7 +42,7 @@ def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: in
     leaves, tree = jax.tree.flatten(template)
     keys = jax.random.split(key, len(leaves) + 2)
     random = [jax.random.normal(k, (count, *w.shape[1:]), w.dtype) for k, w in zip(keys[2:], leaves, strict=True)]
-    if isinstance(phi, Neuron | DeepSubnetwork):
+    if phi.is_known:
         first = random[0]
         units = first.reshape(count, X.shape[1], -1).shape[2]
         rows = X[jax.random.randint(keys[0], (count, units), 0, X.shape[0])]
@@ -70,51 +69,60 @@ def search(phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial
         to the rounding of one evaluation).
     """
 
-    def value(weights: Weights) -> Scalar:
-        return phi.inner(normalize(theta, weights), U, X)
-
-    def unit(w: Any) -> Any:
-        size = jnp.sqrt(jnp.sum(w * w))
-        return w / jnp.where(size > 0, size, 1)
-
-    def replies(norms: tuple[str, ...], best_value: Scalar, best: Weights) -> tuple[Scalar, Weights]:
-        leaves, tree = jax.tree.flatten(best)
-        for k, kind in enumerate(norms):
-            g = jax.grad(lambda w: phi.inner(w, U, X))(jax.tree.unflatten(tree, leaves))
-            reply = [*leaves[:k], best_reply(kind, jax.tree.leaves(g)[k]), *leaves[k + 1 :]]
-            reply = jax.tree.leaves(normalize(theta, jax.tree.unflatten(tree, reply)))
-            now = value(jax.tree.unflatten(tree, reply))
-            leaves = [jnp.where(now > best_value, a, b) for a, b in zip(reply, leaves, strict=True)]
-            best_value = jnp.maximum(now, best_value)
-        return best_value, jax.tree.unflatten(tree, leaves)
-
-    def climb(weights: Weights) -> tuple[Scalar, Weights]:
-        weights = normalize(theta, weights)
-
-        def step(carry: Any, angle: Scalar) -> tuple[Any, None]:
-            w, best, best_value = carry
-            now, g = jax.value_and_grad(value)(w)
-            better = now > best_value
-            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), w, best)
-            best_value = jnp.where(better, now, best_value)
-            sizes = jax.tree.map(lambda a: jnp.sqrt(jnp.sum(a * a)), w)
-            moved = jax.tree.map(lambda a, s, d: a + angle * s * unit(d), w, sizes, g)
-            return (normalize(theta, moved), best, best_value), None
-
-        ratio = jnp.linspace(0, 1, steps, dtype=U.dtype)
-        angles = 0.5 * jnp.asarray(2e-4, U.dtype) ** ratio
-        (w, best, best_value), _ = jax.lax.scan(step, (weights, weights, value(weights)), angles)
-        last = value(w)
-        best = jax.tree.map(lambda a, b: jnp.where(last > best_value, a, b), w, best)
-        best_value = jnp.maximum(last, best_value)
-        if not isinstance(theta, Layered) or theta.smooth(weights):
-            return best_value, best
-        # Unit balls with corners: the best reply of one layer after the other ends in a corner exactly.
-        norms = theta.layer_norms(weights)
-        return jax.lax.fori_loop(0, 10, lambda _, c: replies(norms, *c), (best_value, best))
-
-    values, params = jax.vmap(climb)(initial)
+    values, params = jax.vmap(lambda w: _climb(phi, theta, U, X, w, steps))(initial)
     order = jnp.argsort(-values)
     params = jax.tree.map(lambda w: w[order], params)
     # phi = 0 is always allowed, so the supremum is at least 0.
     return Search(jnp.maximum(values[order[0]], 0), values[order], params)
+
+
+def _unit(w: Array) -> Array:
+    """``w / ||w||``, or zeros."""
+    size = jnp.sqrt(jnp.sum(w * w))
+    return w / jnp.where(size > 0, size, 1)
+
+
+def _climb(
+    phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, weights: Weights, steps: int
+) -> tuple[Scalar, Weights]:
+    """The best value, and its subnetwork, on the way up from one start."""
+
+    def value(weights: Weights) -> Scalar:
+        return phi.inner(normalize(theta, weights), U, X)
+
+    def step(carry: Any, angle: Scalar) -> tuple[Any, None]:
+        w, best, best_value = carry
+        now, g = jax.value_and_grad(value)(w)
+        better = now > best_value
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), w, best)
+        best_value = jnp.where(better, now, best_value)
+        sizes = jax.tree.map(lambda a: jnp.sqrt(jnp.sum(a * a)), w)
+        moved = jax.tree.map(lambda a, s, d: a + angle * s * _unit(d), w, sizes, g)
+        return (normalize(theta, moved), best, best_value), None
+
+    weights = normalize(theta, weights)
+    ratio = jnp.linspace(0, 1, steps, dtype=U.dtype)
+    angles = 0.5 * jnp.asarray(2e-4, U.dtype) ** ratio
+    (w, best, best_value), _ = jax.lax.scan(step, (weights, weights, value(weights)), angles)
+    last = value(w)
+    best = jax.tree.map(lambda a, b: jnp.where(last > best_value, a, b), w, best)
+    best_value = jnp.maximum(last, best_value)
+    if not isinstance(theta, Layered) or not theta.has_corners:
+        return best_value, best
+    # Unit balls with corners: the best reply of one layer after the other ends in a corner exactly.
+    return jax.lax.fori_loop(0, 10, lambda _, c: _replies(phi, theta, U, X, *c), (best_value, best))
+
+
+def _replies(
+    phi: ElementalMap, theta: Layered, U: Targets, X: Inputs, best_value: Scalar, best: Weights
+) -> tuple[Scalar, Weights]:
+    """One round of best replies: each layer in turn maximizes against the others, where that helps."""
+    leaves, tree = jax.tree.flatten(best)
+    for k, kind in enumerate(theta.layer_norms(best)):
+        g = jax.grad(lambda w: phi.inner(w, U, X))(jax.tree.unflatten(tree, leaves))
+        reply = [*leaves[:k], best_reply(kind, jax.tree.leaves(g)[k]), *leaves[k + 1 :]]
+        reply = jax.tree.leaves(normalize(theta, jax.tree.unflatten(tree, reply)))
+        now = phi.inner(normalize(theta, jax.tree.unflatten(tree, reply)), U, X)
+        leaves = [jnp.where(now > best_value, a, b) for a, b in zip(reply, leaves, strict=True)]
+        best_value = jnp.maximum(now, best_value)
+    return best_value, jax.tree.unflatten(tree, leaves)

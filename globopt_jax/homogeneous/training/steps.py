@@ -1,7 +1,6 @@
 """The discrete steps of HV17's meta-algorithm (Theorem 2): tidy, refit, reduce, append. None increases the objective.
 
-All are host functions: they decide how many subnetworks live on. Zero subnetworks pad a capacity that doubles, so that
-everything compiled sees O(log r) shapes.
+All are host functions: they decide how many subnetworks live on.
 """
 
 from typing import Any
@@ -10,38 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax.homogeneous.capacity import alive, pad, roomy
 from globopt_jax.homogeneous.polar.ascent import normalize
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
-__all__ = ["ROOM", "alive", "append", "pad", "reduce", "refit", "roomy", "tidy"]
-
-#: The smallest capacity: most problems then live in one compiled shape.
-ROOM = 16
-
-
-def alive(params: Params) -> np.ndarray:
-    """Which of the stacked subnetworks have any non-zero weight, shape (r,)."""
-    return np.any([np.any(np.asarray(w).reshape(len(w), -1) != 0, axis=1) for w in jax.tree.leaves(params)], axis=0)
-
-
-def pad(params: Params, capacity: int) -> Params:
-    """The living subnetworks first, then zeros up to the capacity (at least as many as live)."""
-    keep = np.flatnonzero(alive(params))
-    capacity = max(capacity, len(keep))
-
-    def padded(w: Any) -> jax.Array:
-        w = np.asarray(w)
-        return jnp.asarray(np.concatenate([w[keep], np.zeros((capacity - len(keep), *w.shape[1:]), w.dtype)]))
-
-    return jax.tree.map(padded, params)
-
-
-def roomy(params: Params) -> Params:
-    """The subnetworks as they are, followed by zeros up to a power of two, at least `ROOM`."""
-    r = width(params)
-    extra = max(ROOM, 1 << (r - 1).bit_length()) - r
-    return jax.tree.map(lambda w: jnp.asarray(np.pad(np.asarray(w), [(0, extra)] + [(0, 0)] * (w.ndim - 1))), params)
+__all__ = ["append", "reduce", "refit", "tidy"]
 
 
 @jax.jit
@@ -53,8 +26,7 @@ def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     so that is a descent. It covers ``phi = 0`` and ``theta > 0``, the case ``beta = -e_i`` of HV17 Theorem 2; at a
     local minimum ``<-G, phi> = lam theta`` (K18 (A.10)), and nothing else goes.
     """
-    balance = getattr(problem.theta, "balance", None)
-    balanced = params if balance is None else jax.vmap(balance)(params)
+    balanced = jax.vmap(problem.theta.balance)(params)
     lam = jnp.asarray(problem.lam, Y.dtype)
 
     def one(Z: Targets, weights: Any) -> tuple[Targets, Any]:

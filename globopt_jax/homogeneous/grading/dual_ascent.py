@@ -10,7 +10,6 @@ dtype of the data; `rigorous` evaluates what comes out.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -19,56 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from globopt_jax.homogeneous.duality import scaled
 from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
-__all__ = ["EFFORTS", "Ascent", "Effort", "ascend", "begin", "effort_named", "groups_of", "scaled"]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work a bound may cost.
-
-    Args:
-        fixed: Adam steps on the multipliers for a fixed residual.
-        joint: Adam steps on multipliers and dual point together; 0 keeps the scaled residual.
-        groups: groups of samples for the cut columns (4 dy columns each).
-        starts: starts of the multi-start ascent on the polar.
-        climbs: steps of each of them.
-        target: the relative gap at which the work on the bound ends.
-    """
-
-    fixed: int
-    joint: int
-    groups: int
-    starts: int
-    climbs: int
-    target: float = 0.0
-
-
-EFFORTS = {
-    "quick": Effort(fixed=150, joint=0, groups=1, starts=32, climbs=100),
-    "standard": Effort(fixed=600, joint=600, groups=1, starts=64, climbs=200, target=1e-4),
-    "high": Effort(fixed=1500, joint=2500, groups=3, starts=256, climbs=300),
-}
-
-
-def effort_named(effort: str | Effort | None) -> Effort:
-    """The effort of a name: quick, standard (also for None) or high.
-
-    Raises:
-        ValueError: no such name.
-
-    >>> effort_named("quick").joint
-    0
-    """
-    if isinstance(effort, Effort):
-        return effort
-    name = "standard" if effort is None else effort
-    if name not in EFFORTS:
-        raise ValueError(f"effort: Expected: one of {', '.join(EFFORTS)}, or an Effort. Received: {effort!r}.")
-    return EFFORTS[name]
+__all__ = ["Ascent", "Fitted", "ascend", "begin", "groups_of"]
 
 
 class Ascent(NamedTuple):
@@ -112,15 +67,6 @@ def _optimizer(joint: bool, steps: int) -> optax.GradientTransformation:
 
 def _point(loss: Loss, free: Array, scale: Scalar, Y: Targets) -> Array:
     return loss.dual_point(free * scale, Y)
-
-
-def scaled(loss: Loss, U: Targets, Y: Targets, bound: Scalar, lam: Scalar) -> tuple[Scalar, Scalar]:
-    """The best s in ``[0, min(lam / bound, limit of the domain)]`` and the value ``-loss*(s U)`` there."""
-    ratio = jnp.where(bound > 0, lam / jnp.where(bound > 0, bound, 1), jnp.inf)
-    upper = jnp.minimum(ratio, loss.dual_limit(U, Y) * (1 - 4 * jnp.finfo(U.dtype).eps))
-    upper = jnp.where(jnp.isfinite(upper), upper, 1.0)
-    s = loss.best_scale(U, Y, upper)
-    return s, -loss.conjugate(s * U, Y)
 
 
 @partial(jax.jit, static_argnames=("loss", "slopes", "joint", "steps", "chunk"))

@@ -4,18 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from globopt_jax import files, rigorous
-from globopt_jax.homogeneous.polar import bound_kind
-from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.homogeneous.regularizers import ProductOfNorms
 from globopt_jax.npz import read_arrays
 from globopt_jax.rigorous import Multipliers
-from globopt_jax.shapes import Array, Params
+from globopt_jax.shapes import Array
 
-__all__ = ["Certificate", "describe"]
+__all__ = ["Certificate"]
 
 
 class Certificate(NamedTuple):
@@ -124,27 +120,3 @@ class Certificate(NamedTuple):
             return cls.from_arrays(arrays)
         except KeyError as error:
             raise ValueError(f"{path}: Expected: a certificate. Received: no array {error}.") from error
-
-
-def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
-    """The problem in plain values, as `rigorous` and a stored certificate know it."""
-    leaves = jax.tree.leaves(params)
-    kind = bound_kind(problem, dx)
-    plain: dict[str, Any] = {
-        "bound": kind,
-        "loss": problem.loss.name,
-        "lam": float(problem.lam),
-        "layers": len(leaves),
-    }
-    if kind == "none":
-        return plain
-    theta: Any = problem.theta
-    return (
-        plain
-        | {
-            "slopes": list(problem.phi.slopes),  # pyright: ignore[reportAttributeAccessIssue]
-            "theta": "product_of_norms" if isinstance(theta, ProductOfNorms) else "sum_of_powers",
-            "norms": list(theta.layer_norms(params)),
-            "sizes": [int(np.prod(w.shape[1:])) for w in leaves],
-        }
-    )

@@ -1,0 +1,131 @@
+"""Whether a map and a penalty are homogeneous of one degree: known for the catalogue's, measured for a user's own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.shapes import Inputs, Params, Weights
+
+__all__ = ["check_degrees", "measured_degree"]
+
+
+def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, float]:
+    """The degree of positive homogeneity of fn at one random point, and the worst departure from it.
+
+    With ``f(a) = ||fn(a w, ...)||`` the degree is ``log2(f(2) / f(1))``; the departure is the largest relative
+    difference of ``fn(a w)`` from ``a^p fn(w)`` over a in {1/4, 1/2, 2, 4}. A certificate by sampling: a positive
+    answer shows nothing about other points, a departure far above rounding is a proof that fn has no degree there.
+    """
+
+    def value(scale: float) -> jax.Array:
+        return jnp.asarray(fn(jax.tree.map(lambda w: w * scale, weights), *arguments))
+
+    base = value(1.0)
+    size = float(jnp.linalg.norm(base))
+    if size == 0 or not np.isfinite(size):
+        return float("nan"), float("nan")
+    double = float(jnp.linalg.norm(value(2.0)))
+    degree = float(np.log2(double / size)) if double > 0 else float("-inf")
+    if not np.isfinite(degree):
+        return degree, float("inf")
+    departures = [float(jnp.linalg.norm(value(a) - a**degree * base)) / (a**degree * size) for a in (0.25, 0.5, 4.0)]
+    return degree, max(departures)
+
+
+def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
+    """Raise ValueError unless phi and theta are homogeneous of one and the same degree.
+
+    The catalogue's degrees are known. As soon as one of the two is a user's own, both are measured: at the given
+    weights and at random ones, with the rest of what bounds rest on (HV17's nondegenerate pair): values that are
+    numbers, theta >= 0, and theta > 0 where phi is not zero.
+    """
+    if not (problem.phi.is_known and problem.theta.is_known):
+        _try_out(problem, params, X)
+    p, q = problem.phi.degree, problem.theta.degree
+    if p != q:
+        consequence = (
+            "the regularizer dominates near zero, so zero subnetworks are local minima for every lam and certify "
+            "nothing"
+            if q is not None and q < p
+            else "splitting one subnetwork into many small copies sends the penalty to 0, so it controls nothing"
+        )
+        raise ValueError(
+            f"The degrees of phi and theta differ: phi has degree {p}, theta has degree {q}. Expected: equal degrees. "
+            f"With these, {consequence} (HV17 supplement, Proposition 2). sum_of_powers() without a power matches."
+        )
+
+
+#: Random weights at which signs are tried; degrees are measured at the first of them.
+TRIALS, MEASURED = 256, 3
+
+
+def _try_out(problem: Problem, params: Params, X: Inputs) -> None:
+    """Values, signs and degrees of a user's map or penalty, at the given weights and at random ones."""
+    phi, theta = problem.phi, problem.theta
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), 2 * len(leaves))
+    random = [jax.random.normal(k, (TRIALS, *w.shape[1:]), w.dtype) for k, w in zip(keys, leaves, strict=False)]
+    # Every other trial has zeros: a penalty may be negative, or vanish, on a face alone.
+    kept = [jax.random.bernoulli(k, 0.7, w.shape) for k, w in zip(keys[len(leaves) :], random, strict=True)]
+    odd = jnp.arange(TRIALS) % 2 == 1
+    random = [jnp.where(odd.reshape(-1, *[1] * (w.ndim - 1)) & ~k, 0, w) for w, k in zip(random, kept, strict=True)]
+    shape = jax.eval_shape(theta, jax.tree.unflatten(tree, [w[0] for w in random])).shape
+    if shape != ():
+        raise ValueError(f"theta: Expected: one number for the weights of one subnetwork. Received: shape {shape}.")
+    for place, weights in (("these weights", params), ("random weights", jax.tree.unflatten(tree, random))):
+        costs = np.asarray(jax.vmap(theta)(weights))
+        sizes = np.asarray(jax.lax.map(lambda w: jnp.linalg.norm(phi(w, X)), weights))
+        for label, values in (("phi", sizes), ("theta", costs)):
+            if not np.all(np.isfinite(values)):
+                raise ValueError(
+                    f"{label}: Expected: finite values. Received: {values[~np.isfinite(values)][0]} at {place}."
+                )
+        if np.min(costs) < 0:
+            raise ValueError(
+                f"theta: Expected: values >= 0 (bounds rest on it). Received: {np.min(costs):.4g} at {place}."
+            )
+        if np.any((costs == 0) & (sizes > 0)):
+            raise ValueError(
+                f"theta: Expected: values > 0 where phi is not zero (HV17, nondegenerate pair). Received: 0 at "
+                f"{place}, where phi is not zero: such subnetworks cost nothing, and no bound exists."
+            )
+    for trial in range(MEASURED):
+        weights = jax.tree.unflatten(tree, [w[2 * trial] for w in random])
+        for label, fn, arguments in (("phi", phi, (X,)), ("theta", theta, ())):
+            _check_stated_degree(label, fn, weights, arguments)
+        if theta.moves_scale:
+            _check_layers(phi, weights, X)
+
+
+def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple[Any, ...]) -> None:
+    degree, departure = measured_degree(fn, weights, *arguments)
+    if np.isnan(degree) or fn.degree is None:
+        return  # the function vanishes there, which every degree allows
+    tolerance = 1e3 * float(jnp.finfo(jax.tree.leaves(weights)[0].dtype).eps)
+    if departure > tolerance or abs(degree - fn.degree) > tolerance:
+        raise ValueError(
+            f"{label} is not positively homogeneous of the stated degree. Expected: {label}(a w) = a^{fn.degree:g} "
+            f"{label}(w). Received: degree {degree:.4g} at random weights, with relative departures up to "
+            f"{departure:.2g} from any power law."
+        )
+
+
+def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:
+    """A product of norms lets scale go from one layer to another for nothing: phi must not change with it."""
+    leaves, tree = jax.tree.flatten(weights)
+    for k, leaf in enumerate(leaves):
+
+        def along(w: Any, X: Inputs, before: Any = leaves[:k], after: Any = leaves[k + 1 :]) -> Any:
+            return phi(jax.tree.unflatten(tree, [*before, w, *after]), X)
+
+        degree, departure = measured_degree(along, leaf, X)
+        tolerance = 1e3 * float(jnp.finfo(leaf.dtype).eps)
+        if not np.isnan(degree) and (departure > tolerance or abs(degree - 1) > tolerance):
+            raise ValueError(
+                f"product_of_norms: Expected: a map of degree 1 in every layer. Received: degree {degree:.4g} in "
+                f"layer {k} (departures from a power law {departure:.2g}): moving scale to that layer costs nothing, "
+                "and the output grows without end. Use sum_of_powers()."
+            )

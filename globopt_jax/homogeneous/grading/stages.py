@@ -1,0 +1,175 @@
+"""The work on a certificate, stage by stage: better dual points, each evaluated, the best kept.
+
+======== =================================================================================================
+stage    dual point
+======== =================================================================================================
+start    the loss's gradient G at the weights, with the multipliers that a fit would start from
+fixed    G, its multipliers fitted (the relaxation only)
+descent  the gradient where a descent of our own from the weights ends, where they are not stationary
+joint    the dual point and the multipliers ascended together (the relaxation only)
+======== =================================================================================================
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.grading import dual_ascent, evaluate
+from globopt_jax.homogeneous.grading.certificate import Certificate
+from globopt_jax.homogeneous.grading.subject import Subject, gradient, subject
+from globopt_jax.homogeneous.polar import relaxation
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.homogeneous.training import iterate
+from globopt_jax.shapes import Array, Inputs, Params, Targets
+
+__all__ = ["Refinement", "fit", "refine"]
+
+
+class Refinement(NamedTuple):
+    """A certificate on its way, and what is needed to go on from it; `checkpoint` turns it into arrays.
+
+    ``point``: the dual point that the stage started from; ``state``: where its ascent stands. None before there is one.
+    """
+
+    certificate: Certificate
+    stage: str
+    point: Array | None
+    state: dual_ascent.Ascent | None
+
+    @property
+    def coordinates(self) -> relaxation.Coordinates | None:
+        """The best coordinates of the multipliers that the stage has found."""
+        return None if self.state is None else self.state.best_coordinates
+
+
+def refine(
+    problem: Problem,
+    params: Params,
+    X: Inputs,
+    Y: Targets,
+    *,
+    key: Array,
+    effort: str | Effort | None = None,
+    resume: Refinement | None = None,
+    targets_moved: float = 0.0,
+) -> Iterator[Refinement]:
+    """`certify` on checked arrays as an iterator: a rigorous certificate at once, better ones as the work goes on."""
+    at = subject(problem, params, X, Y, key, effort_named(effort), targets_moved)
+    if resume is None:
+        now = Refinement(evaluate.first(at), "start", None, None)
+        yield now
+    else:
+        now = resume
+    names = ["start", *(stage.name for stage in _STAGES)]
+    for stage in _STAGES[max(names.index(now.stage) - 1, 0) :]:
+        # A stage that had ended yields nothing more: what it found is in its state.
+        for better in stage.run(at, now) if stage.wanted(at, now) else ():
+            now = better
+            yield now
+
+
+class _Stage(NamedTuple):
+    """Whether it has anything to do after what was done, and its work; both take refinements of its own, too."""
+
+    name: str
+    wanted: Callable[[Subject, Refinement], bool]
+    run: Callable[[Subject, Refinement], Iterator[Refinement]]
+
+
+def _fixed(at: Subject, now: Refinement) -> Iterator[Refinement]:
+    for fitted in fit(at, at.residual, at.effort.fixed, state=now.state):
+        better = evaluate.improved(at, now.certificate, None, fitted.coordinates)
+        now = Refinement(better, "fixed", at.residual, fitted.state)
+        yield now
+
+
+def _descent(at: Subject, now: Refinement) -> Iterator[Refinement]:
+    if now.stage != "descent":
+        U = _descended(at)
+        now = Refinement(evaluate.improved(at, now.certificate, U, None), "descent", U, None)
+        yield now
+    if not at.bound.has_multipliers:
+        return
+    U = now.point
+    assert U is not None  # the stage's own refinements have one
+    for fitted in fit(at, U, at.effort.fixed, state=now.state):
+        now = Refinement(evaluate.improved(at, now.certificate, U, fitted.coordinates), "descent", U, fitted.state)
+        yield now
+
+
+def _joint(at: Subject, now: Refinement) -> Iterator[Refinement]:
+    U = at.residual if now.point is None else now.point
+    state = now.state if now.stage == "joint" else None
+    start = now.coordinates
+    for fitted in fit(at, U, at.effort.joint, state=state, start=start, joint=True):
+        better = evaluate.improved(at, now.certificate, fitted.U, fitted.coordinates)
+        now = Refinement(better, "joint", U, fitted.state)
+        yield now
+        if not _wants_joint(at, now):
+            return
+
+
+def _wants_fixed(at: Subject, now: Refinement) -> bool:
+    del now
+    return at.bound.has_multipliers
+
+
+def _wants_descent(at: Subject, now: Refinement) -> bool:
+    """Whether a descent from the weights has anything to gain that the dual point would notice."""
+    if now.stage == "descent":
+        return True
+    certificate = now.certificate
+    settled = float(np.max(np.abs(certificate.residuals), initial=0.0)) < 1e-5
+    stationary = settled and float(certificate.polar_lower) <= (1 + 1e-4) * float(certificate.lam)
+    return at.bound.exists and at.effort.joint > 0 and not stationary
+
+
+def _wants_joint(at: Subject, now: Refinement) -> bool:
+    unproved = float(now.certificate.relative_gap) > at.effort.target
+    return at.bound.has_multipliers and at.effort.joint > 0 and unproved
+
+
+_STAGES = (
+    _Stage("fixed", _wants_fixed, _fixed),
+    _Stage("descent", _wants_descent, _descent),
+    _Stage("joint", _wants_joint, _joint),
+)
+
+
+def fit(
+    at: Subject,
+    U: Targets,
+    steps: int,
+    *,
+    state: dual_ascent.Ascent | None = None,
+    start: relaxation.Coordinates | None = None,
+    joint: bool = False,
+) -> Iterator[dual_ascent.Fitted]:
+    """Fit the relaxation's multipliers, and U if joint, from a start or from where an earlier ascent stopped."""
+    if not steps or not np.any(np.asarray(U)):
+        return
+    yield from dual_ascent.ascend(
+        at.problem.loss,
+        tuple(at.description["slopes"]),
+        at.description["lam"],
+        U,
+        at.inputs,
+        at.Y,
+        start=evaluate.coordinates_of(U, at.groups) if start is None else start,
+        joint=joint,
+        steps=steps,
+        unit=max(abs(at.objective), float(np.finfo(np.float64).tiny)),
+        state=state,
+    )
+
+
+def _descended(at: Subject) -> Targets:
+    """The loss's gradient where a descent of our own from these weights ends."""
+    params = at.params
+    key = jax.random.fold_in(at.key, 1)
+    for progress in iterate(at.problem, params, at.X, at.Y, key=key, effort=at.effort, outer=8):
+        params = progress.params
+    return gradient(at.problem, params, at.X, at.Y)

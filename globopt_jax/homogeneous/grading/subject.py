@@ -1,0 +1,151 @@
+"""The weights that are graded, with everything about them that no stage of the work changes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import rigorous
+from globopt_jax.homogeneous.capacity import alive, roomy
+from globopt_jax.homogeneous.effort import Effort
+from globopt_jax.homogeneous.grading.dual_ascent import groups_of
+from globopt_jax.homogeneous.maps import PiecewiseLinear
+from globopt_jax.homogeneous.polar import PolarBound, bound_of
+from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.span import spanned
+from globopt_jax.shapes import Array, Inputs, Params, Targets
+
+__all__ = ["Subject", "describe", "gradient", "subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A problem and weights for it: in JAX for searches, in NumPy float64 for what is proved.
+
+    ``params`` are padded; ``weights`` are the same as they were given, in float64. ``G``: the loss's gradient at the
+    weights, float64. ``objective`` and ``error``: theirs, and a bound of its rounding. ``minimum``: the lower bound
+    that the loss alone proves; ``trivial``: as much of it as is claimed (both -inf where not even that is proved).
+    """
+
+    problem: Problem
+    params: Params
+    X: Inputs
+    Y: Targets
+    key: Array
+    effort: Effort
+    description: dict[str, Any]
+    bound: PolarBound
+    weights: list[np.ndarray]
+    G: np.ndarray
+    objective: float
+    error: float
+    minimum: float
+    trivial: float
+    targets_moved: float
+
+    @cached_property
+    def X64(self) -> np.ndarray:
+        """The inputs in NumPy float64."""
+        return np.asarray(self.X, np.float64)
+
+    @cached_property
+    def Y64(self) -> np.ndarray:
+        """The targets in NumPy float64."""
+        return np.asarray(self.Y, np.float64)
+
+    @cached_property
+    def residual(self) -> Array:
+        """G in the dtype of the data."""
+        return jnp.asarray(self.G, self.Y.dtype)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The inputs as the relaxation sees them, by their products alone: of many features, in the samples' span."""
+        span = spanned(self.X)
+        return self.X if span is None else span.X
+
+    @cached_property
+    def groups(self) -> Array:
+        """The groups of samples for the relaxation's cut columns, one-hot."""
+        return jnp.asarray(groups_of(self.X64, self.effort.groups), self.Y.dtype)
+
+    @property
+    def width(self) -> int:
+        """How many subnetworks were given."""
+        return len(self.weights[0])
+
+    @property
+    def zero_subnetworks(self) -> int:
+        """How many of them are all zero."""
+        return self.width - int(np.sum(alive(self.params)))
+
+
+def subject(
+    problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort, targets_moved: float = 0.0
+) -> Subject:
+    """Evaluate weights (checked arrays) once and for all."""
+    description = describe(problem, params, X.shape[1])
+    bound = bound_of(problem, X.shape[1])
+    X64, Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
+    weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
+    # Zeros up to a power of two: everything compiled sees few shapes, and the network is the same.
+    padded = roomy(params)
+    if bound.exists:
+        value, error = rigorous.objective(description, weights, X64, Y64)
+        # The gradient of the weights as they are, not as their dtype would round it.
+        Z, _ = rigorous.predict(weights, X64, tuple(description["slopes"]))
+        G, _ = rigorous.gradient(description["loss"], Z, Y64)
+    else:
+        value, error = float(objective(problem, params, X, Y)), 0.0
+        G = np.asarray(gradient(problem, padded, X, Y), np.float64)
+    values = (rigorous.dual_value(description["loss"], np.zeros_like(Y64), Y64, caution) for caution in (1, 2))
+    minimum, trivial = (least if moved == 0 else -np.inf for least, moved in values)
+    if value + error < trivial:  # a user's own penalty was negative after all
+        minimum = trivial = -np.inf
+    return Subject(
+        problem,
+        padded,
+        X,
+        Y,
+        key,
+        effort,
+        description,
+        bound,
+        weights,
+        G,
+        value,
+        error,
+        minimum,
+        trivial,
+        targets_moved,
+    )
+
+
+@jax.jit
+def gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
+    """The loss's gradient in the prediction."""
+    return problem.loss.gradient(predict(problem, params, X), Y)
+
+
+def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
+    """The problem in plain values, as `rigorous` and a stored certificate know it."""
+    leaves, phi, theta = jax.tree.leaves(params), problem.phi, problem.theta
+    plain: dict[str, Any] = {
+        "bound": bound_of(problem, dx).name,
+        "loss": problem.loss.name,
+        "lam": float(problem.lam),
+        "layers": len(leaves),
+    }
+    if not (isinstance(phi, PiecewiseLinear) and isinstance(theta, Layered)):
+        return plain
+    known = {
+        "slopes": list(phi.slopes),
+        "theta": theta.name,
+        "norms": list(theta.layer_norms(params)),
+        "sizes": [int(np.prod(w.shape[1:])) for w in leaves],
+    }
+    return plain | known

@@ -1,0 +1,98 @@
+"""The best directions of the polar: those that its bound knows, else those that a multi-start ascent finds."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax.homogeneous.capacity import roomy
+from globopt_jax.homogeneous.effort import Effort
+from globopt_jax.homogeneous.polar import ascent
+from globopt_jax.homogeneous.polar.bounds import bound_of
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.shapes import Array, Inputs, Params, Targets
+
+__all__ = ["LOOKS", "Directions", "directions", "look"]
+
+#: Searches that have to find nothing before `look` says so, where the polar is not known exactly.
+LOOKS = 3
+
+
+class Directions(NamedTuple):
+    """``polar``: the largest <U, phi(w)> found with theta(w) = 1; ``candidates``: subnetworks above the floor.
+
+    ``exact``: whether the polar is known exactly there; otherwise a search found it, and may have missed some.
+    """
+
+    polar: float
+    candidates: Params | None
+    exact: bool
+
+
+def look(
+    problem: Problem, params: Params, U: Targets, X: Inputs, key: Array, effort: Effort, *, floor: float
+) -> Directions:
+    """`directions`; a search that found none looks again from other starts."""
+    looks = (directions(problem, params, U, X, k, effort, floor=floor) for k in jax.random.split(key, LOOKS))
+    first = next(looks)
+    return first if first.exact or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
+
+
+def directions(
+    problem: Problem,
+    params: Params,
+    U: Targets,
+    X: Inputs,
+    key: Array,
+    effort: Effort,
+    *,
+    floor: float,
+    most: int = 16,
+) -> Directions:
+    """The polar's best directions at U: exact ones where they are known, else a multi-start ascent."""
+    known = bound_of(problem, X.shape[1]).directions(np.asarray(U, np.float64), np.asarray(X, np.float64), params)
+    exact = known is not None and known.attain
+    pools = [params]
+    if known is not None:
+        pools.append(roomy(known.params))
+    if not exact:
+        pools.append(_starts(problem.phi, params, X, key, effort.starts))
+    initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
+    found = _search(problem, U, X, initial, 2 if exact else effort.climbs)
+    values = np.asarray(found.values)
+    above = np.flatnonzero(values > floor)[: None if exact else 4 * most]
+    if not len(above):
+        return Directions(float(found.value), None, exact)
+    candidates = jax.tree.map(lambda w: np.asarray(w)[above], found.params)
+    chosen = np.arange(len(above)) if exact else _distinct(problem, candidates, X, most)
+    return Directions(float(found.value), jax.tree.map(lambda w: w[chosen], candidates), exact)
+
+
+@jax.jit
+def _outputs(problem: Problem, candidates: Params, X: Inputs) -> Array:
+    Phi = jax.vmap(problem.phi, (0, None))(candidates, X).reshape(len(jax.tree.leaves(candidates)[0]), -1)
+    Phi = Phi / jnp.linalg.norm(Phi, axis=1, keepdims=True)
+    return jnp.matmul(Phi, Phi.T, precision="highest")
+
+
+def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.ndarray:
+    """Indices of at most `most` candidates whose outputs are not nearly parallel, best first."""
+    count = len(jax.tree.leaves(candidates)[0])
+    room = 1 << max(count - 1, 0).bit_length()
+    padded = jax.tree.map(lambda w: np.concatenate([w, np.repeat(w[:1], room - count, axis=0)]), candidates)
+    cosine = np.asarray(_outputs(problem, padded, X))[:count, :count]
+    chosen: list[int] = []
+    for i in range(count):
+        if len(chosen) < most and (not chosen or cosine[i, chosen].max() < 0.95):
+            chosen.append(i)
+    return np.asarray(chosen)
+
+
+@partial(jax.jit, static_argnames="climbs")
+def _search(problem: Problem, U: Targets, X: Inputs, initial: Params, climbs: int) -> ascent.Search:
+    return ascent.search(problem.phi, problem.theta, U, X, initial, climbs)
+
+
+_starts = jax.jit(ascent.starts, static_argnums=(0, 4))

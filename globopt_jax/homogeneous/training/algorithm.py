@@ -1,0 +1,301 @@
+"""HV17's meta-algorithm (Theorem 2) as an iterator: descend, tidy, polish, refit, reduce, escape, and again.
+
+No phase increases the objective. The loop stops when no direction has a polar above lam (HV17 Corollary 1), when
+appending gains nothing more in floating point, or when its steps are used up. It does not stop while the descent is
+still falling. For one neuron with l2 norms the output weights, appended ones included, are solved for exactly
+(`output_weights`): a descent alone knows them to the root of what the objective resolves, and the polar's excess, by
+which the loop stops, to no more than that.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from globopt_jax.homogeneous.capacity import alive, pad, roomy
+from globopt_jax.homogeneous.duality import scaled
+from globopt_jax.homogeneous.effort import Effort
+from globopt_jax.homogeneous.polar import PolarBound, bound_of, look
+from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.span import Span, span_of
+from globopt_jax.homogeneous.training import active_set, output_weights, steps
+from globopt_jax.homogeneous.training import trace as log
+from globopt_jax.homogeneous.training.descent import Descent, default_optimizer, descend
+from globopt_jax.homogeneous.training.trace import Trace
+from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
+
+__all__ = ["Progress", "State", "iterate"]
+
+#: The largest r m (dx + dy) at which `active_set.polish` runs after each descent.
+NEWTON_LIMIT = 3e5
+
+
+class State(NamedTuple):
+    """What the next phase needs, and what a checkpoint stores.
+
+    ``params``: the subnetworks, padded, in coordinates of the samples' span where `span_of` has one. ``value``, ``G``:
+    their objective, and the loss's gradient in their prediction. ``lowest``: the smallest objective so far.
+    ``polar``: the value that the last search found, over lam. ``bound``: the lower bound that would hold if that search
+    had found the polar. ``least``: the smallest excess of the polar over lam at which subnetworks were appended.
+    ``outer``: the round. ``converged``, ``falling``: whether this round's descent ended at a stationary point, and
+    whether it was still going down when its steps were used up.
+    """
+
+    params: Params
+    value: Scalar
+    G: Targets
+    lowest: float
+    polar: float = 0.0
+    bound: float = float("-inf")
+    least: float = float("inf")
+    outer: int = 0
+    converged: bool = False
+    falling: bool = True
+
+
+class Progress(NamedTuple):
+    """Where the algorithm stands after a step; ``done``: whether it has ended.
+
+    ``whole``: whether a round ends here. Going on from here, with `iterate`'s ``resume``, takes exactly the steps that
+    an uninterrupted run takes; going on from elsewhere repeats a part of a round.
+    """
+
+    params: Params
+    trace: Trace
+    done: bool
+    whole: bool
+    state: State
+
+
+class _Setting(NamedTuple):
+    """What stays as it is from the first round to the last."""
+
+    problem: Problem
+    X: Inputs
+    Y: Targets
+    key: Array
+    effort: Effort
+    optimizer: optax.GradientTransformation
+    inner: int
+    tolerance: float
+    bound: PolarBound
+
+    @property
+    def eps(self) -> float:
+        return float(jnp.finfo(self.Y.dtype).eps)
+
+    @property
+    def data(self) -> tuple[Inputs, Targets]:
+        return self.X, self.Y
+
+
+#: A phase hands over every state that it reaches, with the event to record, or None where there is nothing to say.
+_Steps = Iterator[tuple[int | None, State]]
+
+
+def iterate(
+    problem: Problem,
+    params: Params,
+    X: Inputs,
+    Y: Targets,
+    *,
+    key: Array,
+    effort: Effort,
+    optimizer: optax.GradientTransformation | None = None,
+    outer: int = 30,
+    inner: int = 1000,
+    tolerance: float | None = None,
+    resume: Progress | None = None,
+) -> Iterator[Progress]:
+    """Run the meta-algorithm; yields after every recorded step, with weights whose objective never increased.
+
+    Args:
+        problem, params, X, Y: checked arrays.
+        optimizer: any optax transformation; None is L-BFGS.
+        outer: the most rounds of descent and append. inner: optimizer steps between two looks.
+        tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
+            exactly and 1e-5 where it is searched for (more in float32).
+        resume: the last progress of an earlier run with the same arguments, which is continued.
+    """
+    span = span_of(problem, params, X)  # where there is one, all that follows works in its coordinates
+    if span is not None:
+        params, X = span.project(params), span.X
+    setting = _setting(problem, X, Y, key, effort, optimizer, inner, tolerance)
+    trace = Trace.empty() if resume is None else resume.trace
+    began = time.monotonic() - (float(trace.seconds[-1]) if len(trace.seconds) else 0.0)
+
+    def recorded(event: int, k: int, state: State) -> Progress:
+        nonlocal trace
+        value, width = float(state.value), int(alive(state.params).sum())
+        gap = max(value - state.bound, 0.0) / max(abs(value), np.finfo(np.float64).tiny)
+        trace = trace.and_then(event, k, width, value, state.polar, gap, time.monotonic() - began)
+        return _progress(event, state, trace, span)
+
+    if resume is None:
+        state = _started(setting, roomy(params))
+        yield recorded(log.START, 0, state)
+    else:
+        state = resume.state
+    for k in range(int(state.outer), outer):
+        state = state._replace(outer=k)
+        for phase in (_descend, _tidy, _polish, _refit, _reduce, _escape):
+            for event, reached in phase(setting, state):
+                state = reached
+                if event is not None:
+                    yield recorded(event, k, state)
+                if event in log.ENDS:
+                    return
+    yield recorded(log.EXHAUSTED, outer, state)
+
+
+def _setting(
+    problem: Problem,
+    X: Inputs,
+    Y: Targets,
+    key: Array,
+    effort: Effort,
+    optimizer: optax.GradientTransformation | None,
+    inner: int,
+    tolerance: float | None,
+) -> _Setting:
+    bound = bound_of(problem, X.shape[1])
+    if tolerance is None:
+        eps = float(jnp.finfo(Y.dtype).eps)
+        tolerance = max(1e-7 if bound.is_exact else 1e-5, 4 * eps**0.5 * (eps > 1e-10))
+    optimizer = default_optimizer() if optimizer is None else optimizer
+    return _Setting(problem, X, Y, key, effort, optimizer, inner, tolerance, bound)
+
+
+def _started(at: _Setting, params: Params) -> State:
+    value, G = _value_and_gradient(at.problem, params, *at.data)
+    return State(params, value, G, lowest=float(value))
+
+
+def _progress(event: int, state: State, trace: Trace, span: Span | None) -> Progress:
+    params = state.params if span is None else span.lift(state.params)
+    done = event in log.ENDS
+    return Progress(params, trace, done, done or event in (log.START, log.APPEND), state)
+
+
+def _accepted(at: _Setting, state: State, params: Params) -> State:
+    """The state with these weights, or the very same state if they are worse."""
+    value, G = _value_and_gradient(at.problem, params, *at.data)
+    if not float(value) <= state.lowest + 4 * at.eps * abs(state.lowest):
+        return state
+    return state._replace(params=params, value=value, G=G, lowest=min(state.lowest, float(value)))
+
+
+# -- the phases ------------------------------------------------------------------------------------------
+
+
+def _descent(at: _Setting, params: Params, width: Scalar | None = None) -> Descent:
+    tolerance = jnp.asarray(at.eps**0.75, at.Y.dtype)
+    options = {"optimizer": at.optimizer, "steps": at.inner, "tolerance": tolerance}
+    return descend(at.problem, params, *at.data, **options, width=width)
+
+
+def _descend(at: _Setting, state: State) -> _Steps:
+    """Local descent; once more where it was still falling when its steps were used up."""
+    for _ in range(2):
+        before = float(state.value)
+        result = _descent(at, state.params)
+        after = _accepted(at, state, result.params)
+        falling = int(result.steps) == at.inner and before - float(after.value) > 1e-6 * abs(before)
+        event = None if after is state else log.DESCENT
+        state = after._replace(converged=bool(result.converged), falling=falling)
+        yield event, state
+        if not falling:
+            return
+
+
+def _tidy(at: _Setting, state: State) -> _Steps:
+    """Balance layers, and zero subnetworks without effect."""
+    after = _accepted(at, state, steps.tidy(at.problem, state.params, *at.data))
+    yield None if after is state else log.TIDY, after
+
+
+def _polish(at: _Setting, state: State) -> _Steps:
+    """Where kinks keep the descent from converging: Newton steps within the cells, or rounded kinks."""
+    if not (at.bound.exists and at.problem.phi.has_kinks) or state.converged:
+        return
+    # Some thousand Hessian products: worth it while each is far below a millisecond's work.
+    small = len(alive(state.params)) * at.X.shape[0] * (at.X.shape[1] + at.Y.shape[1]) <= NEWTON_LIMIT
+    newton = small and active_set.applies(at.problem)
+    for level in (1e-3, 1e-6) if newton else (1e-2, 1e-3, 1e-4):
+        amount = jnp.asarray(level, at.Y.dtype)
+        if newton:
+            new, _ = active_set.polish(at.problem, state.params, *at.data, snap=amount, steps=60)
+        else:
+            new = _descent(at, state.params, amount * _activity(at.problem, state.params, at.X)).params
+        after = _accepted(at, state, new)
+        lower, state = float(after.value) < float(state.value), after
+        yield (log.POLISH if newton else log.SMOOTH) if lower else None, state
+
+
+def _refit(at: _Setting, state: State) -> _Steps:
+    """The best output weights, or the best scales where theta has kinks that the descent follows."""
+    fits = output_weights.applies(at.problem, state.params, at.X)
+    if (fits and not state.converged) or not at.problem.theta.is_l2:
+        best = output_weights.fit if fits else steps.refit
+        after = _accepted(at, state, best(at.problem, state.params, *at.data))
+        yield log.REFIT if float(after.value) < float(state.value) else None, after
+
+
+def _reduce(at: _Setting, state: State) -> _Steps:
+    """Zero subnetworks along linear dependences; the living ones come first afterwards."""
+    after = _accepted(at, state, steps.reduce(at.problem, state.params, at.X))
+    fewer = alive(after.params).sum() < alive(state.params).sum()
+    yield log.REDUCE if fewer else None, after
+    yield None, after._replace(params=pad(after.params, len(alive(after.params))))
+
+
+def _escape(at: _Setting, state: State) -> _Steps:
+    """Look for directions with a polar above lam and append them; the end where there are none."""
+    problem, lam, k = at.problem, float(at.problem.lam), state.outer
+    floor = lam * (1 + at.tolerance)
+    found = look(problem, state.params, -state.G, at.X, jax.random.fold_in(at.key, k), at.effort, floor=floor)
+    bound = float(_bound(problem, state.G, at.Y, jnp.asarray(found.polar, at.Y.dtype)))
+    state = state._replace(polar=found.polar / lam, bound=bound)
+    if found.candidates is None:
+        # While the weights are on their way, a search that finds nothing says nothing about where they go.
+        yield None if state.falling else log.OPTIMAL, state
+        return
+    yield log.ESCAPE, state
+    new, _ = steps.append(problem, state.params, found.candidates, *at.data)
+    fits = output_weights.applies(problem, new, at.X)
+    after = _accepted(at, state, output_weights.fit(problem, new, *at.data)) if fits else state
+    after = _accepted(at, state, new) if after is state else after
+    before, excess = float(state.value), state.polar - 1
+    gained = before - float(after.value) > 8 * at.eps * abs(before)
+    # Exact weights let the polar fall on where rounding hides the gain, which goes with the square of its excess.
+    if after is state or not (gained or (fits and excess < 0.5 * state.least)):
+        yield log.STALLED, after
+    else:
+        yield log.APPEND, after._replace(least=min(state.least, excess), outer=k + 1)
+
+
+@jax.jit
+def _value_and_gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> tuple[Array, Array]:
+    """The objective and the loss's gradient in the prediction."""
+    return objective(problem, params, X, Y), problem.loss.gradient(predict(problem, params, X), Y)
+
+
+@jax.jit
+def _activity(problem: Problem, params: Params, X: Inputs) -> Array:
+    """The root mean square of the first layer's pre-activations over samples and living units."""
+    first = jax.tree.leaves(params)[0]
+    first = first.reshape(first.shape[0], first.shape[1], -1)
+    a = jnp.einsum("md,rdn->mrn", X, first, precision="highest")
+    living = jnp.sum(jnp.any(first != 0, axis=1), dtype=a.dtype)
+    return jnp.sqrt(jnp.sum(a * a) / (len(X) * jnp.maximum(living, 1)))
+
+
+@jax.jit
+def _bound(problem: Problem, G: Targets, Y: Targets, polar: Array) -> Array:
+    """The lower bound of the objective if the polar at -G were `polar`."""
+    _, bound = scaled(problem.loss, G, Y, polar, jnp.asarray(problem.lam, G.dtype))
+    return jnp.maximum(bound, -problem.loss.conjugate(jnp.zeros_like(Y), Y))
