@@ -12,7 +12,7 @@ import optax
 from globopt_jax import datasets, homogeneous, losses, npz, runs
 from globopt_jax.cli import layouts
 from globopt_jax.cli.terminal import check_memory
-from globopt_jax.homogeneous import maps
+from globopt_jax.homogeneous import maps, regularizers
 from globopt_jax.homogeneous.effort import effort_named
 from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.losses import Loss
@@ -86,7 +86,7 @@ def training(options: Options, start: Training) -> Task:
     check_numbers(seed=options.seed, width=start.width)
     with jax.enable_x64(is_float64(options.dtype)):
         X, Y = data_named(options.data)
-        phi = _map(options.map)
+        phi = maps.by_name(options.map, "--map")
         widths = integers("--widths", options.widths)
         if widths and not isinstance(phi, maps.DeepSubnetwork):
             raise ValueError(
@@ -122,7 +122,7 @@ def grading(options: Options, weights: Path, layout: str | None = None) -> Task:
         params, ones, how = layouts.subnetworks(stored, (X.shape[1], Y.shape[1]), layout)
         if ones:
             X = np.concatenate([X, np.ones((len(X), 1))], axis=1)
-        phi = _map(options.map)
+        phi = maps.by_name(options.map, "--map")
         depth = len(params)
         if isinstance(params, list) and ":" not in options.map:
             phi = homogeneous.deep_subnetwork(phi.slopes, layers=depth)
@@ -137,7 +137,7 @@ def grading(options: Options, weights: Path, layout: str | None = None) -> Task:
 def _checked(
     command: str,
     options: Options,
-    phi: homogeneous.ElementalMap,
+    phi: maps.PiecewiseLinear,
     params: Params,
     X: np.ndarray,
     Y: np.ndarray,
@@ -145,7 +145,7 @@ def _checked(
     extra: dict[str, Any],
 ) -> Task:
     """The task, if everything in it fits together."""
-    theta = _regularizer(options, getattr(phi, "layers", 2))
+    theta = _regularizer(options, phi.layers)
     loss = losses.by_name(options.loss)
     _ = effort_named(options.effort)
     if (options.lam is None) == (options.lam_fraction is None):
@@ -218,28 +218,12 @@ def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
     return found.X, found.Y
 
 
-def _map(text: str) -> Any:
-    """`relu` is a neuron, `relu:3` a subnetwork with three weight layers."""
-    name, colon, layers = text.partition(":")
-    if not colon:
-        return homogeneous.neuron(name)
-    if not layers.isdecimal() or len(layers) > 3:  # a thousand layers would compile for days
-        raise ValueError(f"--map: Expected: NAME or NAME:LAYERS, relu:3 or up to relu:999. Received: {text!r}.")
-    return homogeneous.deep_subnetwork(name, layers=int(layers))
-
-
 def _regularizer(options: Options, layers: int) -> homogeneous.Regularizer:
-    makers = {
-        "sum_of_powers": homogeneous.sum_of_powers,
-        "product_of_norms": homogeneous.product_of_norms,
-    }
-    if options.regularizer not in makers:
-        raise ValueError(f"--regularizer: Expected: {' or '.join(makers)}. Received: {options.regularizer!r}.")
     norms = tuple(options.norms.split(","))
     if len(norms) not in (1, layers):
         message = f"--norms: Expected: one, or one for each of {layers} layers. Received: {len(norms)}."
         raise ValueError(message)
-    return makers[options.regularizer](norms=norms[0] if len(norms) == 1 else norms)
+    return regularizers.by_name(options.regularizer, norms[0] if len(norms) == 1 else norms, "--regularizer")
 
 
 def _optimizer(start: Training) -> optax.GradientTransformation | None:
@@ -250,7 +234,7 @@ def _optimizer(start: Training) -> optax.GradientTransformation | None:
         raise ValueError(f"--rate: Expected: finite and > 0. Received: {rate}.")
     if name == "lbfgs":
         if rate is not None:
-            raise ValueError("--rate: Expected: none with lbfgs, which searches its steps. Received: one.")
+            raise ValueError("--rate cannot be combined with lbfgs, which chooses its own step sizes.")
         return None
     if name == "adam":
         return optax.adam(0.01 if rate is None else rate)

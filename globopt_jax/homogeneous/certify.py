@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from globopt_jax.homogeneous.effort import Effort
+from globopt_jax.homogeneous.effort import Effort, EffortName
 from globopt_jax.homogeneous.grading import Certificate, refine
 from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.problem import Problem
@@ -21,7 +21,7 @@ def certify(
     Y: Any,
     *,
     key: Array | None = None,
-    effort: str | Effort | None = None,
+    effort: EffortName | Effort | None = None,
 ) -> Certificate:
     """How far given weights are at most from the global minimum of the problem over all widths (host function).
 

@@ -1,8 +1,12 @@
 """How much work searches and bounds may cost."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-__all__ = ["EFFORTS", "Effort", "effort_named"]
+__all__ = ["EFFORTS", "Effort", "EffortName", "effort_named"]
+
+#: The names of efforts; any other text is refused with a message that lists them.
+EffortName: TypeAlias = Literal["quick", "standard", "high"] | str
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ EFFORTS = {
 }
 
 
-def effort_named(effort: str | Effort | None) -> Effort:
+def effort_named(effort: EffortName | Effort | None) -> Effort:
     """The effort of a name: quick, standard (also for None) or high.
 
     Raises:

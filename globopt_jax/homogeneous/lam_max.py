@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.homogeneous.capacity import roomy
-from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import evaluate
 from globopt_jax.homogeneous.grading.stages import fit
 from globopt_jax.homogeneous.grading.subject import subject
@@ -34,7 +34,7 @@ def lam_max(
     *,
     params: Params,
     key: Array | None = None,
-    effort: str | Effort | None = None,
+    effort: EffortName | Effort | None = None,
 ) -> LamMax:
     """The smallest lam for which W = 0 is a global minimum: the polar of minus the loss's gradient at 0.
 

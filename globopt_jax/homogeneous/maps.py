@@ -22,8 +22,8 @@ from globopt_jax.inputs import typed_key
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
-__all__ = ["DeepSubnetwork", "Elemental", "ElementalMap", "Neuron", "deep_subnetwork", "elemental", "neuron"]
-__all__ += ["rank_one", "relu_neuron", "slopes_of"]
+__all__ = ["DeepSubnetwork", "Elemental", "ElementalMap", "Neuron", "PiecewiseLinear", "by_name", "deep_subnetwork"]
+__all__ += ["elemental", "neuron", "rank_one", "relu_neuron", "slopes_of"]
 
 Activation = str | tuple[float, float]
 
@@ -289,6 +289,27 @@ def neuron(activation: Activation) -> Neuron:
         ValueError: the activation is not positively homogeneous.
     """
     return Neuron(slopes_of(activation))
+
+
+def by_name(name: str, argument: str = "phi") -> "Neuron | DeepSubnetwork":
+    """The map of a name: an activation for one neuron, or ACTIVATION:LAYERS for subnetworks with that many layers.
+
+    Args:
+        name: such as relu or relu:3, with the activations relu, leaky_relu, absolute and linear.
+        argument: the argument that an error names.
+
+    Raises:
+        ValueError: no such map.
+
+    >>> by_name("relu:3")
+    DeepSubnetwork(slopes=(0.0, 1.0), layers=3)
+    """
+    activation, colon, layers = name.partition(":")
+    if not colon:
+        return neuron(activation)
+    if not layers.isdecimal() or len(layers) > 3:  # a thousand layers would compile for days
+        raise ValueError(f"{argument}: Expected: NAME or NAME:LAYERS, relu:3 or up to relu:999. Received: {name!r}.")
+    return deep_subnetwork(activation, layers=int(layers))
 
 
 def relu_neuron() -> Neuron:

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 
 from globopt_jax.homogeneous.capacity import pad
-from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import Certificate, refine
 from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.problem import Problem, check_lam
-from globopt_jax.homogeneous.training import Trace, iterate
+from globopt_jax.homogeneous.training import Progress, Trace, iterate
 from globopt_jax.inputs import check_key
-from globopt_jax.shapes import Array, Params
+from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["Solution", "minimize", "path"]
 
@@ -35,7 +35,7 @@ def minimize(
     *,
     key: Array,
     optimizer: optax.GradientTransformation | None = None,
-    effort: str | Effort | None = None,
+    effort: EffortName | Effort | None = None,
     outer: int = 30,
     inner: int = 1000,
     tolerance: float | None = None,
@@ -75,16 +75,36 @@ def minimize(
     """
     given = Y
     params, X, Y = check(problem, params, X, Y)
-    moved = targets_moved(given, Y)
-    key, work = check_key(key), effort_named(effort)
-    if optimizer is not None and not hasattr(optimizer, "init"):
-        raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
-    options: dict[str, Any] = {"optimizer": optimizer, "outer": outer, "inner": inner, "tolerance": tolerance}
-    *_, last = iterate(problem, params, X, Y, key=key, effort=work, **options)
-    params = pad(last.params, 1)
+    key, work, moved = check_key(key), effort_named(effort), targets_moved(given, Y)
+    options = _Options(_checked_optimizer(optimizer), outer, inner, tolerance)
+    last = _trained(problem, params, X, Y, key, work, options)
     # Certifying at the padded capacity would be the same; the zeros carry no information.
+    params = pad(last.params, 1)
     *_, graded = refine(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work, targets_moved=moved)
     return Solution(params, graded.certificate, last.trace)
+
+
+class _Options(NamedTuple):
+    """What `minimize` and `path` hand on to the algorithm."""
+
+    optimizer: optax.GradientTransformation | None
+    outer: int
+    inner: int
+    tolerance: float | None
+
+
+def _checked_optimizer(optimizer: Any) -> optax.GradientTransformation | None:
+    if optimizer is not None and not hasattr(optimizer, "init"):
+        raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
+    return optimizer
+
+
+def _trained(
+    problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort, options: _Options
+) -> Progress:
+    """Where the algorithm ends."""
+    *_, last = iterate(problem, params, X, Y, key=key, effort=effort, **options._asdict())
+    return last
 
 
 def path(
@@ -95,7 +115,11 @@ def path(
     *,
     key: Array,
     capacity: int = 64,
-    **options: Any,
+    optimizer: optax.GradientTransformation | None = None,
+    effort: EffortName | Effort | None = None,
+    outer: int = 30,
+    inner: int = 1000,
+    tolerance: float | None = None,
 ) -> Iterator[Solution]:
     """A path of solutions over the array ``problem.lam``, each started from the one before and graded at its lam.
 
@@ -106,8 +130,15 @@ def path(
     Args:
         problem: with ``lam`` of shape (n,).
         params: the start for the first lam.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        key: for the searches.
         capacity: how many subnetworks to make room for.
-        options: as for `minimize`.
+        optimizer: as for `minimize`, like the rest.
+        effort: of searches and bound.
+        outer: the most rounds of descent and append for one lam.
+        inner: optimizer steps in one round.
+        tolerance: relative excess of the polar over lam that counts as none.
 
     Yields:
         A `Solution` for each lam, its params padded to the capacity.
@@ -119,17 +150,16 @@ def path(
     if lams.ndim != 1 or not lams.size:
         raise ValueError(f"lam: Expected: an array of shape (n,), n >= 1. Received: shape {lams.shape}.")
     check_lam(lams)
-    work = effort_named(options.pop("effort", None))
     one = Problem(problem.phi, problem.theta, problem.loss, float(lams[0]))
     given = Y
     params, X, Y = check(one, params, X, Y)
-    moved = targets_moved(given, Y)
-    key = check_key(key)
+    key, work, moved = check_key(key), effort_named(effort), targets_moved(given, Y)
+    options = _Options(_checked_optimizer(optimizer), outer, inner, tolerance)
     params = pad(params, capacity)
     for k, lam in enumerate(lams):
         one = Problem(problem.phi, problem.theta, problem.loss, float(lam))
         step_key = jax.random.fold_in(key, k)
-        *_, last = iterate(one, params, X, Y, key=step_key, effort=work, **options)
+        last = _trained(one, params, X, Y, step_key, work, options)
         params = last.params
         *_, graded = refine(one, params, X, Y, key=step_key, effort=work, targets_moved=moved)
         yield Solution(params, graded.certificate, last.trace)

@@ -3,6 +3,7 @@
 f_r(W) = loss(sum_i phi(W_i), Y) + lam sum_i theta(W_i)        (HV17 (17), K18 (3.3))
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax import losses
+from globopt_jax.homogeneous import maps, regularizers
 from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.homogeneous.regularizers import Regularizer
 from globopt_jax.inputs import real
@@ -22,24 +25,27 @@ Map = TypeVar("Map", bound=ElementalMap)
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Problem(Generic[Map]):
     """A map, a regularizer, a loss (static, compared by value) and a strength lam (data: it vmaps).
 
     Args:
-        phi: the elemental map, from `relu_neuron`, `rank_one`, `deep_subnetwork` or `elemental`.
-        theta: the regularizer; its free exponent is bound to phi here.
-        loss: one of `globopt_jax.losses`; sums over samples, not means.
+        phi: the elemental map, from `relu_neuron`, `rank_one`, `deep_subnetwork` or `elemental`, or the name of one:
+            relu, leaky_relu, absolute or linear for one neuron; relu:3 for subnetworks with three weight layers.
+        theta: the regularizer, or its name: sum_of_powers or product_of_norms. Its free exponent is bound to phi here.
+        loss: one of `globopt_jax.losses`, or its name. Losses are sums over samples, not means.
         lam: the strength, > 0, in the units of loss over theta.
 
     Raises:
-        ValueError: lam is a number that is not finite and > 0.
-        TypeError: phi, theta or loss is something else, such as a plain function or a name.
+        ValueError: lam is a number that is not finite and > 0, or a name is unknown.
+        TypeError: phi, theta or loss is something else, such as a plain function.
 
     >>> from globopt_jax import homogeneous, losses
     >>> p = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 0.1)
     >>> p.theta.degree
     2
+    >>> p == homogeneous.Problem("relu", "sum_of_powers", "squared", 0.1)
+    True
     """
 
     phi: Map = field(metadata={"static": True})
@@ -47,17 +53,34 @@ class Problem(Generic[Map]):
     loss: Loss = field(metadata={"static": True})
     lam: Any
 
-    def __post_init__(self) -> None:
-        for name, value, kind, hint in (
-            ("phi", self.phi, ElementalMap, "homogeneous.relu_neuron() or elemental(fn, degree=...)"),
-            ("theta", self.theta, Regularizer, "homogeneous.sum_of_powers() or regularizer(fn, degree=...)"),
-            ("loss", self.loss, Loss, "losses.squared or losses.by_name('squared')"),
-        ):
-            if not isinstance(value, kind):
-                raise TypeError(f"{name}: Expected: such as {hint}. Received: {value!r}.")
-        object.__setattr__(self, "theta", self.theta.bind(self.phi))
-        if isinstance(self.lam, (bool, int, float, complex, str, np.ndarray, np.generic)):
-            check_lam(self.lam)
+    def __init__(self, phi: Map | str, theta: Regularizer | str, loss: Loss | str, lam: Any) -> None:
+        known = _catalogued("phi", phi, ElementalMap, maps.by_name, "relu_neuron() or elemental(fn, degree=...)")
+        penalty = _catalogued(
+            "theta", theta, Regularizer, regularizers.by_name, "sum_of_powers() or regularizer(fn, degree=...)"
+        )
+        if isinstance(lam, (bool, int, float, complex, str, np.ndarray, np.generic)):  # no tracer, no placeholder
+            check_lam(lam)
+        object.__setattr__(self, "phi", known)
+        object.__setattr__(self, "theta", penalty.bind(known))
+        object.__setattr__(self, "loss", _catalogued("loss", loss, Loss, losses.by_name, "losses.squared"))
+        object.__setattr__(self, "lam", lam)
+
+
+def _catalogued(name: str, value: Any, kind: type, by_name: Callable[[str], Any], hint: str) -> Any:
+    """The value itself, or what it names.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: neither a name nor of the kind wanted.
+    """
+    if isinstance(value, str):
+        return by_name(value)
+    if not isinstance(value, kind):
+        received = repr(value)
+        if getattr(value, "__module__", "") in (maps.__name__, regularizers.__name__):
+            received = f"the function {value.__name__}; call it: {value.__name__}()"
+        raise TypeError(f"{name}: Expected: a name, or such as {hint}. Received: {received}.")
+    return value
 
 
 def predict(problem: Problem, params: Params, X: Inputs) -> Targets:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.shapes import Scalar, Weights
 
-__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers", "best_reply", "norm"]
-__all__ += ["norm_power", "product_of_norms", "regularizer", "sum_of_powers"]
+__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers", "best_reply", "by_name"]
+__all__ += ["norm", "norm_power", "product_of_norms", "regularizer", "sum_of_powers"]
 
 NORMS = ("l1", "l2", "linf")
 
@@ -259,6 +259,26 @@ def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...]
     if power is not None and not power > 0:
         raise ValueError(f"power: Expected: a number > 0. Received: {power!r}.")
     return SumOfPowers(norms, power=power)
+
+
+def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "theta") -> ProductOfNorms | SumOfPowers:
+    """The regularizer of a name: sum_of_powers or product_of_norms.
+
+    Args:
+        name: the name.
+        norms: l1, l2 or linf, one for all layers or a tuple.
+        argument: the argument that an error names.
+
+    Raises:
+        ValueError: no such regularizer, or a norm other than l1, l2, linf.
+
+    >>> by_name("product_of_norms").norms
+    'l2'
+    """
+    makers = {"sum_of_powers": sum_of_powers, "product_of_norms": product_of_norms}
+    if name not in makers:
+        raise ValueError(f"{argument}: Expected: {' or '.join(makers)}. Received: {name!r}.")
+    return makers[name](norms=norms)
 
 
 def regularizer(fn: Callable[[Any], Any], *, degree: int | float) -> CustomRegularizer:

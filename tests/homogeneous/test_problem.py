@@ -240,9 +240,10 @@ neuron, powers = h.relu_neuron(), h.sum_of_powers()
 good, X, Y = h.Problem(neuron, powers, losses.squared, 0.1), np.ones((4, 3), "f4"), np.ones((4, 2), "f4")
 w, key = (np.ones((2, 3), "f4"), np.ones((2, 2), "f4")), np.zeros(2, "u4")
 calls = {
-    "phi: Expected: such as": lambda: h.Problem(np.sum, powers, losses.squared, 1.0),
-    "theta: Expected: such as": lambda: h.Problem(neuron, np.sum, losses.squared, 1.0),
-    "loss: Expected: such as": lambda: h.Problem(neuron, powers, "squared", 1.0),
+    "phi: Expected: a name, or such as": lambda: h.Problem(np.sum, powers, losses.squared, 1.0),
+    "the function relu_neuron; call it: relu_neuron()": lambda: h.Problem(h.relu_neuron, powers, losses.squared, 1.0),
+    "theta: Expected: a name, or such as": lambda: h.Problem(neuron, np.sum, losses.squared, 1.0),
+    "loss: Expected: a name, or such as": lambda: h.Problem(neuron, powers, np.sum, 1.0),
     "loss: Expected: a name": lambda: losses.by_name(None),
     "optimizer: Expected": lambda: h.minimize(good, w, X, Y, key=key, optimizer="adam"),
     "params: Expected: a tuple or list": lambda: h.certify(good, {"a": w[0], "b": w[1]}, X, Y),
@@ -261,6 +262,24 @@ def test_arguments_of_another_kind_are_named():
     """A plain function, a name, a dictionary: what to give instead. Users have no annotations checked, as tests do."""
     done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("rleu", "sum_of_powers", "squared"), "activation: Expected: .* Received: 'rleu'"),
+        (("relu:x", "sum_of_powers", "squared"), "phi: Expected: NAME or NAME:LAYERS"),
+        (("relu", "powers", "squared"), "theta: Expected: sum_of_powers or product_of_norms. Received: 'powers'"),
+        (("relu", "sum_of_powers", "mse"), "loss: Expected: one of squared, .* Received: 'mse'"),
+    ],
+)
+def test_names_that_nothing_has(names: Any, message):
+    """Maps, penalties and losses may be given by name; another name is refused with those that there are."""
+    with pytest.raises(ValueError, match=message):
+        homogeneous.Problem(*names, 1.0)
+    known = homogeneous.Problem("relu:3", "product_of_norms", "huber:2", 1.0)
+    same = homogeneous.deep_subnetwork("relu", layers=3), homogeneous.product_of_norms(), losses.huber(2.0)
+    assert known == homogeneous.Problem(*same, 1.0)
 
 
 @pytest.mark.parametrize("lam", ["0.1", 1j, 10**400, float("nan"), -1])

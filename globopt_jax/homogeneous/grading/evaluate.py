@@ -111,17 +111,17 @@ def _feasible_multiples(at: Subject, U: np.ndarray, multipliers: Multipliers) ->
 
 def _best_multiple(loss: Loss, U: np.ndarray, Y: np.ndarray, top: float) -> float:
     """The s in [0, top] that maximizes ``-loss*(s U)``."""
+    from scipy.optimize import minimize_scalar  # imported late: `import globopt_jax` loads no optimizer
+
     if loss.name == "squared":
         return float(np.clip(-np.sum(U * Y) / np.sum(U * U), 0, top))
 
-    def value(s: float) -> float:
-        return rigorous.dual_value(loss.name, loss.into_domain(s * U, Y), Y)[0]
+    def cost(s: float) -> float:
+        value, _ = rigorous.dual_value(loss.name, loss.into_domain(s * U, Y), Y)
+        return -value if np.isfinite(value) else np.finfo(np.float64).max
 
-    low, high = 0.0, top
-    for _ in range(40):
-        a, b = low + 0.382 * (high - low), low + 0.618 * (high - low)
-        low, high = (low, b) if value(a) >= value(b) else (a, high)
-    return max((low, high, top), key=value)
+    inside = minimize_scalar(cost, bounds=(0.0, top), method="bounded", options={"xatol": 1e-9 * top, "maxiter": 100})
+    return float(min((inside.x, top), key=cost))
 
 
 def _with_polar(at: Subject, old: Certificate, multipliers: Multipliers) -> Certificate:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from globopt_jax.homogeneous.effort import Effort, effort_named
+from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import dual_ascent, evaluate
 from globopt_jax.homogeneous.grading.certificate import Certificate
 from globopt_jax.homogeneous.grading.subject import Subject, gradient, subject
@@ -52,7 +52,7 @@ def refine(
     Y: Targets,
     *,
     key: Array,
-    effort: str | Effort | None = None,
+    effort: EffortName | Effort | None = None,
     resume: Refinement | None = None,
     targets_moved: float = 0.0,
 ) -> Iterator[Refinement]:
