@@ -303,7 +303,7 @@ WRONG = {
     "--optimizer newton": "lbfgs, adam or sgd",
     "--optimizer sgd": "a learning rate",
     "--optimizer adam --rate 0": "finite and > 0",
-    "--rate 0.1": "none with lbfgs",
+    "--rate 0.1": "cannot be combined with lbfgs",
     "--dtype bfloat16": "float64 or float32",
     "--effort heroic": "one of quick, standard, high",
     "--seed x": "Invalid value",

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from globopt_jax import deep_linear, runs
-from globopt_jax.cli import app, linear_networks
+from globopt_jax.cli import app, folder_run, linear_networks
 
 TRAIN = ("--hidden", "3", "--steps", "200", "--init", "0.3", "--seed", "1")
 
@@ -160,7 +160,6 @@ def test_a_rate_that_diverges_is_named(folder):
 
 def test_the_rate_of_sgd_comes_from_the_curvature(folder):
     choices = linear_networks.Choices(str(folder / "data.npz"), "3", None, None, None, 10, False, 0, "float64")
-    prepared = linear_networks.Run(choices, folder / "run", resume=False, quiet=True)
-    result = prepared.document()
-    assert result["rate"] > 0
-    prepared.folder.close()
+    task = linear_networks.training(choices)
+    with folder_run.opened(task.configuration, folder / "run", resume=False) as opened:
+        assert linear_networks.Run(task, opened, quiet=True).document()["rate"] > 0

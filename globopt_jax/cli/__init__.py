@@ -108,7 +108,7 @@ def solve(
     result.json, the weights, the certificate (see `globopt check`), the trace and plots. The same command
     goes on with an interrupted run, and prints the result of a finished one.
     """
-    from globopt_jax.cli import task, work
+    from globopt_jax.cli import folder_run, task, work
 
     with _bad_input():
         check_device()
@@ -116,7 +116,7 @@ def solve(
         options = task.Options(data, map, widths, regularizer, norms, loss, lam, fraction, seed, dtype, effort)
         start = task.Training(width, optimizer, rate)
         prepared = task.training(options, start)
-        folder = work.opened(prepared, out, resume=resume)
+        folder = folder_run.opened(prepared.configuration, out, resume=resume)
     _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)
 
 
@@ -146,13 +146,13 @@ def certify(
     and kernel2 are an ordinary two-layer network's; bias1 (h,) becomes the weight of a column of ones in X, penalized
     like the others; bias2 has to be zero. One of --lam and --lam-fraction is needed.
     """
-    from globopt_jax.cli import task, work
+    from globopt_jax.cli import folder_run, task, work
 
     with _bad_input():
         check_device()
         options = task.Options(data, map, "", regularizer, norms, loss, lam, lam_fraction, seed, dtype, effort)
         prepared = task.grading(options, weights, layout)
-        folder = work.opened(prepared, out, resume=resume)
+        folder = folder_run.opened(prepared.configuration, out, resume=resume)
     if prepared.read and not quiet:
         say(prepared.read)
     _worked(work.Run(prepared, folder, quiet=quiet), json, quiet)
@@ -210,6 +210,7 @@ def linear(
     optimum they are, and how much lower the loss is nearby. A trained network's run folder gets result.json, the
     weights, the history and plots.
     """
+    from globopt_jax.cli import folder_run
     from globopt_jax.cli import linear_networks as work
 
     if weights is not None:
@@ -226,7 +227,8 @@ def linear(
         check_device()
         work.check_training(escape, radius, layout)
         choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
-        run = work.Run(choices, out, resume=resume, quiet=quiet)
+        task = work.training(choices)
+        run = work.Run(task, folder_run.opened(task.configuration, out, resume=resume), quiet=quiet)
     try:
         with _interruptible(run.folder), _bad_input():
             result = run.document()

@@ -1,5 +1,6 @@
 """The work of `linear`: classify a deep linear network, or train one in steps that survive a kill."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,18 +14,17 @@ import numpy as np
 import optax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from globopt_jax import deep_linear, runs
 from globopt_jax.cli import layouts, report
+from globopt_jax.cli.folder_run import FolderRun
 from globopt_jax.cli.task import check_numbers, data_named, integers, is_float64
 from globopt_jax.cli.terminal import check_memory
-from globopt_jax.cli.work import claim
 from globopt_jax.deep_linear.second_order import lowest
 from globopt_jax.npz import read_arrays
 
-__all__ = ["RADIUS", "Choices", "Diverged", "Run", "check_classifying", "check_training", "classified", "show"]
+__all__ = ["RADIUS", "Choices", "Diverged", "Run", "Task", "check_classifying", "check_training", "classified", "show"]
+__all__ += ["training"]
 
 #: How often a run is saved, and how often the monitor looks.
 CHUNKS, LOOKS = 50, 500
@@ -138,7 +138,6 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
         return
     if quiet:
         return
-    console = Console()
     down = found["escape"]
     way = (
         f"{down['decrease']:.6g} lower within {down['radius']:g}: {down['method']}" if down["found"] else down["method"]
@@ -153,85 +152,104 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
     ]
     if "folder" in found:
         lines.append(("run folder", report.place(found, found["folder"])))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in lines:
-        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
-    console.print(Text(found["reason"]), soft_wrap=True)
-    console.print(table)
+    report.facts(found["reason"], lines)
 
 
-class Run:
-    """A training run in its folder; `document` does what is left of it and returns the result.
+class Task(NamedTuple):
+    """A checked training run: nothing in it is wrong, and nothing has been computed or written yet."""
+
+    X: np.ndarray
+    Y: np.ndarray
+    widths: tuple[int, ...]
+    init: float
+    steps: int
+    optimizer: str
+    rate: float | None
+    configuration: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Of the initial weights and of the searches."""
+        return self.configuration["seed"]
+
+    def x64(self) -> Any:
+        """The context in which everything is computed."""
+        return jax.enable_x64(is_float64(self.configuration["dtype"]))
+
+
+def training(choices: Choices) -> Task:
+    """The task of training.
 
     Raises:
-        ValueError: anything that is wrong with the options or the data; nothing has been written then.
-        FolderInUse: another process is at work there.
+        ValueError: anything that is wrong with the options or the data.
+        OSError: files that cannot be read.
     """
+    hidden = integers("--hidden", "32,32" if choices.hidden is None else choices.hidden)
+    steps = 100_000 if choices.steps is None else choices.steps
+    init = 0.01 if choices.init is None else choices.init
+    name = choices.optimizer or "sgd"
+    check_numbers(seed=choices.seed, steps=steps, **{f"hidden {d}": d for d in hidden})
+    for option, value in (("--init", init), ("--rate", choices.rate)):
+        if value is not None and not (np.isfinite(value) and (value > 0 or (option == "--init" and value == 0))):
+            raise ValueError(f"{option}: Expected: a positive number. Received: {value}.")
+    if name not in ("sgd", "adam"):
+        raise ValueError(f"--optimizer: Expected: sgd or adam. Received: {name!r}.")
+    if len(hidden) > 999:  # a thousand layers would compile for days
+        raise ValueError(f"--hidden: Expected: less than 1000 widths. Received: {len(hidden)}.")
+    with jax.enable_x64(is_float64(choices.dtype)):
+        X, Y = _data(choices.data, choices.dtype, whiten=choices.whiten)
+    widths = (X.shape[1], *hidden, Y.shape[1])
+    numbers = 3 * sum(a * b for a, b in pairwise(widths))  # weights, their gradient and the next ones
+    check_memory("--hidden", choices.hidden, numbers * np.dtype(choices.dtype).itemsize)
+    configuration = {
+        "command": "linear",
+        "data": choices.data,
+        "data_hash": runs.hash_arrays({"X": X, "Y": Y}),
+        "hidden": list(hidden),
+        "init": init,
+        "optimizer": name,
+        "rate": choices.rate,
+        "steps": steps,
+        "whiten": choices.whiten,
+        "seed": choices.seed,
+        "dtype": choices.dtype,
+    }
+    return Task(X, Y, widths, init, steps, name, choices.rate, configuration)
 
-    def __init__(self, choices: Choices, out: Path | None, *, resume: bool, quiet: bool) -> None:
+
+class Run(FolderRun):
+    """A run of `linear` in its folder."""
+
+    def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool) -> None:
+        super().__init__(folder)
+        self.task = task
         self.console = Console(stderr=True, quiet=quiet)
-        hidden = integers("--hidden", "32,32" if choices.hidden is None else choices.hidden)
-        steps = 100_000 if choices.steps is None else choices.steps
-        init = 0.01 if choices.init is None else choices.init
-        name = choices.optimizer or "sgd"
-        check_numbers(seed=choices.seed, steps=steps, **{f"hidden {d}": d for d in hidden})
-        for option, value in (("--init", init), ("--rate", choices.rate)):
-            if value is not None and not (np.isfinite(value) and (value > 0 or (option == "--init" and value == 0))):
-                raise ValueError(f"{option}: Expected: a positive number. Received: {value}.")
-        if name not in ("sgd", "adam"):
-            raise ValueError(f"--optimizer: Expected: sgd or adam. Received: {name!r}.")
-        if len(hidden) > 999:  # a thousand layers would compile for days
-            raise ValueError(f"--hidden: Expected: less than 1000 widths. Received: {len(hidden)}.")
-        self.x64 = partial(jax.enable_x64, is_float64(choices.dtype))
-        with self.x64():
-            X, Y = _data(choices.data, choices.dtype, whiten=choices.whiten)
-        self.X, self.Y, self.widths = X, Y, (X.shape[1], *hidden, Y.shape[1])
-        numbers = 3 * sum(a * b for a, b in pairwise(self.widths))  # weights, their gradient and the next ones
-        check_memory("--hidden", choices.hidden, numbers * np.dtype(choices.dtype).itemsize)
-        self.init, self.steps, self.name, self.rate = init, steps, name, choices.rate
-        self.configuration = {
-            "command": "linear",
-            "data": choices.data,
-            "data_hash": runs.hash_arrays({"X": X, "Y": Y}),
-            "hidden": list(hidden),
-            "init": init,
-            "optimizer": name,
-            "rate": choices.rate,
-            "steps": steps,
-            "whiten": choices.whiten,
-            "seed": choices.seed,
-            "dtype": choices.dtype,
-        }
-        self.folder = runs.RunFolder(self.configuration, out)
-        if resume and not self.folder.started:
-            raise ValueError(f"--resume: Expected: a run in {self.folder.path}. Received: no such run.")
-        claim(self.folder)
+        self.rate = task.rate
+        self.drawn: tuple[deep_linear.History, deep_linear.Classification] | None = None
 
-    def document(self) -> dict[str, Any]:
-        """Do what is left to do; the result is in the folder, too."""
-        if (result := self.folder.result) is not None:
-            return self._again(result)
-        with self.x64():
-            weights, state, done, seconds = self._train()
-            seen, key = deep_linear.history(state), jax.random.key(self.configuration["seed"])
-            found = deep_linear.classify(weights, self.X, self.Y, key=key)
-            result = self._result(weights, seen, found, done, seconds)
-            self.folder.finish(result)
-            report.draw(self.folder, partial(_picture, seen, found))
-            return result
+    def _enter(self, at_work: contextlib.ExitStack) -> None:
+        at_work.enter_context(self.task.x64())
+
+    def _work(self) -> dict[str, Any]:
+        task = self.task
+        weights, state, done, seconds = self._train()
+        seen, key = deep_linear.history(state), jax.random.key(task.seed)
+        found = deep_linear.classify(weights, task.X, task.Y, key=key)
+        self.drawn = seen, found
+        return self._result(weights, seen, found, done, seconds)
 
     def _again(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A finished run's result, derived anew from its weights: nothing in the file is believed.
+        """A finished run's result, derived anew from its weights.
 
         Raises:
             ValueError: the file says something else than the weights do, or cannot be read.
         """
         stored = self.folder.read_arrays("weights.npz")
-        weights = [stored[f"W{l + 1}"] for l in range(len(self.widths) - 1) if f"W{l + 1}" in stored]
-        with self.x64():
-            key = jax.random.key(self.configuration["seed"])
-            found = deep_linear.classify(weights, self.X, self.Y, key=key)
-            down = deep_linear.escape(weights, self.X, self.Y, RADIUS, key)
+        weights = [stored[f"W{l + 1}"] for l in range(len(self.task.widths) - 1) if f"W{l + 1}" in stored]
+        with self.task.x64():
+            key = jax.random.key(self.task.seed)
+            found = deep_linear.classify(weights, self.task.X, self.task.Y, key=key)
+            down = deep_linear.escape(weights, self.task.X, self.task.Y, RADIUS, key)
         derived = {**found.to_json(), "escape": _way_down(down, RADIUS)}
         for name in ("kind", "loss", "optimum", "gap", "gap_bound"):
             right, said = derived[name], result.get(name)
@@ -247,10 +265,12 @@ class Run:
 
     def _train(self) -> tuple[list[Any], Any, int, float]:
         """Chunks of steps, each saved before the next begins."""
-        fit = deep_linear.least_squares(self.X, self.Y)
+        fit = deep_linear.least_squares(self.task.X, self.task.Y)
         self.rate = self._rate(fit) if self.rate is None else self.rate
-        make = {"sgd": optax.sgd, "adam": optax.adam}[self.name]
-        watch = deep_linear.monitor(self.X, self.Y, every=max(self.steps // LOOKS, 1), capacity=2 * LOOKS)
+        make = {"sgd": optax.sgd, "adam": optax.adam}[self.task.optimizer]
+        watch = deep_linear.monitor(
+            self.task.X, self.task.Y, every=max(self.task.steps // LOOKS, 1), capacity=2 * LOOKS
+        )
         optimizer = optax.chain(watch, make(self.rate))
 
         @partial(jax.jit, static_argnums=1)
@@ -265,15 +285,15 @@ class Run:
 
         weights = self._start(fit.inputs.dtype)
         carry, done, seconds = self._load((weights, optimizer.init(weights)))
-        length = max(self.steps // CHUNKS, 1)
+        length = max(self.task.steps // CHUNKS, 1)
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
         )
         with bar:
-            shown = bar.add_task("training", total=self.steps, completed=done)
-            while done < self.steps:
+            shown = bar.add_task("training", total=self.task.steps, completed=done)
+            while done < self.task.steps:
                 began = time.monotonic()
-                count = min(length, self.steps - done)
+                count = min(length, self.task.steps - done)
                 carry = jax.block_until_ready(advance(carry, count))
                 loss = float(deep_linear.loss(carry[0], fit.inputs, fit.targets) + fit.unexplained)
                 if not np.isfinite(loss):
@@ -288,17 +308,19 @@ class Run:
 
     def _rate(self, fit: deep_linear.Fit) -> float:
         """sgd: half the largest stable one, 1/lambda_max of the Hessian at a balanced global minimum."""
-        if self.name == "adam":
+        if self.task.optimizer == "adam":
             return 1e-3
-        k = min(self.widths)
+        k = min(self.task.widths)
         U = fit.directions[:, :k]
-        balanced = deep_linear.factors(fit.map @ U @ U.T, self.widths)
+        balanced = deep_linear.factors(fit.map @ U @ U.T, self.task.widths)
         return 1.0 / max(float(jax.jit(lowest)(balanced, fit, jax.random.key(0)).scale), 1e-30)
 
     def _start(self, dtype: Any) -> list[Any]:
-        keys = jax.random.split(jax.random.key(self.configuration["seed"]), len(self.widths) - 1)
-        shapes = pairwise(self.widths)
-        return [self.init * jax.random.normal(k, s, dtype) / s[0] ** 0.5 for k, s in zip(keys, shapes, strict=True)]
+        keys = jax.random.split(jax.random.key(self.task.seed), len(self.task.widths) - 1)
+        shapes = pairwise(self.task.widths)
+        return [
+            self.task.init * jax.random.normal(k, s, dtype) / s[0] ** 0.5 for k, s in zip(keys, shapes, strict=True)
+        ]
 
     def _checkpoint(self, carry: Any, done: int, seconds: float) -> None:
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
@@ -320,8 +342,8 @@ class Run:
         done: int,
         seconds: float,
     ) -> dict[str, Any]:
-        key = jax.random.key(self.configuration["seed"])
-        down = deep_linear.escape(weights, self.X, self.Y, RADIUS, key)
+        key = jax.random.key(self.task.seed)
+        down = deep_linear.escape(weights, self.task.X, self.task.Y, RADIUS, key)
         self.folder.write_arrays("weights.npz", {f"W{l + 1}": np.asarray(w) for l, w in enumerate(weights)})
         self.folder.write_arrays("history.npz", seen._asdict())
         return {
@@ -331,12 +353,16 @@ class Run:
             "steps": done,
             "locked": self.folder.unlocked is None,
             "seconds": seconds,
-            "configuration": self.configuration,
-            "provenance": runs.provenance({"X": self.X, "Y": self.Y}, self.X.dtype),
+            "configuration": self.task.configuration,
+            "provenance": runs.provenance({"X": self.task.X, "Y": self.task.Y}, self.task.X.dtype),
         }
 
+    def _picture(self, figure: Any) -> None:
+        assert self.drawn is not None  # the work is done
+        picture(*self.drawn, figure)
 
-def _picture(seen: deep_linear.History, found: deep_linear.Classification, figure: Any) -> None:
+
+def picture(seen: deep_linear.History, found: deep_linear.Classification, figure: Any) -> None:
     """The loss, the gap and the singular values over time."""
     from globopt_jax import plotting
 

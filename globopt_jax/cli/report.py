@@ -19,7 +19,7 @@ from globopt_jax.homogeneous import Certificate
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["document", "draw", "picture", "place", "summary"]
+__all__ = ["document", "draw", "facts", "picture", "place", "summary"]
 
 
 def document(value: Any) -> None:
@@ -29,7 +29,6 @@ def document(value: Any) -> None:
 
 def summary(result: dict[str, Any], folder: Path) -> None:
     """Print a result as a sentence and a small table on stdout."""
-    console = Console()
     found, lam = result["certificate"], result["lam"]
     share = ""
     if (ends := result["lam_max"]) is not None:
@@ -49,15 +48,22 @@ def summary(result: dict[str, Any], folder: Path) -> None:
         ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())),
         ("run folder", place(result, folder)),
     ]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in lines:
-        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
-    console.print(Text(result["reason"]), soft_wrap=True)
-    console.print(table)
+    facts(result["reason"], lines)
+    console = Console()
     if result["check"]["holds"]:
         console.print(Text(f"Checked in NumPy alone; again: globopt check {folder}"), soft_wrap=True)
     else:
         console.print(Text(f"The check of the stored certificate FAILED: {result['check']['reason']}"))
+
+
+def facts(sentence: str, lines: Sequence[tuple[str, str]]) -> None:
+    """Print a sentence and a table of named facts on stdout."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in lines:
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
+    console = Console()
+    console.print(Text(sentence), soft_wrap=True)
+    console.print(table)
 
 
 def place(result: dict[str, Any], folder: Path | str) -> str:

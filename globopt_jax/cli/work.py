@@ -1,13 +1,12 @@
 """The work of `solve` and `certify`: lam, training, certificate, in steps that survive a kill."""
 
+import contextlib
 import csv
 import io
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +16,15 @@ import numpy as np
 from globopt_jax import homogeneous, rigorous, runs
 from globopt_jax.cli import report
 from globopt_jax.cli.display import Display, Row
+from globopt_jax.cli.folder_run import FolderRun
 from globopt_jax.cli.task import Task
-from globopt_jax.cli.terminal import say
 from globopt_jax.homogeneous import Certificate, Progress, Refinement, Trace, checkpoint
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.effort import effort_named
 from globopt_jax.homogeneous.problem import penalty
 from globopt_jax.shapes import Params
 
-__all__ = ["Bounds", "Run", "claim", "opened"]
+__all__ = ["Bounds", "Run"]
 
 STAGES = {
     "start": "bound: at the residual",
@@ -51,40 +50,12 @@ class Bounds(NamedTuple):
         return Bounds(*(np.append(column, entry) for column, entry in zip(self, row, strict=True)))
 
 
-def opened(task: Task, out: Path | None, *, resume: bool) -> runs.RunFolder:
-    """The task's run folder, locked; the first thing that is written.
-
-    Raises:
-        ValueError: another run lives there, or `resume` finds nothing to go on with.
-        FolderInUse: another process is at work there.
-    """
-    folder = runs.RunFolder(task.configuration, out)
-    if resume and not folder.started:
-        raise ValueError(f"--resume: Expected: a run in {folder.path}. Received: no such run.")
-    claim(folder)
-    return folder
-
-
-def claim(folder: runs.RunFolder) -> None:
-    """Lock the folder of an unfinished run, or say that nothing can.
-
-    Raises:
-        ValueError: another run lives there. FolderInUse: another process is at work there.
-    """
-    if folder.result is None:
-        folder.claim()
-        if folder.unlocked is not None:
-            say(
-                f"{folder.path} is not locked, since its file system has no locks ({folder.unlocked}): start no second "
-                "run there"
-            )
-
-
-class Run:
-    """One run in its folder; `document` does what is left of it and returns the result."""
+class Run(FolderRun):
+    """A run of `solve` or `certify` in its folder."""
 
     def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool = False) -> None:
-        self.task, self.folder = task, folder
+        super().__init__(folder)
+        self.task = task
         self.display = Display(f"globopt {task.command}", quiet=quiet)
         self.params: Params = task.params
         self.progress: Progress | None = None
@@ -102,22 +73,22 @@ class Run:
             with self.task.x64():
                 self._load()
 
-    def document(self) -> dict[str, Any]:
-        """Do what is left to do, after `load`; the result is in the folder, too."""
-        if (result := self.folder.result) is not None:
-            return {**result, "check": self._verdict(result)}  # what is shown is checked, however old it is
-        with self.task.x64(), self.display:
-            lam = self._lam()
-            problem = self.task.problem(lam)
-            self._show(lam)
-            if not self.meta["trained"]:
-                self._train(problem)
-            certificate = self._certify(problem)
-            self.display.now("writing the results")
-            result = self._result(problem, certificate)
-            self.folder.finish(result)
-            report.draw(self.folder, partial(self._draw, certificate))
-            return result
+    def _again(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {**result, "check": self._verdict(result)}
+
+    def _enter(self, at_work: contextlib.ExitStack) -> None:
+        at_work.enter_context(self.task.x64())
+        _ = at_work.enter_context(self.display)
+
+    def _work(self) -> dict[str, Any]:
+        lam = self._lam()
+        problem = self.task.problem(lam)
+        self._show(lam)
+        if not self.meta["trained"]:
+            self._train(problem)
+        certificate = self._certify(problem)
+        self.display.now("writing the results")
+        return self._result(problem, certificate)
 
     @property
     def trace(self) -> Trace | None:
@@ -228,7 +199,9 @@ class Run:
             "provenance": runs.provenance({"X": task.X, "Y": task.Y}, task.dtype),
         }
 
-    def _draw(self, certificate: Certificate, figure: Any) -> None:
+    def _picture(self, figure: Any) -> None:
+        assert self.refinement is not None  # the work is done
+        certificate = self.refinement.certificate
         problem = self.task.problem(float(certificate.lam))
         rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
         report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)))

@@ -276,10 +276,10 @@ def test_arguments_of_another_kind_are_named():
 def test_names_that_nothing_has(names: Any, message):
     """Maps, penalties and losses may be given by name; another name is refused with those that there are."""
     with pytest.raises(ValueError, match=message):
-        homogeneous.Problem(*names, 1.0)
+        homogeneous.Problem(*names, lam=1.0)
     known = homogeneous.Problem("relu:3", "product_of_norms", "huber:2", 1.0)
-    same = homogeneous.deep_subnetwork("relu", layers=3), homogeneous.product_of_norms(), losses.huber(2.0)
-    assert known == homogeneous.Problem(*same, 1.0)
+    phi, theta = homogeneous.deep_subnetwork("relu", layers=3), homogeneous.product_of_norms()
+    assert known == homogeneous.Problem(phi, theta, losses.huber(2.0), 1.0)
 
 
 @pytest.mark.parametrize("lam", ["0.1", 1j, 10**400, float("nan"), -1])
