@@ -4,8 +4,11 @@ import contextlib
 import importlib.util
 import io
 import os
+import platform
 import sys
 import traceback
+import zlib
+from pathlib import Path
 from typing import Any
 
 STOPPED = 130  # by Ctrl-C, as shells say it
@@ -21,6 +24,7 @@ def main() -> None:
         sys.exit(2)
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     _ = os.environ.pop("MPLBACKEND", None)  # pictures are written and never shown
+    _keep_compiled()
     code = _run()
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -30,6 +34,24 @@ def main() -> None:
     if code == STOPPED:
         _leave(code)  # an interrupted compilation may live on in JAX's threads, and a slow goodbye would crash on it
     sys.exit(code)
+
+
+def _keep_compiled() -> None:
+    """Let JAX keep compiled programs in the user's cache folder, unless the environment says where, or not to.
+
+    Programs that were compiled for one processor may not run on another, which a home folder on a network can meet:
+    each kind of processor has a folder of its own.
+    """
+    import pooch  # it knows where each system keeps caches; late: only the command needs it
+
+    flags = Path("/proc/cpuinfo")
+    kind = next((line for line in flags.read_text().splitlines() if "flags" in line), "") if flags.exists() else ""
+    processor = f"{platform.machine()}-{zlib.crc32(f'{platform.processor()} {kind}'.encode()):08x}"
+    folder = os.path.join(pooch.os_cache("globopt_jax"), "compiled", processor)
+    settings = {"DIR": folder, "MAX_SIZE": str(2**29)}
+    for name, value in settings.items():
+        _ = os.environ.setdefault(f"JAX_COMPILATION_CACHE_{name}", value)
+    _ = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _run() -> int:

@@ -45,7 +45,9 @@ def check_memory(option: str, given: object, need: int) -> None:
     """Raise ValueError, before anything is allocated, if an option needs more memory than the machine has.
 
     Args:
-        option, given: its name and value. need: the bytes that it takes at the very least.
+        option: the option's name.
+        given: its value, for the message.
+        need: the bytes that it takes at the least.
     """
     there = memory() or 2**63
     if need > there:

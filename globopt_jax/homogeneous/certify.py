@@ -23,28 +23,33 @@ def certify(
     key: Array | None = None,
     effort: EffortName | Effort | None = None,
 ) -> Certificate:
-    """How far given weights are at most from the global minimum of the problem over all widths (host function).
+    """Bound how far given weights are from the global minimum of the problem over all widths (host function).
 
-    With ``G = grad loss(Phi_r(W))``, every dual point U in the conjugate's domain and every ``s <= lam / P`` with P
-    an upper bound of its polar give ``-loss*(s U) <= min f``. Tried are ``U = G``, then, if the weights are not
-    stationary, the gradient at the end of a descent of our own from them, then (for the relaxation) an ascent in U
-    and the multipliers together. The best is evaluated by `rigorous` in NumPy float64 with its rounding margin. The
-    weights themselves are not changed, converged or not. Targets of softmax cross-entropy are completed to rows that
-    sum to 1 exactly; the result says by how much.
+    Every dual point U in the domain of the loss's conjugate, and every ``s <= lam / P`` where P is an upper bound of
+    the polar at -U, give the lower bound ``-loss*(s U) <= min f``. `certify` tries three dual points: the loss's
+    gradient G at the weights; the gradient at the end of a further descent, if the weights are not stationary; and,
+    where the polar's bound is a relaxation, the end of an ascent in U and the bound's multipliers together. The module
+    `rigorous` evaluates the best of them in NumPy float64 and subtracts what rounding can have added.
+
+    The weights need not be converged, and they are not changed. Targets of softmax cross-entropy are completed to rows
+    that sum to 1 exactly; ``.targets_moved`` says by how much.
 
     Args:
-        problem: map, regularizer, loss, lam.
-        params: r subnetworks from any source; zero ones are welcome.
-        X: inputs (m, dx). Y: targets (m, dy).
-        key: for the searches; None is a fixed key.
+        problem: map, regularizer, loss and lam.
+        params: r subnetworks from any source; some or all may be zero.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        key: the random key of the searches; None is a fixed key.
         effort: quick, standard (None) or high, or an `Effort`.
 
     Returns:
-        A `Certificate`. In float32 the search and the multipliers are worse, the bound as rigorous.
+        A `Certificate`. A float32 computation finds worse dual points, but the bound is as rigorous.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets the loss does not know, degrees of phi and
-            theta that differ (both are named), a penalty that is negative, or 0 where phi is not, at tried weights.
+        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets outside the loss's domain, degrees of phi and
+            theta that differ (the message names both), or a penalty of your own that is negative, or zero where phi is
+            not, at the weights that were tried.
+        TypeError: arrays that are not real numbers.
 
     Reference:
         HV17 Theorem 1 and Corollary 1; K18 (A.2), (A.10); the polar's bounds are in `homogeneous.polar`.

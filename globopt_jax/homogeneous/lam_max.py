@@ -21,10 +21,12 @@ __all__ = ["LamMax", "lam_max"]
 
 
 class LamMax(NamedTuple):
-    """The smallest lam at which zero is optimal lies in [lower, upper]: a search and a rigorous bound."""
+    """An interval that holds the smallest lam at which zero weights are optimal."""
 
     lower: Array
+    """The best value that a search found, attained by a subnetwork: zero is not optimal at any smaller lam."""
     upper: Array
+    """A rigorous upper bound: zero is optimal at this lam and at every larger one."""
 
 
 def lam_max(
@@ -36,20 +38,21 @@ def lam_max(
     key: Array | None = None,
     effort: EffortName | Effort | None = None,
 ) -> LamMax:
-    """The smallest lam for which W = 0 is a global minimum: the polar of minus the loss's gradient at 0.
+    """Bound the smallest lam at which W = 0 is a global minimum: the polar at minus the loss's gradient at 0.
 
     Args:
-        problem: its lam plays no part.
-        X, Y: data.
-        params: subnetworks of the wanted shape (their values only start the search).
-        key: for the search. effort: of search and bound.
+        problem: map, regularizer and loss; its lam plays no part.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        params: subnetworks of the wanted shape; their values start the search.
+        key: the random key of the search; None is a fixed key.
+        effort: the effort of search and bound, as for `certify`.
 
     Returns:
-        ``lower``: the best value of a multi-start ascent; ``upper``: a rigorous upper bound. Both are equal up to
-        rounding where the polar is known exactly.
+        A `LamMax`, an interval. Its ends agree up to rounding where the polar is known exactly.
 
     Raises:
-        ValueError: as `certify`.
+        ValueError: the same errors as `certify`.
 
     >>> import jax, jax.numpy as jnp
     >>> from globopt_jax import homogeneous, losses

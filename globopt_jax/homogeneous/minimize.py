@@ -20,11 +20,14 @@ __all__ = ["Solution", "minimize", "path"]
 
 
 class Solution(NamedTuple):
-    """The trained subnetworks (zero ones removed, at least one kept), their certificate, and what was done."""
+    """What `minimize` hands back."""
 
     params: Params
+    """The trained subnetworks on a leading axis. Zero ones are removed, but at least one is kept."""
     certificate: Certificate
+    """How far they are at most from the global minimum over all widths."""
     trace: Trace
+    """The record of the training, a row a step."""
 
 
 def minimize(
@@ -42,27 +45,33 @@ def minimize(
 ) -> Solution:
     """Train to a global minimum over all widths and certify it: HV17 Theorem 2 (host function, jitted inside).
 
-    Local descent, then: balance, zero what does nothing, Newton steps within the activation cells, reduce along linear
-    dependences, and append the polar's best directions with an exact line search, until no direction has a polar
-    above lam (Corollary 1). For neurons with l2 norms the output weights are then solved for together, exactly. The
-    objective never increases. ``.trace.reason`` says why it ended and what the last search left open.
+    The polar is the largest inner product that one subnetwork of penalty 1 can have with minus the loss's gradient.
+    Each round runs a local descent, balances the layers, zeroes subnetworks that do nothing, takes Newton steps within
+    the activation cells, reduces subnetworks along linear dependences of their outputs, and appends the polar's best
+    directions with an exact line search. The rounds end when no direction has a polar above lam, which proves a global
+    minimum (HV17 Corollary 1). For neurons with l2 norms every round also solves for all output weights together,
+    exactly. The objective never increases. ``.trace.reason`` says why the rounds ended and what the last search left
+    open.
 
     Args:
-        problem: map, regularizer, loss and lam, with equal degrees.
+        problem: map, regularizer, loss and lam; map and regularizer have equal degrees.
         params: r >= 1 subnetworks to start from, any values, from ``problem.phi.init`` or elsewhere.
-        X: inputs (m, dx). Y: targets (m, dy).
-        key: for the searches.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        key: the random key of the searches.
         optimizer: any optax transformation for the descent; None is L-BFGS.
-        effort: of searches and bound: quick, standard (None), high, or an `Effort`.
-        outer: the most rounds of descent and append. inner: optimizer steps in one round.
-        tolerance: relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
+        effort: the effort of searches and bound: quick, standard (None), high, or an `Effort`.
+        outer: the most rounds.
+        inner: the most optimizer steps in one round.
+        tolerance: the relative excess of the polar over lam that counts as none. None is 1e-7 where the polar is known
             exactly and 1e-5 where it is searched for (more in float32).
 
     Returns:
         A `Solution` with ``.params``, ``.certificate`` and ``.trace``.
 
     Raises:
-        ValueError: as `certify`.
+        ValueError: the same errors as `certify`.
+        TypeError: the optimizer is no optax transformation.
 
     >>> import jax, jax.numpy as jnp
     >>> from globopt_jax import homogeneous, losses
@@ -121,30 +130,41 @@ def path(
     inner: int = 1000,
     tolerance: float | None = None,
 ) -> Iterator[Solution]:
-    """A path of solutions over the array ``problem.lam``, each started from the one before and graded at its lam.
+    """Solve for every lam of the array ``problem.lam`` in turn, each time from the solution before (host function).
 
-    Best ordered from large to small lam: then every start is a little too small and grows. All of it runs at one
-    padded capacity, so everything compiles once, unless the path needs more than `capacity` subnetworks; then the
-    capacity doubles.
+    Order lam from large to small: every start then has a few subnetworks too few, and the solution grows. All
+    solutions have one padded capacity, so that everything compiles once. A solution that needs more than `capacity`
+    subnetworks doubles the capacity.
 
     Args:
         problem: with ``lam`` of shape (n,).
-        params: the start for the first lam.
+        params: the subnetworks to start from at the first lam.
         X: inputs (m, dx).
         Y: targets (m, dy).
-        key: for the searches.
-        capacity: how many subnetworks to make room for.
-        optimizer: as for `minimize`, like the rest.
-        effort: of searches and bound.
-        outer: the most rounds of descent and append for one lam.
-        inner: optimizer steps in one round.
-        tolerance: relative excess of the polar over lam that counts as none.
+        key: the random key of the searches.
+        capacity: the number of subnetworks to make room for.
+        optimizer: any optax transformation for the descent; None is L-BFGS.
+        effort: the effort of searches and bound, as for `minimize`.
+        outer: the most rounds for one lam.
+        inner: the most optimizer steps in one round.
+        tolerance: the relative excess of the polar over lam that counts as none, as for `minimize`.
 
     Yields:
-        A `Solution` for each lam, its params padded to the capacity.
+        A `Solution` for each lam, its params padded to the capacity and its certificate valid at that lam.
 
     Raises:
-        ValueError: lam is not one-dimensional; otherwise as `minimize`.
+        ValueError: lam is not one-dimensional, or the same errors as `minimize`.
+        TypeError: the optimizer is no optax transformation.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from globopt_jax import homogeneous
+    >>> problem = homogeneous.Problem("linear", "sum_of_powers", "squared", jnp.array([2.0, 1.0]))
+    >>> start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=2)
+    >>> Y = jnp.diag(jnp.array([3.0, 1.5]))  # the singular values shrink by lam, and the second one vanishes at 2
+    >>> for found in homogeneous.path(problem, start, jnp.eye(2), Y, key=jax.random.key(1), effort="quick"):
+    ...     print(f"{found.certificate.objective:.4f}")  # 2 + 2 + 1.125, then 1/2 + 2 + 1/2 + 1/2
+    5.1250
+    3.5000
     """
     lams = np.asarray(problem.lam, np.float64)
     if lams.ndim != 1 or not lams.size:

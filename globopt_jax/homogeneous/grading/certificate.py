@@ -15,39 +15,46 @@ __all__ = ["Certificate"]
 
 
 class Certificate(NamedTuple):
-    """What is known about given weights; arrays only, numbers are 0-d NumPy float64.
+    """What is known about given weights: a NamedTuple of arrays, its numbers 0-d NumPy float64.
 
-    Rigorous, always: ``objective`` of the weights; ``lower_bound`` of the global minimum over all widths, with the gaps
-    that follow; ``polar_upper`` >= polar(-G) (inf where no bound is known). Estimates, from searches: ``polar_lower``
-    (attained by a subnetwork, so a true lower bound of the polar), ``lower_bound_estimate``.
-
-    ``rigorous`` (0-d bool): a bound better than the trivial one (the loss's minimum) was proved. ``residuals`` (r,):
-    first-order residual of each subnetwork, ``<-G, phi_i> / lam - theta_i`` over the sum of the thetas, 0 at
-    local minima (K18 (A.10)). ``zero_subnetworks``: how many are all zero. ``resolution``: the relative gap below
-    which nothing is resolved, by the dtype computed in or by the reserve that bounds are claimed with.
-    ``targets_moved``: the largest change of an entry of Y that made its rows sum to 1 exactly, for softmax
-    cross-entropy; objective and bounds are those of these targets.
-    ``theta_proved`` (0-d bool): the penalty is nowhere negative, on which all bounds rest; False for a user's own,
-    which was only tried. ``dual_point`` (m, dy) and ``multipliers`` prove the lower bound, ``polar_multipliers`` the
-    bound of the polar.
+    G is the loss's gradient in the prediction at the weights. The polar is the largest ``<-G, phi(w)>`` over
+    subnetworks of penalty 1; at a global minimum it is at most lam.
     """
 
     objective: Array
+    """The objective of the weights, rigorous."""
     lower_bound: Array
+    """A rigorous lower bound of the global minimum over all widths; at worst the minimum of the loss alone."""
     lower_bound_estimate: Array
+    """The lower bound that would hold if the search had found the polar: an estimate."""
     polar_upper: Array
+    """A rigorous upper bound of the polar; inf where none is known."""
     polar_lower: Array
+    """The best value that a search found. A subnetwork attains it, so the polar is at least that."""
     rigorous: Array
+    """A 0-d bool: whether a bound above the minimum of the loss was proved."""
     lam: Array
+    """The strength of the regularizer."""
     residuals: Array
+    """(r,): ``<-G, phi_i> / lam - theta_i`` over the sum of all thetas. Zero at local minima (K18 (A.10))."""
     zero_subnetworks: Array
+    """How many subnetworks are all zero."""
     resolution: Array
+    """The relative gap below which nothing is resolved, by the dtype or by the reserve that bounds are claimed with."""
     targets_moved: Array
+    """The largest change of an entry of Y that made rows sum to 1 exactly (softmax cross-entropy). The objective and
+    the bounds are those of the changed targets."""
     theta_proved: Array
+    """A 0-d bool: whether the penalty is known to be nowhere negative, on which all bounds rest. False for a penalty of
+    your own, which was only tried at some weights."""
     bound_code: Array
+    """The index of the polar's bound in `rigorous.BOUNDS`; ``.bound`` is its name."""
     dual_point: Array
+    """(m, dy): the point that proves the lower bound."""
     multipliers: Multipliers
+    """The multipliers that prove the bound of the polar at minus the dual point."""
     polar_multipliers: Multipliers
+    """The multipliers that prove ``polar_upper``."""
 
     @property
     def gap(self) -> np.ndarray:
@@ -66,7 +73,7 @@ class Certificate(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """The kind of upper bound of the polar that was used (`rigorous.BOUNDS`)."""
+        """The name of the polar's upper bound, one of `rigorous.BOUNDS`."""
         return rigorous.BOUNDS[int(self.bound_code)]
 
     @property
@@ -113,7 +120,8 @@ class Certificate(NamedTuple):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file holds no certificate. OSError: it cannot be read.
+            ValueError: the file holds no certificate.
+            OSError: the file cannot be read.
         """
         arrays = read_arrays(path)
         try:

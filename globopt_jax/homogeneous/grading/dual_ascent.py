@@ -27,19 +27,22 @@ __all__ = ["Ascent", "Fitted", "ascend", "begin", "groups_of"]
 
 
 class Ascent(NamedTuple):
-    """The state of an ascent: current and best coordinates, the optimizer's state, and the best value so far.
-
-    ``free`` are the loss's dual coordinates divided by ``scale``; ``value`` is the bound / lam while the multipliers
-    are fitted (to be small), and the lower bound afterwards (to be large).
-    """
+    """The state of an ascent."""
 
     free: Array
+    """The loss's dual coordinates, divided by their size at the start."""
     coordinates: relaxation.Coordinates
+    """The coordinates of the multipliers."""
     best_free: Array
+    """The dual coordinates of the best point so far."""
     best_coordinates: relaxation.Coordinates
+    """The multipliers' coordinates of the best point so far."""
     value: Array
+    """The smallest cost so far: log(bound / lam) of a fixed dual point, minus the lower bound (scaled) of a moving one."""
     optimizer: Any
+    """The optimizer's state."""
     step: Array
+    """The number of steps taken."""
 
 
 def groups_of(X: np.ndarray, count: int) -> np.ndarray:
@@ -122,12 +125,16 @@ def _chunk(
 
 
 class Fitted(NamedTuple):
-    """A dual point (not yet scaled) and the coordinates of its multipliers, with the work done so far."""
+    """What an ascent has found so far."""
 
     U: Array
+    """The best dual point, not yet scaled."""
     coordinates: relaxation.Coordinates
+    """The coordinates of its multipliers."""
     steps: int
+    """The number of steps taken."""
     state: Ascent
+    """What the next step needs."""
 
 
 def begin(free: Array, start: relaxation.Coordinates, *, joint: bool, steps: int) -> Ascent:
@@ -156,10 +163,16 @@ def ascend(
     """Fit multipliers (and the dual point, if joint) from a start; yields after every chunk of steps.
 
     Args:
-        loss, slopes, lam, X, Y: the problem.
+        loss: the loss.
+        slopes: the negative and the positive slope of the activation.
+        lam: the strength of the regularizer.
         U: the dual point to start from, in the conjugate's domain.
-        start: coordinates of the multipliers.
-        steps: Adam steps in all, >= 1. unit: the size of the objective, for Adam's scale.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        start: the multipliers' coordinates to start from.
+        joint: whether the dual point moves too.
+        steps: the number of Adam steps in all, >= 1.
+        unit: the size of the objective, by which Adam's cost is divided.
         chunk: the most steps between two yields.
         state: where an earlier call stopped.
     """

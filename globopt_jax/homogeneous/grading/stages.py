@@ -29,15 +29,16 @@ __all__ = ["Refinement", "fit", "refine"]
 
 
 class Refinement(NamedTuple):
-    """A certificate on its way, and what is needed to go on from it; `checkpoint` turns it into arrays.
-
-    ``point``: the dual point that the stage started from; ``state``: where its ascent stands. None before there is one.
-    """
+    """A certificate on its way, and what is needed to go on from it; `checkpoint` turns it into arrays."""
 
     certificate: Certificate
+    """The best certificate so far."""
     stage: str
+    """The stage that found it: start, fixed, descent or joint."""
     point: Array | None
+    """The dual point that the stage started from; None at the start."""
     state: dual_ascent.Ascent | None
+    """Where the stage's ascent stands; None if it has none."""
 
     @property
     def coordinates(self) -> relaxation.Coordinates | None:
@@ -56,7 +57,18 @@ def refine(
     resume: Refinement | None = None,
     targets_moved: float = 0.0,
 ) -> Iterator[Refinement]:
-    """`certify` on checked arrays as an iterator: a rigorous certificate at once, better ones as the work goes on."""
+    """Yield a rigorous certificate at once and better ones as the work goes on: `certify` as an iterator.
+
+    Args:
+        problem: map, regularizer, loss and lam.
+        params: r subnetworks.
+        X: inputs (m, dx), checked, in the dtype of params.
+        Y: targets (m, dy), checked, in the same dtype.
+        key: the random key of the searches.
+        effort: quick, standard (None) or high, or an `Effort`.
+        resume: the last refinement of an earlier run with the same arguments; the work goes on from there.
+        targets_moved: what the certificate reports as ``targets_moved``.
+    """
     at = subject(problem, params, X, Y, key, effort_named(effort), targets_moved)
     if resume is None:
         now = Refinement(evaluate.first(at), "start", None, None)

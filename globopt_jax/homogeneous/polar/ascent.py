@@ -1,8 +1,8 @@
 """Multi-start ascent for the polar ``sup <U, phi(w)>`` over ``theta(w) <= 1``: a lower bound, never an upper one.
 
-Every start moves along the layer-wise normalized gradient of ``<U, phi(w / theta(w)^{1/p})>`` with a geometrically
-decaying angle and keeps the best point that it saw. That needs no step size, no smoothness (it is a subgradient
-method at the kinks) and vmaps over the starts.
+Every start moves along the gradient of ``<U, phi(w / theta(w)^{1/p})>``, normalized layer by layer, by an angle that
+decays geometrically, and keeps the best point on its way. The method needs no step size and no smoothness (at kinks it
+is a subgradient method), and it vmaps over the starts.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,14 @@ __all__ = ["Search", "normalize", "search", "starts"]
 
 
 class Search(NamedTuple):
-    """``value``: the best value found, <= polar. ``values``, ``params``: of all starts, best first, theta = 1."""
+    """Where the ascents from n starts ended."""
 
     value: Scalar
+    """The best value, a lower bound of the polar."""
     values: Float[Array, " n"]
+    """The values of all starts, best first."""
     params: Params
+    """The subnetworks that attain them, scaled to theta = 1."""
 
 
 def normalize(theta: Regularizer, weights: Weights) -> Weights:
@@ -59,8 +62,10 @@ def search(phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, initial
     """Ascend from every initial subnetwork; a pure function of arrays that vmaps over U, X and the starts.
 
     Args:
-        phi, theta: map and regularizer of the same degree.
-        U: the point at which the polar is wanted (m, dy); for a certificate minus the loss gradient.
+        phi: the map.
+        theta: the regularizer, of the same degree.
+        U: the point (m, dy) at which the polar is wanted; for a certificate minus the loss's gradient.
+        X: inputs (m, dx).
         initial: starting subnetworks on a leading axis.
         steps: number of ascent steps; the step angle falls from 0.5 to 1e-4 over them.
 

@@ -1,4 +1,4 @@
-"""The best directions of the polar: those that its bound knows, else those that a multi-start ascent finds."""
+"""The best directions of the polar: the bound may know them; otherwise a multi-start ascent searches for them."""
 
 from functools import partial
 from typing import NamedTuple
@@ -16,25 +16,25 @@ from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["LOOKS", "Directions", "directions", "look"]
 
-#: Searches that have to find nothing before `look` says so, where the polar is not known exactly.
+#: The number of searches that have to find nothing before `look` reports that there is nothing.
 LOOKS = 3
 
 
 class Directions(NamedTuple):
-    """``polar``: the largest <U, phi(w)> found with theta(w) = 1; ``candidates``: subnetworks above the floor.
-
-    ``exact``: whether the polar is known exactly there; otherwise a search found it, and may have missed some.
-    """
+    """The best directions that are known or were found at U."""
 
     polar: float
+    """The largest ``<U, phi(w)>`` among subnetworks w with theta(w) = 1."""
     candidates: Params | None
+    """Subnetworks above the floor, best first, with nearly parallel ones removed; None if there are none."""
     exact: bool
+    """Whether ``polar`` is the polar itself. If not, a search found it and may have missed a better direction."""
 
 
 def look(
     problem: Problem, params: Params, U: Targets, X: Inputs, key: Array, effort: Effort, *, floor: float
 ) -> Directions:
-    """`directions`; a search that found none looks again from other starts."""
+    """Call `directions`, and search again from other starts if a search found nothing."""
     looks = (directions(problem, params, U, X, k, effort, floor=floor) for k in jax.random.split(key, LOOKS))
     first = next(looks)
     return first if first.exact or first.candidates is not None else max([first, *looks], key=lambda d: d.polar)
@@ -51,7 +51,18 @@ def directions(
     floor: float,
     most: int = 16,
 ) -> Directions:
-    """The polar's best directions at U: exact ones where they are known, else a multi-start ascent."""
+    """Find the polar's best directions at U: the exact ones if the bound knows them, else by a multi-start ascent.
+
+    Args:
+        problem: map and regularizer; the loss and lam play no part.
+        params: subnetworks of the wanted shape, which are also starts.
+        U: the point (m, dy) at which the polar is wanted; for a certificate minus the loss's gradient.
+        X: inputs (m, dx).
+        key: the random key of the starts.
+        effort: the number of starts, and of steps from each.
+        floor: the value of ``<U, phi(w)>`` above which a direction is a candidate.
+        most: the most candidates from a search.
+    """
     known = bound_of(problem, X.shape[1]).directions(np.asarray(U, np.float64), np.asarray(X, np.float64), params)
     exact = known is not None and known.attain
     pools = [params]

@@ -85,7 +85,7 @@ class _Faces(NamedTuple):
 
 
 def applies(problem: Problem) -> bool:
-    """Whether `polish` can work on the problem: one neuron with a kink, l2 norms, matched degrees."""
+    """Whether `polish` can work on the problem: one neuron with a kink, l2 norms, equal degrees."""
     phi, theta = problem.phi, problem.theta
     return phi.is_neuron and phi.has_kinks and theta.is_l2 and theta.degree == 2
 
@@ -106,10 +106,11 @@ def polish(
     """At most `steps` Newton steps from params; the result's objective is never larger.
 
     Args:
-        problem: one that `applies`.
+        problem: a problem for which `applies` is true.
         params: (w1 (r, dx), w2 (r, dy)), balanced; zero subnetworks stay zero.
-        X, Y: data.
-        snap: kinks with ``|x_j . w1| <= snap ||x_j|| ||w1||`` that pull towards themselves start on the face.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        snap: a kink with ``|x_j . w1| <= snap ||x_j|| ||w1||`` starts on the face if it pulls its unit towards itself.
         steps: the most Newton steps.
 
     Returns:

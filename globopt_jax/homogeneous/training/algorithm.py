@@ -1,10 +1,12 @@
 """HV17's meta-algorithm (Theorem 2) as an iterator: descend, tidy, polish, refit, reduce, escape, and again.
 
 No phase increases the objective. The loop stops when no direction has a polar above lam (HV17 Corollary 1), when
-appending gains nothing more in floating point, or when its steps are used up. It does not stop while the descent is
-still falling. For one neuron with l2 norms the output weights, appended ones included, are solved for exactly
-(`output_weights`): a descent alone knows them to the root of what the objective resolves, and the polar's excess, by
-which the loop stops, to no more than that.
+appending gains nothing more in floating point, or when its rounds are used up. It does not stop while the descent is
+still falling.
+
+For one neuron with l2 norms the loop also solves for all output weights exactly (`output_weights`). A descent judges
+weights by the objective, so it finds them only to the square root of the objective's precision. The polar's excess over
+lam, which decides whether the loop stops, would then be known no better.
 """
 
 import time
@@ -35,44 +37,48 @@ NEWTON_LIMIT = 3e5
 
 
 class State(NamedTuple):
-    """What the next phase needs, and what a checkpoint stores.
-
-    ``params``: the subnetworks, padded, in coordinates of the samples' span where `span_of` has one. ``value``, ``G``:
-    their objective, and the loss's gradient in their prediction. ``lowest``: the smallest objective so far.
-    ``polar``: the value that the last search found, over lam. ``bound``: the lower bound that would hold if that search
-    had found the polar. ``least``: the smallest excess of the polar over lam at which subnetworks were appended.
-    ``outer``: the round. ``converged``, ``falling``: whether this round's descent ended at a stationary point, and
-    whether it was still going down when its steps were used up.
-    """
+    """What the next phase needs, and what a checkpoint stores."""
 
     params: Params
+    """The subnetworks, padded; in coordinates of the samples' span where `span_of` has one."""
     value: Scalar
+    """Their objective."""
     G: Targets
+    """The loss's gradient in their prediction."""
     lowest: float
+    """The smallest objective so far."""
     polar: float = 0.0
+    """The value that the last search found, over lam."""
     bound: float = float("-inf")
+    """The lower bound that would hold if that search had found the polar."""
     least: float = float("inf")
+    """The smallest excess of the polar over lam at which subnetworks were appended."""
     outer: int = 0
+    """The round."""
     converged: bool = False
+    """Whether the round's descent ended at a stationary point."""
     falling: bool = True
+    """Whether the round's descent was still going down when its steps were used up."""
 
 
 class Progress(NamedTuple):
-    """Where the algorithm stands after a step; ``done``: whether it has ended.
-
-    ``whole``: whether a round ends here. Going on from here, with `iterate`'s ``resume``, takes exactly the steps that
-    an uninterrupted run takes; going on from elsewhere repeats a part of a round.
-    """
+    """Where the algorithm stands after a step."""
 
     params: Params
+    """The subnetworks, padded with zeros."""
     trace: Trace
+    """The record so far."""
     done: bool
+    """Whether the algorithm has ended."""
     whole: bool
+    """Whether a round ends here. A run that is resumed from here takes exactly the steps of an uninterrupted run; a run
+    that is resumed from elsewhere repeats a part of a round."""
     state: State
+    """What the next step needs."""
 
 
 class _Setting(NamedTuple):
-    """What stays as it is from the first round to the last."""
+    """The arguments, which no round changes."""
 
     problem: Problem
     X: Inputs
@@ -93,7 +99,7 @@ class _Setting(NamedTuple):
         return self.X, self.Y
 
 
-#: A phase hands over every state that it reaches, with the event to record, or None where there is nothing to say.
+#: A phase yields every state that it reaches, with the event to record, or None if the step is not recorded.
 _Steps = Iterator[tuple[int | None, State]]
 
 
@@ -114,12 +120,21 @@ def iterate(
     """Run the meta-algorithm; yields after every recorded step, with weights whose objective never increased.
 
     Args:
-        problem, params, X, Y: checked arrays.
+        problem: map, regularizer, loss and lam.
+        params: r subnetworks to start from.
+        X: inputs (m, dx), in the dtype of params.
+        Y: targets (m, dy), in the same dtype.
+        key: the random key of the searches.
+        effort: the effort of the searches.
         optimizer: any optax transformation; None is L-BFGS.
-        outer: the most rounds of descent and append. inner: optimizer steps between two looks.
-        tolerance: the relative excess of the polar over lam that counts as none; None is 1e-7 where the polar is known
+        outer: the most rounds.
+        inner: the most optimizer steps of one descent.
+        tolerance: the relative excess of the polar over lam that counts as none. None is 1e-7 where the polar is known
             exactly and 1e-5 where it is searched for (more in float32).
-        resume: the last progress of an earlier run with the same arguments, which is continued.
+        resume: the last progress of an earlier run with the same arguments; the run goes on from there.
+
+    Yields:
+        A `Progress` after every recorded step; the last one is ``done``.
     """
     span = span_of(problem, params, X)  # where there is one, all that follows works in its coordinates
     if span is not None:
@@ -219,7 +234,7 @@ def _tidy(at: _Setting, state: State) -> _Steps:
 
 
 def _polish(at: _Setting, state: State) -> _Steps:
-    """Where kinks keep the descent from converging: Newton steps within the cells, or rounded kinks."""
+    """If kinks kept the descent from converging: Newton steps within the cells, or descents with rounded kinks."""
     if not (at.bound.exists and at.problem.phi.has_kinks) or state.converged:
         return
     # Some thousand Hessian products: worth it while each is far below a millisecond's work.
@@ -237,7 +252,7 @@ def _polish(at: _Setting, state: State) -> _Steps:
 
 
 def _refit(at: _Setting, state: State) -> _Steps:
-    """The best output weights, or the best scales where theta has kinks that the descent follows."""
+    """The best output weights; or the best scales, where the norms of theta have kinks."""
     fits = output_weights.applies(at.problem, state.params, at.X)
     if (fits and not state.converged) or not at.problem.theta.is_l2:
         best = output_weights.fit if fits else steps.refit
@@ -246,7 +261,7 @@ def _refit(at: _Setting, state: State) -> _Steps:
 
 
 def _reduce(at: _Setting, state: State) -> _Steps:
-    """Zero subnetworks along linear dependences; the living ones come first afterwards."""
+    """Zero subnetworks along linear dependences, and move the others to the front."""
     after = _accepted(at, state, steps.reduce(at.problem, state.params, at.X))
     fewer = alive(after.params).sum() < alive(state.params).sum()
     yield log.REDUCE if fewer else None, after
@@ -254,7 +269,7 @@ def _reduce(at: _Setting, state: State) -> _Steps:
 
 
 def _escape(at: _Setting, state: State) -> _Steps:
-    """Look for directions with a polar above lam and append them; the end where there are none."""
+    """Append directions with a polar above lam; the algorithm ends if a search finds none."""
     problem, lam, k = at.problem, float(at.problem.lam), state.outer
     floor = lam * (1 + at.tolerance)
     found = look(problem, state.params, -state.G, at.X, jax.random.fold_in(at.key, k), at.effort, floor=floor)

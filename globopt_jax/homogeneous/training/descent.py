@@ -15,12 +15,16 @@ __all__ = ["Descent", "default_optimizer", "descend"]
 
 
 class Descent(NamedTuple):
-    """The best point, its objective, whether its gradient is as small as was asked, and the number of steps taken."""
+    """Where a descent ended."""
 
     params: Params
+    """The best point."""
     objective: Scalar
+    """Its objective."""
     converged: Array
+    """Whether its gradient is as small as was asked."""
     steps: Scalar
+    """The number of steps taken."""
 
 
 @lru_cache

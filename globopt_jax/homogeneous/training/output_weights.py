@@ -5,9 +5,9 @@ norms is at least, and for balanced subnetworks equal to, the convex
 
     F(v) = loss(sum_i h_i v_i^T, Y) + lam sum_i ||v_i||.
 
-A descent lowers the objective until rounding hides what is left: where the objective is known to 1e-12, the weights are
-stationary to 1e-6 only, and a certificate rests on how stationary they are. Here every step is judged by gradients, so
-the first-order conditions hold to the precision of the dtype.
+A descent lowers the objective until rounding hides further gains. If the objective is known to 1e-12, the weights are
+then stationary only to 1e-6, and a certificate rests on how stationary they are. The solver here judges every step by
+gradients, so the first-order conditions hold to the precision of the dtype.
 """
 
 from functools import partial
@@ -28,10 +28,10 @@ WEIGHTS, WORK = 1024, 5e8
 
 
 class _State(NamedTuple):
-    """Rows v, their dual w (``||w_i|| <= 1``, in the end v_i / ||v_i||), and how much the norm is rounded.
+    """Rows v, their dual w (``||w_i|| <= 1``, at the end v_i / ||v_i||), and the rounding mu of the norm.
 
-    ``best`` are the rows with the smallest residual of the exact first-order conditions so far; ``step`` and ``exact``
-    count the steps taken and those taken with mu = 0.
+    ``best``: the rows with the smallest ``residual`` of the exact first-order conditions so far. ``step``: the number
+    of steps. ``exact``: the number of steps with mu = 0.
     """
 
     v: Array
@@ -89,10 +89,11 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
     stalling at rows that become zero.
 
     Args:
-        problem: one neuron and l2 norms (`active_set.applies`).
-        params: (w1 (r, dx), w2 (r, dy)); a zero w1 stays zero, a zero w2 with a direction w1 may enter.
-        X, Y: data.
-        steps: the most Newton steps in v and w.
+        problem: one neuron with l2 norms (`active_set.applies`).
+        params: (w1 (r, dx), w2 (r, dy)). A zero w1 stays zero; a zero w2 may become non-zero if its w1 is not zero.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        steps: the most Newton steps with a rounded norm.
 
     Returns:
         Balanced subnetworks with the same directions, ``||w1_i|| = ||w2_i|| = ||v_i||^{1/2}``; zeros where F wants
@@ -125,7 +126,7 @@ def _solved(lasso: _Lasso, v: Array, steps: int) -> Array:
     first = _residual(lasso, v)
     mu = top * jnp.clip(first / lasso.lam, eps**0.5, 0.1)  # little to do from weights that are nearly optimal
     begin = _State(v, v / _norm(v, mu), mu, v, first, jnp.asarray(0), jnp.asarray(0))
-    # What rounding leaves of h_i^T G: the prediction is as large as the targets' gradient at zero.
+    # The rounding error of h_i^T G: the prediction is about as large as the loss's gradient at zero.
     G0 = lasso.loss.gradient(jnp.zeros_like(lasso.Y), lasso.Y)
     floor = eps * (10 * lasso.lam + jnp.sqrt(jnp.max(lasso.square) * jnp.sum(G0 * G0)))
     advance = partial(_advance, lasso, top, steps)
@@ -136,8 +137,8 @@ def _advance(lasso: _Lasso, top: Scalar, steps: int, s: _State) -> _State:
     """One step. With mu = 0 the sweep decides which rows are zero, and Newton's method solves for the others."""
     zero, tiny = jnp.zeros((), s.v.dtype), jnp.finfo(s.v.dtype).tiny
     eps = jnp.finfo(s.v.dtype).eps
-    # What the rounded norm leaves of rows that should be zero goes first; the sweeps let a row in again where that was
-    # wrong.
+    # The rounded norm leaves small values in rows that should be zero: zero them first. If that was wrong for a row, a
+    # sweep lets the row in again.
     exact = s.mu == 0
     v = jnp.where(exact & (s.exact == 0) & (_norm(s.v, zero) < eps**0.375 * top), 0, s.v)
     v = jax.lax.cond(exact, partial(_sweep, lasso), lambda v: v, v)

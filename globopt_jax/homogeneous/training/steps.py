@@ -19,12 +19,13 @@ __all__ = ["append", "reduce", "refit", "tidy"]
 
 @jax.jit
 def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
-    """Balance the layers of every subnetwork and zero those that cost more than they are worth.
+    """Balance the layers of every subnetwork, and zero the subnetworks whose penalty exceeds what they gain.
 
-    Balancing leaves phi as it is and a sum of powers not larger (arithmetic against geometric mean). Then, one after
-    the other, a subnetwork goes if ``<-G, phi> + 1/2 ||phi||^2 <= lam theta``: the losses have curvature at most 1,
-    so that is a descent. It covers ``phi = 0`` and ``theta > 0``, the case ``beta = -e_i`` of HV17 Theorem 2; at a
-    local minimum ``<-G, phi> = lam theta`` (K18 (A.10)), and nothing else goes.
+    Balancing does not change phi, and does not increase a sum of powers (inequality of arithmetic and geometric means).
+    Then the subnetworks are tried one after the other, and one is zeroed if ``<-G, phi> + 1/2 ||phi||^2 <= lam theta``.
+    That does not increase the objective, since the losses have curvature at most 1. The rule zeroes subnetworks with
+    ``phi = 0`` and ``theta > 0``, the case ``beta = -e_i`` of HV17 Theorem 2. At a local minimum
+    ``<-G, phi> = lam theta`` (K18 (A.10)), so the rule zeroes no other subnetwork there.
     """
     balanced = jax.vmap(problem.theta.balance)(params)
     lam = jnp.asarray(problem.lam, Y.dtype)
@@ -68,10 +69,10 @@ def _at_scales(problem: Problem, c: Array, outputs: Array, costs: Array, Y: Targ
 
 
 def refit(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
-    """The best scales: ``min over c >= 0 of loss(sum_i c_i phi(W_i), Y) + lam sum_i c_i theta(W_i)``.
+    """Find the best scales: ``min over c >= 0 of loss(sum_i c_i phi(W_i), Y) + lam sum_i c_i theta(W_i)``.
 
-    ``c_i phi(W_i) = phi(c_i^{1/p} W_i)`` and theta scales alike, so the problem in c is convex and smooth, whatever
-    kinks theta has in the weights; scipy's L-BFGS-B solves it. A scale of 0 zeroes its subnetwork.
+    ``c_i phi(W_i) = phi(c_i^{1/p} W_i)``, and theta scales in the same way. So the problem in c is convex and smooth,
+    even if theta has kinks in the weights, and scipy's L-BFGS-B solves it. A scale of 0 zeroes its subnetwork.
     """
     from scipy.optimize import minimize  # imported late: only regularizers with kinks ask for it
 
@@ -168,8 +169,8 @@ def _added(problem: Problem, params: Params, slots: Array, candidates: Params, X
 def append(problem: Problem, params: Params, candidates: Params, X: Inputs, Y: Targets) -> tuple[Params, int]:
     """Fill zero subnetworks with candidate directions, one after the other, each with an exact line search.
 
-    A candidate enters as ``t^{1/p} u`` with ``theta(u) = 1`` and t the minimizer of the convex
-    ``loss(Z + t phi(u)) + lam t``; where that is 0 it stays out. The capacity doubles when it has to.
+    A candidate u with ``theta(u) = 1`` enters as ``t^{1/p} u``, where t minimizes the convex
+    ``loss(Z + t phi(u)) + lam t``. It stays out if t is 0. The capacity doubles if there are too few zero subnetworks.
 
     Returns:
         The new weights and the number of subnetworks that entered.

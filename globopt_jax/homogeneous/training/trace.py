@@ -29,20 +29,24 @@ ENDS = (OPTIMAL, STALLED, EXHAUSTED)
 
 
 class Trace(NamedTuple):
-    """What happened, a row a step: event codes, outer steps, widths, objectives, polars over lam, gaps, seconds.
-
-    ``polar`` is the best value of <-G, phi> over theta found so far at the outer step, divided by lam: a search
-    result (a lower bound), 0 before the first search. ``gap_estimate`` is relative: the objective of the row against
-    the lower bound that would hold if the last search had found the polar; inf before the first search.
-    """
+    """The record of a training: columns of equal length, with one row for each step."""
 
     event: Array
+    """The index of the event in `EVENTS`; ``.events`` are the events in words."""
     outer: Array
+    """The round, from 0."""
     width: Array
+    """How many subnetworks are not zero after the step."""
     objective: Array
+    """The objective after the step."""
     polar: Array
+    """The best value of ``<-G, phi>`` over theta that the last search found, divided by lam. It is a lower bound of the
+    polar over lam, and 0 before the first search."""
     gap_estimate: Array
+    """The relative gap to the lower bound that would hold if the last search had found the polar: an estimate, inf
+    before the first search."""
     seconds: Array
+    """The time since the training began."""
 
     @classmethod
     def empty(cls) -> "Trace":
@@ -60,7 +64,7 @@ class Trace(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it ended where it did, and what the last search for a direction left open."""
+        """Why the training ended, and how much the last search for a direction left open."""
         last = self.events[-1]
         polar, gap = (float(np.atleast_1d(np.asarray(a))[-1]) for a in (self.polar, self.gap_estimate))
         if not last.startswith("stop") or not np.isfinite(gap):
