@@ -1,4 +1,7 @@
-"""What the arrays of a weights file mean: kernels, or stacked subnetworks; said in words, and asked where both fit."""
+"""The meaning of the arrays in a weights file: kernels, or stacked subnetworks.
+
+The shapes decide; where both readings fit, `--layout` has to. A sentence says how the file was read.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,50 +28,69 @@ def subnetworks(
     """Stacked subnetworks from a weights file, whether X needs a column of ones for their biases, and how it was read.
 
     Args:
-        stored: the arrays of the file. ends: dx and dy of the data. layout: as `--layout`.
+        stored: the arrays of the file.
+        ends: dx and dy of the data.
+        layout: the value of `--layout`.
 
     Raises:
         ValueError: keys or shapes of no known layout, an output bias that is not zero, two matrices that could be
             meant either way.
     """
     check_layout(layout)
-    names = sorted(stored)
-    if "kernel1" in stored and set(names) <= {"kernel1", "kernel2", "bias1", "bias2"}:
-        if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
-            raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + shapes(stored))
-        if layout == STACKED:
-            raise ValueError(f"--layout: Expected: {KERNELS}, as the file names its arrays. Received: {layout}.")
-        if np.any(stored.get("bias2", 0)):
-            raise ValueError(
-                "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
-                "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
-            )
-        inner, outer = stored["kernel1"].T, stored["kernel2"]
-        read = _words(stored, KERNELS, (len(inner.T), len(inner), outer.shape[1]))
-        bias = stored.get("bias1")
-        if bias is None:
-            return (inner, outer), False, read
-        if bias.shape != inner.shape[:1]:
-            raise ValueError(f"bias1: Expected: shape {inner.shape[:1]}. Received: {bias.shape}.")
-        return (np.concatenate([inner, bias[:, None]], axis=1), outer), True, read
-    if names and set(names) == {f"W{k + 1}" for k in range(len(names))}:
-        weights = [stored[f"W{k + 1}"] for k in range(len(names))]
+    names = set(stored)
+    if "kernel1" in names and names <= {"kernel1", "kernel2", "bias1", "bias2"}:
+        return _two_layers(stored, layout)
+    weights = [stored[f"W{k + 1}"] for k in range(len(names)) if f"W{k + 1}" in names]
+    if weights and len(weights) == len(names):
         if len(weights) == 2 and all(w.ndim == 2 for w in weights):
-            meant = _meant(stored, weights, ends, layout) or STACKED
-            inner = weights[0].T if meant == KERNELS else weights[0]
-            widths = (inner.shape[1], len(inner), weights[1].shape[1])
-            return (inner, weights[1]), False, _words(stored, meant, widths)
+            return _pair(stored, weights, ends, layout)
         if all(w.ndim == 3 for w in weights):
-            if layout == KERNELS:
-                raise ValueError(
-                    f"--layout: Expected: {STACKED}, since every array has an axis of subnetworks. Received: {layout}."
-                )
-            widths = (*(w.shape[1] for w in weights), weights[-1].shape[2])
-            return weights, False, _words(stored, STACKED, widths, f"{len(weights[0])} subnetworks of ")
+            return _deep(stored, weights, layout)
     raise ValueError(
         "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
         f"kernel2 (h, dy) with bias1 (h,) if need be. Received: {shapes(stored)}"
     )
+
+
+def _two_layers(stored: Mapping[str, np.ndarray], layout: str | None) -> tuple[Params, bool, str]:
+    """The subnetworks of kernel1, kernel2 and perhaps bias1: an ordinary two-layer network."""
+    if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
+        raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + shapes(stored))
+    if layout == STACKED:
+        raise ValueError(f"--layout: Expected: {KERNELS}, as the file names its arrays. Received: {layout}.")
+    if np.any(stored.get("bias2", 0)):
+        raise ValueError(
+            "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
+            "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
+        )
+    inner, outer = stored["kernel1"].T, stored["kernel2"]
+    read = _words(stored, KERNELS, (len(inner.T), len(inner), outer.shape[1]))
+    bias = stored.get("bias1")
+    if bias is None:
+        return (inner, outer), False, read
+    if bias.shape != inner.shape[:1]:
+        raise ValueError(f"bias1: Expected: shape {inner.shape[:1]}. Received: {bias.shape}.")
+    return (np.concatenate([inner, bias[:, None]], axis=1), outer), True, read
+
+
+def _pair(
+    stored: Mapping[str, np.ndarray], weights: list[np.ndarray], ends: tuple[int, int], layout: str | None
+) -> tuple[Params, bool, str]:
+    """The subnetworks of two matrices, kernels or stacked neurons."""
+    meant = _meant(stored, weights, ends, layout) or STACKED
+    inner = weights[0].T if meant == KERNELS else weights[0]
+    widths = (inner.shape[1], len(inner), weights[1].shape[1])
+    return (inner, weights[1]), False, _words(stored, meant, widths)
+
+
+def _deep(stored: Mapping[str, np.ndarray], weights: list[np.ndarray], layout: str | None) -> tuple[Params, bool, str]:
+    """The subnetworks of arrays that all have an axis of subnetworks."""
+    if layout == KERNELS:
+        raise ValueError(
+            f"--layout: Expected: {STACKED}, since every array has an axis of subnetworks. Received: {layout}."
+        )
+    widths = (*(w.shape[1] for w in weights), weights[-1].shape[2])
+    return weights, False, _words(stored, STACKED, widths, f"{len(weights[0])} subnetworks of ")
 
 
 def chain(
@@ -77,7 +99,10 @@ def chain(
     """Kernels of a chain of layers, W1..WL or kernel1..kernelL, and how the file was read.
 
     Args:
-        path, stored: the file, and its arrays. ends: dx and dy of the data. layout: as `--layout`.
+        path: the file, for messages.
+        stored: its arrays.
+        ends: dx and dy of the data.
+        layout: the value of `--layout`.
 
     Raises:
         ValueError: other arrays, or two matrices that could be meant either way.

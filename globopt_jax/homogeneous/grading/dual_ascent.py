@@ -38,7 +38,7 @@ class Ascent(NamedTuple):
     best_coordinates: relaxation.Coordinates
     """The multipliers' coordinates of the best point so far."""
     value: Array
-    """The smallest cost so far: log(bound / lam) of a fixed dual point, minus the lower bound (scaled) of a moving one."""
+    """The smallest cost so far: log(bound / lam) of a fixed dual point, minus the lower bound of a moving one."""
     optimizer: Any
     """The optimizer's state."""
     step: Array
