@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from unittest import mock
 
 import filelock
 import jax
@@ -313,3 +315,16 @@ def test_the_help_has_one_style_of_defaults():
                 assert f"Default: {parameter.default}." in parameter.help, f"{name} {parameter.name}"
     for code in ("70 a bug", "130 stopped", "2 bad input", "closes the pipe"):
         assert code in " ".join(globopt("--help").stdout.replace("│", " ").split())
+
+
+def test_compiled_programs_are_kept_where_the_user_says(tmp_path):
+    """In the user's cache folder, one folder for each kind of processor, unless the environment names another."""
+    with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(tmp_path)}):
+        for name in ("COMPILATION_CACHE_DIR", "COMPILATION_CACHE_MAX_SIZE", "PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+            _ = os.environ.pop(f"JAX_{name}", None)
+        __main__._keep_compiled()
+        assert re.search(r"globopt_jax.compiled.\w+-[0-9a-f]{8}$", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        assert not list(tmp_path.iterdir())  # JAX makes it, when there is something to keep
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = "elsewhere"
+        __main__._keep_compiled()
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
