@@ -1,4 +1,7 @@
-"""Whether a map and a penalty are homogeneous of one degree: known for the catalogue's, measured for a user's own."""
+"""The check that a map and a penalty are homogeneous of one degree.
+
+The catalogue's maps and penalties are homogeneous by construction. A user's own are measured at random weights.
+"""
 
 from typing import Any
 
@@ -13,11 +16,22 @@ __all__ = ["check_degrees", "measured_degree"]
 
 
 def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, float]:
-    """The degree of positive homogeneity of fn at one random point, and the worst departure from it.
+    """Measure the degree of positive homogeneity of fn at some weights, and the worst departure from it.
 
-    With ``f(a) = ||fn(a w, ...)||`` the degree is ``log2(f(2) / f(1))``; the departure is the largest relative
-    difference of ``fn(a w)`` from ``a^p fn(w)`` over a in {1/4, 1/2, 2, 4}. A certificate by sampling: a positive
-    answer shows nothing about other points, a departure far above rounding is a proof that fn has no degree there.
+    With ``f(a) = ||fn(a w, ...)||`` the degree is ``p = log2(f(2) / f(1))``. The departure is the largest relative
+    difference of ``fn(a w)`` from ``a^p fn(w)`` over a in {1/4, 1/2, 4}. A departure far above rounding proves that fn
+    is not homogeneous. A small departure proves nothing about other weights.
+
+    Args:
+        fn: a function of weights and further arguments.
+        weights: a pytree of arrays.
+        arguments: the further arguments.
+
+    Returns:
+        The degree and the departure; both NaN if fn is zero or not finite at the weights.
+
+    >>> measured_degree(lambda w: w**3, jnp.ones(2))
+    (3.0, 0.0)
     """
 
     def value(scale: float) -> jax.Array:
@@ -38,9 +52,17 @@ def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, 
 def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
     """Raise ValueError unless phi and theta are homogeneous of one and the same degree.
 
-    The catalogue's degrees are known. As soon as one of the two is a user's own, both are measured: at the given
-    weights and at random ones, with the rest of what bounds rest on (HV17's nondegenerate pair): values that are
-    numbers, theta >= 0, and theta > 0 where phi is not zero.
+    The degrees of the catalogue are known. If phi or theta is a user's own, both are measured at the given weights and
+    at random ones. So are the other assumptions of every bound (HV17's nondegenerate pair): finite values, theta >= 0,
+    and theta > 0 where phi is not zero.
+
+    Args:
+        problem: map and regularizer.
+        params: r subnetworks.
+        X: inputs (m, dx).
+
+    Raises:
+        ValueError: the degrees differ, or an assumption fails at the weights that were tried.
     """
     if not (problem.phi.is_known and problem.theta.is_known):
         _try_out(problem, params, X)
@@ -114,7 +136,10 @@ def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple
 
 
 def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:
-    """A product of norms lets scale go from one layer to another for nothing: phi must not change with it."""
+    """Raise ValueError unless phi has degree 1 in every layer.
+
+    A product of norms does not change when scale moves from one layer to another, so phi must not change either.
+    """
     leaves, tree = jax.tree.flatten(weights)
     for k, leaf in enumerate(leaves):
 

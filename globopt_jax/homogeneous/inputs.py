@@ -1,4 +1,4 @@
-"""What the host functions check before they compute anything."""
+"""The checks that the host functions make before they compute anything."""
 
 from typing import Any
 
@@ -16,13 +16,19 @@ __all__ = ["check", "targets_moved"]
 
 
 def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax.Array, jax.Array]:
-    """Check everything that can be wrong with a problem and its data; hand back arrays of one dtype.
+    """Check a problem, its weights and its data, and return weights, X and Y as arrays of one dtype.
 
-    The targets are those of `Loss.exact_targets`: rows of softmax cross-entropy sum to 1 exactly.
+    Targets of softmax cross-entropy are completed to rows that sum to 1 exactly (`Loss.exact_targets`).
+
+    Args:
+        problem: map, regularizer, loss and lam.
+        params: r subnetworks on a leading axis.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish, lam that is not > 0,
-            targets that the loss does not know, degrees that differ, a map or penalty that is not finite, weights whose
+            targets outside the loss's domain, degrees that differ, a map or penalty that is not finite, weights whose
             objective overflows.
         TypeError: arrays that are not real numbers.
     """
@@ -54,7 +60,7 @@ _objective = jax.jit(objective)
 
 
 def targets_moved(given: Any, used: Any) -> float:
-    """The largest change of an entry from the targets as they were given to those that `check` handed back."""
+    """The largest change of an entry from the targets that were given to the targets that `check` returned."""
     return float(np.max(np.abs(np.asarray(given, np.float64) - np.asarray(used, np.float64))))
 
 

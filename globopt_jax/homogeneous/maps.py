@@ -1,10 +1,10 @@
 """Positively homogeneous elemental maps: one subnetwork of HV17's parallel networks.
 
-A map phi has degree p when ``phi(a w, X) = a^p phi(w, X)`` for every a >= 0. Each weight layer adds 1 to the
-degree; ReLU, leaky ReLU and the absolute value keep it. The network is the sum of r such subnetworks.
+A map phi has degree p if ``phi(a w, X) = a^p phi(w, X)`` for every a >= 0. Each weight layer adds 1 to the degree;
+ReLU, leaky ReLU and the absolute value do not change it. The network is the sum of r such subnetworks.
 
-Piecewise linear activations are pairs of slopes, ``act(a) = negative * a`` for a <= 0 and ``positive * a`` for
-a > 0; the derivative at a kink is taken as the negative side's slope (0 for ReLU).
+A piecewise linear activation is given by a pair of slopes: ``act(a) = negative * a`` for a <= 0 and ``positive * a``
+for a > 0. At the kink a = 0 its derivative is taken as the negative slope (0 for ReLU).
 """
 
 import abc
@@ -29,10 +29,13 @@ Activation = str | tuple[float, float]
 
 
 def slopes_of(activation: Activation) -> tuple[float, float]:
-    """The (negative, positive) slopes of a homogeneous activation, from its name or from the pair itself.
+    """Return the (negative, positive) slopes of a homogeneous activation.
+
+    Args:
+        activation: relu, leaky_relu, absolute, linear, or a pair of slopes (negative, positive).
 
     Raises:
-        ValueError: not a positively homogeneous activation of degree 1.
+        ValueError: the activation is not positively homogeneous of degree 1.
 
     >>> slopes_of("absolute")
     (-1.0, 1.0)
@@ -58,7 +61,7 @@ def act(slopes: tuple[float, float], a: Array) -> jax.Array:
 
 
 def smooth_act(slopes: tuple[float, float], a: Array, width: Scalar) -> jax.Array:
-    """The activation with its kink replaced by a parabola over ``|a| <= width``, above it by width/4 at most."""
+    """The activation with its kink replaced by a parabola over ``|a| <= width``; it grows by width/4 at most."""
     negative, positive = slopes
     rounded = jnp.where(jnp.abs(a) < width, (a + width) ** 2 / (4 * width), jnp.maximum(a, 0))
     return jnp.asarray(negative * a + (positive - negative) * rounded)
@@ -71,8 +74,8 @@ def _dot(a: Array, b: Array) -> jax.Array:
 class ElementalMap(abc.ABC):
     """A positively homogeneous map ``phi(weights, X)`` of one subnetwork.
 
-    The attributes say what is known about the map by its construction; here they have the values of a map about which
-    nothing is known but its degree.
+    The attributes say what is known about the map by its construction. The values here are those of a map of which only
+    the degree is known.
     """
 
     #: Whether homogeneity is known by construction. If not, it is measured before a bound rests on it.
@@ -244,7 +247,7 @@ class DeepSubnetwork(PiecewiseLinear):
 
 @dataclass(frozen=True)
 class Elemental(ElementalMap):
-    """A user's own map with the degree that they state; measured before anything is certified with it."""
+    """A map of your own with the degree that you state; the degree is measured before a bound rests on it."""
 
     fn: Callable[[Any, Any], Any]
     stated: int | float
@@ -283,10 +286,16 @@ def _init(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
 
 
 def neuron(activation: Activation) -> Neuron:
-    """One hidden unit with any homogeneous activation (a name, or a pair of slopes).
+    """Make the map of one hidden unit, ``phi(w1, w2) = act(X w1) w2^T``, of degree 2.
+
+    Args:
+        activation: relu, leaky_relu, absolute, linear, or a pair of slopes (negative, positive).
 
     Raises:
         ValueError: the activation is not positively homogeneous.
+
+    >>> neuron("leaky_relu").slopes
+    (0.01, 1.0)
     """
     return Neuron(slopes_of(activation))
 
@@ -313,7 +322,7 @@ def by_name(name: str, argument: str = "phi") -> "Neuron | DeepSubnetwork":
 
 
 def relu_neuron() -> Neuron:
-    """``phi(w1, w2) = relu(X w1) w2^T``, degree 2 (HV17 section 4; the two-layer ReLU network).
+    """Make ``phi(w1, w2) = relu(X w1) w2^T``, of degree 2: a neuron of a two-layer ReLU network (HV17 section 4).
 
     >>> import jax
     >>> phi = relu_neuron()
@@ -324,7 +333,7 @@ def relu_neuron() -> Neuron:
 
 
 def rank_one() -> Neuron:
-    """``phi(w1, w2) = (X w1) w2^T``, degree 2 (HV17 section 3); plain factorization is ``X = I``.
+    """Make ``phi(w1, w2) = (X w1) w2^T``, of degree 2 (HV17 section 3). With ``X = I`` it is matrix factorization.
 
     >>> rank_one().degree
     2
@@ -333,7 +342,7 @@ def rank_one() -> Neuron:
 
 
 def deep_subnetwork(activation: Activation = "relu", *, layers: int) -> DeepSubnetwork:
-    """A subnetwork with K = `layers` weight layers and no biases, degree K (HV17 section 4).
+    """Make the map of a subnetwork with K = `layers` weight layers and no biases, of degree K (HV17 section 4).
 
     Args:
         activation: relu, leaky_relu, absolute, linear, or a pair of slopes (negative, positive).
@@ -353,10 +362,14 @@ def deep_subnetwork(activation: Activation = "relu", *, layers: int) -> DeepSubn
 
 
 def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elemental:
-    """A map of your own, ``fn(weights, X) -> (m, dy)``, positively homogeneous of the stated degree.
+    """Make a map of your own, ``fn(weights, X) -> (m, dy)``, positively homogeneous of the stated degree.
 
-    The degree is measured at random weights before anything is certified. Define fn once, at module level:
-    equality of the map is identity of fn, and a new function means a new compilation.
+    The degree is measured at random weights before anything is certified. Two maps are equal only if their fn is the
+    same object, and a new map is compiled anew: define fn once, at module level.
+
+    Args:
+        fn: a function of one subnetwork's weights (a pytree of arrays) and the inputs X (m, dx).
+        degree: the degree p > 0 with ``fn(a w, X) = a^p fn(w, X)``.
 
     Raises:
         ValueError: degree is not a number > 0.

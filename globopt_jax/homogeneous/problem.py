@@ -1,4 +1,4 @@
-"""The regularized parallel network problem, its objective, and the check that its degrees match.
+"""The regularized parallel network problem and its objective.
 
 f_r(W) = loss(sum_i phi(W_i), Y) + lam sum_i theta(W_i)        (HV17 (17), K18 (3.3))
 """
@@ -27,7 +27,9 @@ Map = TypeVar("Map", bound=ElementalMap)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, init=False)
 class Problem(Generic[Map]):
-    """A map, a regularizer, a loss (static, compared by value) and a strength lam (data: it vmaps).
+    """The problem ``min over r and W of loss(sum_i phi(W_i), Y) + lam sum_i theta(W_i)``.
+
+    Map, regularizer and loss are static and compared by value; lam is data, so a problem vmaps over it.
 
     Args:
         phi: the elemental map, from `relu_neuron`, `rank_one`, `deep_subnetwork` or `elemental`, or the name of one:
@@ -84,7 +86,19 @@ def _catalogued(name: str, value: Any, kind: type, by_name: Callable[[str], Any]
 
 
 def predict(problem: Problem, params: Params, X: Inputs) -> Targets:
-    """``Phi_r(W) = sum_i phi(W_i)``, shape (m, dy)."""
+    """Compute the network's output ``Phi_r(W) = sum_i phi(W_i)``, shape (m, dy): a pure function of arrays.
+
+    Args:
+        problem: its map is used.
+        params: r subnetworks on a leading axis.
+        X: inputs (m, dx).
+
+    >>> import jax.numpy as jnp
+    >>> from globopt_jax import homogeneous
+    >>> p = homogeneous.Problem("linear", "sum_of_powers", "squared", 0.5)
+    >>> predict(p, (jnp.array([[1.0, 0.0]]), jnp.array([[2.0]])), jnp.eye(2)).tolist()
+    [[2.0], [0.0]]
+    """
     return problem.phi.total(_reals(params), real("X", X))
 
 
@@ -99,7 +113,7 @@ def penalty(problem: Problem, params: Params) -> jax.Array:
 
 
 def objective(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Scalar:
-    """``f_r(W) = loss(Phi_r(W), Y) + lam sum_i theta(W_i)``, a pure function of arrays (HV17 (17)).
+    """Compute ``f_r(W) = loss(Phi_r(W), Y) + lam sum_i theta(W_i)``: a pure function of arrays (HV17 (17)).
 
     Args:
         problem: map, regularizer, loss and lam.

@@ -3,9 +3,9 @@
     product_of_norms:  theta(w) = prod_k ||w_k||
     sum_of_powers:     theta(w) = 1/p sum_k ||w_k||^p
 
-with l1, l2 (Frobenius) or l-inf norms of each layer's entries. Both have the degree of the map when the number of
-layers (and p) equals it; both then give the same function Omega and the same polar, because balancing the norms of
-the layers turns the sum into the product (arithmetic against geometric mean).
+with l1, l2 (Frobenius) or l-inf norms of each layer's entries. The degrees are the number of layers and p. If both
+equal the degree of the map, the two regularizers have the same induced function Omega and the same polar, since the sum
+becomes the product when the norms of the layers are balanced (inequality of arithmetic and geometric means).
 """
 
 import abc
@@ -75,7 +75,7 @@ def _check_norms(norms: str | tuple[str, ...]) -> None:
 class Regularizer(abc.ABC):
     """A positively homogeneous penalty ``theta(weights)`` of one subnetwork.
 
-    The methods that are not abstract do what is right for a penalty about which nothing is known but its degree.
+    The methods that are not abstract are right for a penalty of which only the degree is known.
     """
 
     #: The name in files.
@@ -119,7 +119,7 @@ class Regularizer(abc.ABC):
 
 @dataclass(frozen=True)
 class Layered(Regularizer):
-    """What both share: the norms of the layers, and the scaling that balances them."""
+    """A regularizer of the layers' norms: the part that both kinds share."""
 
     norms: str | tuple[str, ...] = "l2"
     #: The degree of the map, which is its number of weight layers.
@@ -150,10 +150,10 @@ class Layered(Regularizer):
         return jax.tree.unflatten(tree, [along_face(kind, w, g) for kind, w, g in parts])
 
     def balance(self, weights: Weights) -> Weights:
-        """The same subnetwork with all layers' norms equal to their geometric mean; all zero if one of them is.
+        """Scale the layers so that their norms are equal to their geometric mean; all are zero if one of them is.
 
-        phi does not change, if it has degree 1 in every layer; a sum of powers falls or stays, a product stays. For any
-        other map the weights come back as they are.
+        For a map of degree 1 in every layer, phi does not change, a sum of powers does not grow, and a product does not
+        change. For any other map the weights are returned unchanged.
         """
         if not self.multilinear:
             return weights
@@ -210,7 +210,7 @@ class SumOfPowers(Layered):
 
 @dataclass(frozen=True)
 class CustomRegularizer(Regularizer):
-    """A user's own penalty with the degree that they state."""
+    """A penalty of your own with the degree that you state."""
 
     fn: Callable[[Any], Any]
     stated: int | float
@@ -227,7 +227,10 @@ class CustomRegularizer(Regularizer):
 
 
 def product_of_norms(norms: str | tuple[str, ...] = "l2") -> ProductOfNorms:
-    """``theta(w) = prod_k ||w_k||``, degree K (HV17 section 4); bound to the map by `Problem`.
+    """Make ``theta(w) = prod_k ||w_k||``, of degree K (HV17 section 4). `Problem` binds the number of layers K.
+
+    Args:
+        norms: l1, l2 or linf, one for all layers or a tuple.
 
     Raises:
         ValueError: a norm other than l1, l2, linf.
@@ -241,11 +244,11 @@ def product_of_norms(norms: str | tuple[str, ...] = "l2") -> ProductOfNorms:
 
 
 def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...] = "l2") -> SumOfPowers:
-    """``theta(w) = 1/p sum_k ||w_k||^p``, degree p (K18 chapter 3).
+    """Make ``theta(w) = 1/p sum_k ||w_k||^p``, of degree p (K18 chapter 3).
 
     Args:
-        power: p; None takes the map's number of weight layers, which matches the degrees. ``power=2`` is weight
-            decay, ``1/2 sum_k ||w_k||^2``, which matches maps with two weight layers only.
+        power: p; None is the map's number of weight layers, so that the degrees are equal. ``power=2`` is weight decay,
+            ``1/2 sum_k ||w_k||^2``; its degree equals that of maps with two weight layers only.
         norms: l1, l2 or linf, one for all layers or a tuple.
 
     Raises:
@@ -282,7 +285,13 @@ def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "the
 
 
 def regularizer(fn: Callable[[Any], Any], *, degree: int | float) -> CustomRegularizer:
-    """A penalty of your own, ``fn(weights) -> scalar >= 0``, of the stated degree; measured before use.
+    """Make a penalty of your own, ``fn(weights) -> scalar >= 0``, of the stated degree.
+
+    Degree and sign are measured at random weights before anything is certified.
+
+    Args:
+        fn: a function of one subnetwork's weights (a pytree of arrays).
+        degree: the degree p > 0 with ``fn(a w) = a^p fn(w)``.
 
     Raises:
         ValueError: degree is not a number > 0.

@@ -1,7 +1,7 @@
-"""Many features, few samples: a network sees its inputs by the span of the samples alone.
+"""Many features and few samples: the problem in coordinates of the samples' span.
 
-With ``X^T = Q R``, Q (dx, m) orthonormal, ``X w = R^T (Q^T w)``. A part of w outside the span changes no output and
-adds to the penalty: the best first-layer weights are ``Q v``, with the l2 norm of v. So m inputs take the place of dx.
+With ``X^T = Q R``, where Q (dx, m) is orthonormal, ``X w = R^T (Q^T w)``. A part of w outside the span changes no
+output and adds to an l2 penalty. So the best first-layer weights are ``Q v``, and v has m entries instead of dx.
 """
 
 from typing import Any, NamedTuple
@@ -19,13 +19,15 @@ __all__ = ["Span", "span_of", "spanned"]
 
 
 class Span(NamedTuple):
-    """``X`` (m, m): the samples in coordinates of their span; ``basis`` (dx, m): Q."""
+    """The samples in coordinates of their span."""
 
     X: Array
+    """The samples' coordinates (m, m)."""
     basis: np.ndarray
+    """The orthonormal basis Q (dx, m)."""
 
     def project(self, params: Params) -> Params:
-        """The weights in coordinates of the span; what lies outside is dropped."""
+        """The weights in coordinates of the span; a part outside the span is dropped."""
         return _first_layer(params, self.basis)
 
     def lift(self, params: Params) -> Params:
@@ -34,7 +36,7 @@ class Span(NamedTuple):
 
 
 def spanned(X: Inputs) -> Span | None:
-    """The samples in coordinates of their span, where that is worth it: more features than samples, and many."""
+    """The samples in coordinates of their span, or None unless there are many features, and more than samples."""
     if X.shape[1] <= max(len(X), rigorous.MANY_INPUTS):
         return None
     basis, triangle = np.linalg.qr(np.asarray(X, np.float64).T)
@@ -42,9 +44,9 @@ def spanned(X: Inputs) -> Span | None:
 
 
 def span_of(problem: Problem, params: Params, X: Inputs) -> Span | None:
-    """The span of the samples where that is worth it and changes no optimum, else None.
+    """The span of the samples, or None unless it is smaller and has the same optimum.
 
-    Many features, a map of the catalogue, and an l2 norm of the first layer.
+    The optimum is the same for a map of the catalogue with an l2 norm of the first layer.
     """
     theta = problem.theta
     if not problem.phi.is_known or not isinstance(theta, Layered):

@@ -36,7 +36,7 @@ class Coordinates(NamedTuple):
 
 
 def initial(U: Targets, groups: Array) -> Coordinates:
-    """The start that was found to work: sign parts of U in each group of samples, with a floor.
+    """Return coordinates to start a fit from: the sign parts of U in each group of samples, with a floor.
 
     Args:
         U: the dual point (m, dy).
@@ -95,7 +95,16 @@ _jitted = jax.jit(_scaled, static_argnums=1)  # for the host; `bound` is traced 
 
 
 def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -> Scalar:
-    """The relaxation's value, differentiable in U and in the coordinates; an estimate until `rigorous` evaluates it."""
+    """Compute the relaxation's value, differentiable in U and the coordinates.
+
+    The value is an estimate until `rigorous` evaluates the same formula with its rounding margin.
+
+    Args:
+        U: the dual point (m, dy).
+        X: inputs (m, dx).
+        slopes: the negative and the positive slope of the activation.
+        at: the coordinates of the multipliers.
+    """
     kappa = slopes[1] - slopes[0]
     size = jnp.linalg.norm(U)
     size = jnp.where(size > 0, size, 1)
@@ -116,7 +125,7 @@ def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -
 
 
 def multipliers(U: Targets, slopes: tuple[float, float], at: Coordinates) -> rigorous.Multipliers:
-    """The multipliers of U as `rigorous.relaxation_bound` takes them (float64, for U as it is, not of size 1)."""
+    """Return the multipliers as `rigorous.relaxation_bound` takes them: float64, for U itself instead of U / ||U||."""
     host = np.asarray(U)
     size = host.dtype.type(np.linalg.norm(host) or 1)
     mu, Vz, Vn, N, *_ = _jitted(jnp.asarray(host / size), slopes, at)
