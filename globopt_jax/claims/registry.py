@@ -13,6 +13,12 @@ import jax
 import jax.numpy as jnp
 
 import globopt_jax.claims
+from globopt_jax import linalg
+
+
+def eps() -> float:
+    """Return the machine epsilon of the dtype that the claims are tried in: float64 where x64 is on."""
+    return linalg.machine_epsilon(jnp.zeros(()).dtype)
 
 
 class Outcome(NamedTuple):

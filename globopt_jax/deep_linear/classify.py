@@ -211,7 +211,7 @@ def _sentences(found: Classification) -> list[str]:
 
 def _coarse(found: Classification) -> list[str]:
     """What float32 does to a critical point moves its gradient by that much."""
-    if found.loss.dtype == np.float32 or float(found.stationarity) > 10 * np.finfo(np.float32).eps:
+    if found.loss.dtype == np.float32 or float(found.stationarity) > 10 * linalg.machine_epsilon(np.float32):
         return []
     return ["Weights that were rounded to float32 come no nearer to a critical point than this: judge them in float32."]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.exact import known_rank
-from globopt_jax.inputs import real
+from globopt_jax.inputs import check_data, real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
@@ -80,83 +80,160 @@ def least_squares(X: Inputs, Y: Targets, cutoff: str = "press", rank: Any = None
         ([[2.0], [0.0]], 0.5, 2)
     """
     X, Y = real("X", X), real("Y", Y)
-    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
-        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.")
+    check_data(X, Y)
     return _least_squares(X, Y, cutoff, min(X.shape) if rank is None else rank)
 
 
 @partial(jax.jit, static_argnums=2)  # operation by operation the first call would take seconds
 def _least_squares(X: Inputs, Y: Targets, cutoff: str, most: Any) -> Fit:
-    (m, dx), dy = X.shape, Y.shape[1]
-    q, n = min(m, dx), min(dx, dy)
-    factor = jnp.linalg.qr(jnp.concatenate([X, Y], axis=1), mode="r")
-    head = factor[:q, :dx]
-    U, s, Vt, rank, kept = linalg.svd(head, cutoff, of=X)
-    scales = kept * s
-    coordinates, below = matmul(U.T, factor[:q, dx:]), factor[q:, dx:]
-    # Rotated, not put together from the factors: every column then keeps its own relative accuracy.
-    rotated = matmul(U.T, head)
-    inputs, targets = kept[:, None] * rotated, kept[:, None] * coordinates
-    left_over = jnp.sum(jnp.square((1 - kept)[:, None] * coordinates)) + jnp.sum(jnp.square(below))
-    inverse = Vt.T * (kept / jnp.where(scales > 0, scales, 1))[None]
-    R = matmul(inverse, targets)
-    _, sigma, directions, correlation, _ = linalg.svd(targets)  # X^T Y = X^T F has the rank of F
-    pad = max(n - len(sigma), 0)
-    sigma, directions = jnp.pad(sigma, (0, pad))[:n], jnp.pad(directions, ((0, pad), (0, 0)))[:n].T
-    accuracy = jnp.asarray(linalg.factorization_error(m, inputs.dtype), inputs.dtype)
-    size = linalg.norm(Y)
-    columns = jax.vmap(linalg.norm, 1)(X)
-    per_column = jnp.where(columns > 0, columns, 1)[None]
+    dx, dy = X.shape[1], Y.shape[1]
+    data = _reduced(X, Y, cutoff)
+    kept = data.kept
+    inputs, targets = kept[:, None] * data.rotated, kept[:, None] * data.coordinates
+    left_over = jnp.sum(jnp.square((1 - kept)[:, None] * data.coordinates)) + jnp.sum(jnp.square(data.below))
+    sigma, directions, correlation = _directions(targets, min(dx, dy))
+    per_column = jnp.where(data.columns > 0, data.columns, 1)[None]
     spread = 0.5 * jnp.sum(jnp.square(Y - jnp.mean(Y, axis=0, keepdims=True)))
-    spread = jnp.where(jnp.all(Y[:1] == Y), jnp.inf, spread)
-
-    # The leading a directions, a = 0..q: how much they may be turned, and how much they take the fit with them.
-    off = jnp.square(matmul(rotated, inverse) - jnp.eye(q, dtype=X.dtype))
-    lengths = jax.vmap(linalg.norm, 1)(columns[:, None] * inverse)
-    total, within = jnp.cumsum(jnp.sum(off, axis=0)), jnp.diagonal(jnp.cumsum(jnp.cumsum(off, axis=0), axis=1))
-    outside = jnp.sqrt(jnp.maximum(total - within, 0))
-    sure = 1 - jnp.sqrt(total)
-    angle = (outside + accuracy * jnp.sqrt(jnp.cumsum(jnp.square(1 + lengths)))) / jnp.where(sure > 0, sure, 1)
-    known = jnp.append(True, (sure > 0) & (kept > 0) & (angle < 1))
-    angle = jnp.where(known, _from_zero(angle), 1)
-    heights = jnp.sum(jnp.square(coordinates), axis=1)
-    explained = jnp.sqrt(_from_zero(jnp.cumsum(heights)))
-    rest = jnp.sqrt(jnp.append(jnp.cumsum(heights[::-1])[::-1], 0) + jnp.sum(jnp.square(below)))
-    carried = _from_zero(jnp.cumsum(lengths * jnp.sqrt(heights)))
-
-    def prices(carried: Array) -> tuple[Array, Array, Array]:
-        """What these directions cost the bound, if R takes the fit ``||diag(n) R|| = carried`` to them."""
-        slip = accuracy * (explained + carried) + (_from_zero(outside + jnp.sqrt(total) * angle[1:])) * explained
-        turn = slip * rest + 0.5 * jnp.square(jnp.maximum(angle * rest, slip))
-        slip = slip + accuracy * size
-        return turn, slip, turn + jnp.where(unknown > 0, 0.5 * jnp.square(rest + slip), 0)
-
-    # How many directions X may have besides.
+    # How many directions X may have besides the leading a = 0..q.
     most = jnp.minimum(jnp.asarray(most, jnp.int32), linalg.rank_at_most(X))
-    unknown = jnp.maximum(most - jnp.arange(q + 1, dtype=jnp.int32), 0)
-    best = jnp.argmin(jnp.where(known, prices(carried)[2], jnp.inf)).astype(jnp.int32)
-    leading = (jnp.arange(q, dtype=jnp.int32) < best).astype(X.dtype)
-    turn, slip, _ = prices(linalg.norm(columns[:, None] * matmul(inverse * leading[None], targets)))
-    hidden = linalg.singular_values(jnp.concatenate([(1 - leading)[:, None] * coordinates, below]))
-    hidden = jnp.pad(hidden, (0, max(dy - len(hidden), 0)))
+    unknown = jnp.maximum(most - jnp.arange(len(kept) + 1, dtype=jnp.int32), 0)
+    turn, hidden, hidden_error = _uncertain(data, targets, unknown)
     return Fit(
         inputs=inputs,
         targets=targets,
         unexplained=0.5 * left_over,
-        rank=rank,
-        scales=scales,
-        map=R,
+        rank=data.rank,
+        scales=data.scales,
+        map=matmul(data.inverse, targets),
         singular_values=sigma,
         directions=directions,
-        size=size,
-        spread=spread,
+        size=data.size,
+        spread=jnp.where(jnp.all(Y[:1] == Y), jnp.inf, spread),
         correlation_rank=correlation,
-        accuracy=accuracy,
-        columns=columns,
-        spill=linalg.norm((1 - kept)[:, None] * rotated / per_column),
-        turn=turn[best],
-        hidden=jnp.where(jnp.arange(dy, dtype=jnp.int32) < unknown[best], hidden, 0),
-        hidden_error=jnp.where(unknown[best] > 0, slip[best], 0),
+        accuracy=data.accuracy,
+        columns=data.columns,
+        spill=linalg.norm((1 - kept)[:, None] * data.rotated / per_column),
+        turn=turn,
+        hidden=hidden,
+        hidden_error=hidden_error,
+    )
+
+
+class _Reduced(NamedTuple):
+    """X and Y in the coordinates of X's singular vectors, those included that count as zero.
+
+    ``kept`` (q,): 1 where a singular value counts, else 0. ``scales`` (q,), ``rank``: of X. ``rotated`` (q, dx):
+    ``Q_x^T X``. ``coordinates`` (q, dy): ``Q_x^T Y``, and ``below``: the rest of Y. ``inverse`` (dx, q):
+    ``V diag(scales)^+``. ``columns`` (dx,): the norms of X's columns. ``size``: ``||Y||``. ``accuracy``: relative
+    error of all of these.
+    """
+
+    kept: Array
+    scales: Array
+    rank: Array
+    rotated: Array
+    coordinates: Array
+    below: Array
+    inverse: Array
+    columns: Array
+    size: Array
+    accuracy: Array
+
+
+def _reduced(X: Inputs, Y: Targets, cutoff: str) -> _Reduced:
+    """Reduce the data by a QR factorization of ``[X, Y]`` and a decomposition of its part for X."""
+    m, dx = X.shape
+    q = min(m, dx)
+    factor = jnp.linalg.qr(jnp.concatenate([X, Y], axis=1), mode="r")
+    head = factor[:q, :dx]
+    U, s, Vt, rank, kept = linalg.svd(head, cutoff, of=X)
+    scales = kept * s
+    return _Reduced(
+        kept=kept,
+        scales=scales,
+        rank=rank,
+        # Rotated, not put together from the factors: every column then keeps its own relative accuracy.
+        rotated=matmul(U.T, head),
+        coordinates=matmul(U.T, factor[:q, dx:]),
+        below=factor[q:, dx:],
+        inverse=Vt.T * (kept / jnp.where(scales > 0, scales, 1))[None],
+        columns=jax.vmap(linalg.norm, 1)(X),
+        size=linalg.norm(Y),
+        accuracy=jnp.asarray(linalg.factorization_error(m, factor.dtype), factor.dtype),
+    )
+
+
+def _directions(targets: Array, n: int) -> tuple[Array, Array, Array]:
+    """The n leading singular values of the fit, its right singular vectors as columns, and the rank of ``X^T Y``."""
+    _, sigma, directions, correlation, _ = linalg.svd(targets)  # X^T Y = X^T F has the rank of F
+    pad = max(n - len(sigma), 0)
+    return jnp.pad(sigma, (0, pad))[:n], jnp.pad(directions, ((0, pad), (0, 0)))[:n].T, correlation
+
+
+class _Leading(NamedTuple):
+    """What is known of the leading a directions of X, an entry for each a = 0..q.
+
+    ``known``: whether rounding leaves them in the column space at all. ``angle``: how far it may turn them. ``shift``:
+    how far it may move the fit within them, relative to the fit. ``explained``, ``rest``: the norms of the parts of Y
+    along them, and beside them. ``carried``: a bound of ``||diag(n) R||`` for the map R that reaches this part of Y.
+    """
+
+    known: Array
+    angle: Array
+    shift: Array
+    explained: Array
+    rest: Array
+    carried: Array
+
+
+def _leading(data: _Reduced) -> _Leading:
+    """Bound by how much the leading directions may be turned, and how much they take the fit with them."""
+    off = jnp.square(matmul(data.rotated, data.inverse) - jnp.eye(len(data.kept), dtype=data.rotated.dtype))
+    lengths = jax.vmap(linalg.norm, 1)(data.columns[:, None] * data.inverse)
+    total, within = jnp.cumsum(jnp.sum(off, axis=0)), jnp.diagonal(jnp.cumsum(jnp.cumsum(off, axis=0), axis=1))
+    outside = jnp.sqrt(jnp.maximum(total - within, 0))
+    sure = 1 - jnp.sqrt(total)
+    angle = (outside + data.accuracy * jnp.sqrt(jnp.cumsum(jnp.square(1 + lengths)))) / jnp.where(sure > 0, sure, 1)
+    known = jnp.append(True, (sure > 0) & (data.kept > 0) & (angle < 1))
+    angle = jnp.where(known, _from_zero(angle), 1)
+    heights = jnp.sum(jnp.square(data.coordinates), axis=1)
+    return _Leading(
+        known=known,
+        angle=angle,
+        shift=_from_zero(outside + jnp.sqrt(total) * angle[1:]),
+        explained=jnp.sqrt(_from_zero(jnp.cumsum(heights))),
+        rest=jnp.sqrt(jnp.append(jnp.cumsum(heights[::-1])[::-1], 0) + jnp.sum(jnp.square(data.below))),
+        carried=_from_zero(jnp.cumsum(lengths * jnp.sqrt(heights))),
+    )
+
+
+def _uncertain(data: _Reduced, targets: Array, unknown: Array) -> tuple[Array, Array, Array]:
+    """`Fit.turn`, `Fit.hidden` and `Fit.hidden_error`, by the leading directions that cost the bound least.
+
+    Args:
+        data: the reduced data. targets: the fit's. unknown (q + 1,): how many directions X may have besides.
+    """
+    q, dy = len(data.kept), targets.shape[1]
+    leading = _leading(data)
+
+    def prices(carried: Array) -> tuple[Array, Array, Array]:
+        """Turn, error and total cost for the bound, if R takes the fit ``||diag(n) R|| = carried`` to each of them."""
+        explained, rest = leading.explained, leading.rest
+        slip = data.accuracy * (explained + carried) + leading.shift * explained
+        turn = slip * rest + 0.5 * jnp.square(jnp.maximum(leading.angle * rest, slip))
+        slip = slip + data.accuracy * data.size
+        return turn, slip, turn + jnp.where(unknown > 0, 0.5 * jnp.square(rest + slip), 0)
+
+    best = jnp.argmin(jnp.where(leading.known, prices(leading.carried)[2], jnp.inf)).astype(jnp.int32)
+    chosen = (jnp.arange(q, dtype=jnp.int32) < best).astype(targets.dtype)
+    reach = linalg.norm(data.columns[:, None] * matmul(data.inverse * chosen[None], targets))
+    turn, slip, _ = prices(reach)
+    hidden = linalg.singular_values(jnp.concatenate([(1 - chosen)[:, None] * data.coordinates, data.below]))
+    hidden = jnp.pad(hidden, (0, max(dy - len(hidden), 0)))
+    return (
+        turn[best],
+        jnp.where(jnp.arange(dy, dtype=jnp.int32) < unknown[best], hidden, 0),
+        jnp.where(unknown[best] > 0, slip[best], 0),
     )
 
 

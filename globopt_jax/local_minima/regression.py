@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import results
+from globopt_jax import linalg, results
 from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
@@ -68,7 +68,7 @@ class RegressionBounds(NamedTuple):
             names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
             lines.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
         words = []
-        size, slack = float(self.loss) or 1.0, np.finfo(self.value.dtype).eps ** 0.5
+        size, slack = float(self.loss) or 1.0, linalg.decision_tolerance(self.value.dtype)
         above = self.admissible & (self.value < self.loss - slack * size)
         if float(self.stationarity) > slack:
             words.append(
