@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit, least_squares, tail
+from globopt_jax.deep_linear.fit import Fit, least_squares, tail
 from globopt_jax.deep_linear.network import Weights, arrays, check_chain, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of
 from globopt_jax.linalg import matmul

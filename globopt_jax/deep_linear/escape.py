@@ -12,11 +12,11 @@ import numpy as np
 from globopt_jax import linalg
 from globopt_jax.deep_linear import confirm, exact
 from globopt_jax.deep_linear.classify import judge, lowest_curvature
+from globopt_jax.deep_linear.fit import Fit
 from globopt_jax.deep_linear.inputs import check
-from globopt_jax.deep_linear.minimum import Fit
+from globopt_jax.deep_linear.judgement import KINDS
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
-from globopt_jax.deep_linear.verdict import KINDS
 from globopt_jax.inputs import check_key, number
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
@@ -111,8 +111,8 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     arrays, X, Y = check(weights, X, Y)
     key = check_key(key)
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
-    verdict, point, fit = judge(arrays, X, Y)
-    if KINDS[int(verdict.code)] == "global_minimum":
+    judgement, point, fit = judge(arrays, X, Y)
+    if KINDS[int(judgement.code)] == "global_minimum":
         return _stay(given, AT_OPTIMUM)
     k1, k2 = jax.random.split(key)
     curvature = lowest_curvature(arrays, fit, k1, 40).v

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit, hidden, tail
+from globopt_jax.deep_linear.fit import Fit, hidden, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array

@@ -15,7 +15,7 @@ computes, and derives every number anew. Run it alone, without JAX: ``python -m 
 """
 
 from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
-from globopt_jax.rigorous.check import Verdict, check_certificate, malformed
+from globopt_jax.rigorous.check import CheckResult, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
 from globopt_jax.rigorous.polar import (
     BOUNDS,
@@ -34,8 +34,8 @@ __all__ = [
     "BOUNDS",
     "MANY_INPUTS",
     "RESERVE",
+    "CheckResult",
     "Multipliers",
-    "Verdict",
     "arcs",
     "at_least",
     "at_most",

@@ -14,10 +14,10 @@ from globopt_jax.rigorous.scaling import up
 from globopt_jax.rigorous.values import kind_of, objective
 from globopt_jax.rigorous.words import IN_WORDS, at_most, relative, sentence
 
-__all__ = ["Verdict", "check_certificate", "check_records", "malformed", "refused"]
+__all__ = ["CheckResult", "check_certificate", "check_records", "malformed", "refused"]
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """What the check found; `holds` is the answer, `reason` a sentence."""
 
     holds: bool
@@ -27,9 +27,9 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def refused(reason: str) -> Verdict:
+def refused(reason: str) -> CheckResult:
     """Nothing is proved."""
-    return Verdict(False, math.nan, -math.inf, math.inf, reason)
+    return CheckResult(False, math.nan, -math.inf, math.inf, reason)
 
 
 def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipliers], X: Any, Y: Any) -> str | None:
@@ -117,7 +117,7 @@ def check_certificate(
     Y: np.ndarray,
     claimed: Mapping[str, Any],
     polar_multipliers: Multipliers | None = None,
-) -> Verdict:
+) -> CheckResult:
     """Recompute objective, feasibility of the dual point and lower bound, and compare with what was claimed.
 
     Args:
@@ -141,7 +141,7 @@ def check_records(
     Y: Any,
     records: Mapping[str, Mapping[str, Any]],
     polar_multipliers: Multipliers,
-) -> Verdict:
+) -> CheckResult:
     """`check_certificate` for several records of the same numbers, by the name of what they stand in."""
     if reason := malformed(problem, weights, V, (multipliers, polar_multipliers), X, Y):
         return refused(reason)
@@ -154,18 +154,18 @@ def check_records(
     except (ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
         return refused(f"The numbers cannot be evaluated: {error or type(error).__name__}.")
     living = int(sum(np.any([np.any(w[i] != 0) for w in weights]) for i in range(len(weights[0]))))
-    verdict = Verdict(False, found.objective, found.lower_bound, found.polar_bound, "")
+    result = CheckResult(False, found.objective, found.lower_bound, found.polar_bound, "")
     for where, record in records.items():
         reason = _contradiction(record, found, problem, V, len(weights[0]) - living)
         if reason is not None:
-            return verdict._replace(reason=f"{where}: {reason}" if where else reason)
+            return result._replace(reason=f"{where}: {reason}" if where else reason)
     # The gap of the numbers as stored: the objective's own rounding counts, too.
     gap = up(max(found.objective + found.objective_error - found.lower_bound, 0.0))
     reason = (
         f"Proved: the objective {found.objective:.9g} is at most {at_most(gap, 6)} "
         f"({at_most(relative(gap, found.objective), 6)} of it) above the global minimum over all widths."
     )
-    return verdict._replace(holds=True, reason=reason)
+    return result._replace(holds=True, reason=reason)
 
 
 def _derived(

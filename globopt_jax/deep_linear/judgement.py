@@ -6,19 +6,19 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.bounds import bounds_at
-from globopt_jax.deep_linear.minimum import Fit, hidden, optimum, tail
+from globopt_jax.deep_linear.fit import Fit, hidden, optimum, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of, shares, stationarity
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
 
-__all__ = ["ASSUMPTIONS", "KINDS", "Verdict", "product_rank", "verdict_at"]
+__all__ = ["ASSUMPTIONS", "KINDS", "Judgement", "judgement_at", "product_rank"]
 
 #: What a verdict can say; the code is the index.
 KINDS = ("global_minimum", "saddle", "not_critical", "undecided")
 GLOBAL, SADDLE, NOT_CRITICAL, UNDECIDED = range(len(KINDS))
 
-#: The papers' assumptions, in the order of `Verdict.assumptions`, with what the failure of each costs.
+#: The papers' assumptions, in the order of `Judgement.assumptions`, with what the failure of each costs.
 ASSUMPTIONS = (
     ("rank(X^T Y) >= k", "the rank of the product decides nothing any more"),
     ("s_k > s_(k+1)", "several subspaces are equally good, and the row space of S_p decides nothing any more"),
@@ -34,7 +34,7 @@ SETTLED = 0.02
 PRESENT = 0.9
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """What the values say about a point; arrays only, so that it can be taken under `jit` and `vmap`.
 
     ``code``: index into `KINDS`. ``loss``, ``optimum``, ``gap`` = loss - optimum, computed without the cancellation.
@@ -61,7 +61,7 @@ class Verdict(NamedTuple):
     assumptions: Array
 
 
-def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point]:
+def judgement_at(weights: Weights, fit: Fit, samples: int) -> tuple[Judgement, Point]:
     """Judge weights against the fit of data with that many samples."""
     widths = widths_of(weights)
     k, dtype = min(widths), fit.inputs.dtype
@@ -99,7 +99,7 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
     moving = jnp.where(tiny_gap, GLOBAL, jnp.where(gap <= rounding, UNDECIDED, NOT_CRITICAL))
     code = jnp.where(eta <= tolerance, at_rest, moving)
     bound = bounds_at(point, fit, k).best
-    verdict = Verdict(
+    judgement = Judgement(
         code.astype(jnp.int32),
         gap + best,
         best,
@@ -114,7 +114,7 @@ def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point
         kept,
         _assumptions(fit, k, samples),
     )
-    return verdict, point
+    return judgement, point
 
 
 def gap_scale(fit: Fit, k: int) -> Array:
