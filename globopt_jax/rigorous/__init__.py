@@ -17,16 +17,9 @@ computes, and derives every number anew. Run it alone, without JAX: ``python -m 
 from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
 from globopt_jax.rigorous.check import CheckResult, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
-from globopt_jax.rigorous.polar import (
-    BOUNDS,
-    MANY_INPUTS,
-    Multipliers,
-    arcs,
-    empty_multipliers,
-    polar_bound,
-    relaxation_bound,
-    spectral_norm,
-)
+from globopt_jax.rigorous.polar import BOUNDS, arcs, polar_bound
+from globopt_jax.rigorous.relaxation import MANY_INPUTS, Multipliers, empty_multipliers, relaxation_bound
+from globopt_jax.rigorous.sizes import spectral_norm
 from globopt_jax.rigorous.values import dual_value, gradient, loss_value, objective, penalty, predict
 from globopt_jax.rigorous.words import at_least, at_most, relative, sentence
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from globopt_jax.npz import read_arrays
 from globopt_jax.rigorous.check import CheckResult, check_records
-from globopt_jax.rigorous.polar import Multipliers
+from globopt_jax.rigorous.relaxation import Multipliers
 
 __all__ = ["check_folder"]
 
