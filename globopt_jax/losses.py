@@ -22,6 +22,7 @@ import numpy as np
 from jax.scipy.special import logsumexp, xlogy
 from jaxtyping import Float
 
+from globopt_jax import linalg
 from globopt_jax.inputs import real
 from globopt_jax.shapes import Array, Scalar, Targets
 
@@ -161,7 +162,7 @@ class SoftmaxCrossEntropy(Loss):
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
         q = U + Y
         # q comes out of a sum of numbers of size at most 1: its zero and its row sums are known to a few eps.
-        slack = 8 * q.shape[1] * jnp.finfo(q.dtype).eps
+        slack = 8 * q.shape[1] * linalg.machine_epsilon(q.dtype)
         inside = jnp.all(q >= -slack) & jnp.all(jnp.abs(jnp.sum(q, axis=1) - 1) <= slack)
         safe = jnp.where(q > 0, q, 1)
         return jnp.where(inside, jnp.sum(xlogy(safe, safe)), jnp.inf)
@@ -175,7 +176,7 @@ class SoftmaxCrossEntropy(Loss):
         return jax.nn.softmax(free, axis=1) - Y
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        return jnp.log(jnp.maximum(U + Y, jnp.finfo(U.dtype).tiny ** 0.5))
+        return jnp.log(jnp.maximum(U + Y, linalg.smallest_normal(U.dtype) ** 0.5))
 
     def exact_targets(self, Y: np.ndarray) -> np.ndarray:
         """Y with rows that sum to 1 exactly: multiples of 2^-53 (2^-24 in float32), the largest takes what is left.
@@ -242,7 +243,7 @@ class Logistic(Loss):
         return -Y * jax.nn.sigmoid(free)
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        tiny = jnp.finfo(U.dtype).eps
+        tiny = linalg.machine_epsilon(U.dtype)
         q = jnp.clip(-Y * U, tiny, 1 - tiny)
         return jnp.log(q) - jnp.log1p(-q)
 
@@ -296,7 +297,7 @@ class Huber(Loss):
         return self.delta * jnp.tanh(free)
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        edge = 1 - 4 * jnp.finfo(U.dtype).eps
+        edge = 1 - 4 * linalg.machine_epsilon(U.dtype)
         return jnp.arctanh(jnp.clip(U / self.delta, -edge, edge))
 
     def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:

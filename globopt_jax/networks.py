@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.inputs import real
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "kernels_of"]
@@ -228,7 +229,7 @@ def kernels_of(params: Any) -> list[Array]:
 
 
 def _affine(features: Any, layer: Layer) -> Any:
-    z = jnp.matmul(features, layer.kernel, precision="highest")
+    z = matmul(features, layer.kernel)
     return z if layer.bias is None else z + layer.bias[None]
 
 

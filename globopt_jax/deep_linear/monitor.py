@@ -125,18 +125,7 @@ def monitor(
     fit, samples = proved_fit(X, Y), len(X)
 
     def look(params: Any, step: Any) -> History:
-        weights = kernels(params)
-        if any(jnp.ndim(w) != 2 for w in weights):
-            raise ValueError(
-                "params: Expected: a list of kernels, or monitor(..., kernels=) that finds them. Received: "
-                f"{jax.tree.structure(params)}."
-            )
-        widths = widths_of(weights)
-        if (widths[0], widths[-1]) != (X.shape[1], Y.shape[1]):
-            raise ValueError(
-                f"params: Expected: kernels from {X.shape[1]} to {Y.shape[1]} units. Received: widths {widths}."
-            )
-        return observe(weights, fit, samples, step)
+        return observe(_kernels_in(params, kernels, (X.shape[1], Y.shape[1])), fit, samples, step)
 
     def init(params: Any) -> MonitorState:
         row = jax.eval_shape(look, params, jnp.zeros((), jnp.int32))
@@ -160,6 +149,24 @@ def monitor(
         return updates, state._replace(step=state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _kernels_in(params: Any, kernels: Callable[[Any], Sequence[Any]], ends: tuple[int, int]) -> Sequence[Any]:
+    """The kernels in an optimizer's params.
+
+    Raises:
+        ValueError: they are no matrices, or lead from other numbers of inputs to other numbers of outputs.
+    """
+    weights = kernels(params)
+    if any(jnp.ndim(w) != 2 for w in weights):
+        raise ValueError(
+            "params: Expected: a list of kernels, or monitor(..., kernels=) that finds them. Received: "
+            f"{jax.tree.structure(params)}."
+        )
+    widths = widths_of(weights)
+    if (widths[0], widths[-1]) != ends:
+        raise ValueError(f"params: Expected: kernels from {ends[0]} to {ends[1]} units. Received: widths {widths}.")
+    return weights
 
 
 def history(state: Any) -> History:
