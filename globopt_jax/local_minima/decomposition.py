@@ -12,8 +12,9 @@ from globopt_jax.linalg import matmul
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.blocks import unit_columns
-from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
+from globopt_jax.local_minima.inputs import check, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.networks import Activation, feed_forward
@@ -147,7 +148,7 @@ def decompose(
     """
     check_criterion(cutoff)
     network = feed_forward(activation)
-    weights, X, Y = checked(network, weights, X, Y, method, memory, "weights")
+    weights, X, Y = check(network, weights, X, Y, method, memory, "weights")
     layers = len(weights)
     whole = range(1, layers + 1)
     wanted = tuple(whole) if order is None else tuple(order) if np.ndim(order) == 1 else ()
