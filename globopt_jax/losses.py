@@ -203,8 +203,8 @@ class SoftmaxCrossEntropy(Loss):
         sums = np.abs(Y.sum(axis=1) - 1)
         if Y.shape[1] < 2 or Y.min() < 0 or sums.max() > 1e-5:
             raise ValueError(
-                "Y does not fit softmax cross-entropy. Expected: rows of the probability simplex (one-hot labels, "
-                f"two columns or more). Received: {Y.shape[1]} column(s), smallest entry {Y.min():.3g}, row sums off "
+                "Y: Expected: rows of the probability simplex for softmax cross-entropy (one-hot labels, two columns "
+                f"or more). Received: {Y.shape[1]} column(s), smallest entry {Y.min():.3g}, row sums off "
                 f"by up to {sums.max():.3g} (1e-5 is allowed; Y / Y.sum(axis=1, keepdims=True) has rows that sum to 1)."
             )
 
@@ -255,7 +255,7 @@ class Logistic(Loss):
         if not np.all(np.abs(Y) == 1):
             values = np.unique(Y)[:5]
             raise ValueError(
-                "Y does not fit the logistic loss. Expected: every entry -1 or 1. "
+                "Y: Expected: every entry -1 or 1 for the logistic loss. "
                 f"Received: values such as {', '.join(f'{v:g}' for v in values)}."
             )
 

@@ -93,7 +93,7 @@ def all_claims() -> tuple[Claim, ...]:
     claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
-        raise ValueError(f"Expected every claim to have its own key. Received more than one {', '.join(twice)}.")
+        raise ValueError(f"claims: Expected: a key of its own for every claim. Received: several {', '.join(twice)}.")
     return claims
 
 
@@ -119,7 +119,7 @@ def verify(
         for words in wanted:
             if not any(_matches(claim, words) for claim in claims):
                 known = ", ".join(claim.key for claim in claims) or "none"
-                raise ValueError(f"Expected the beginning of a key among: {known}. Received {words!r}.")
+                raise ValueError(f"select: Expected: the beginning of a key among: {known}. Received: {words!r}.")
         claims = [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
     return _verdicts(seed, claims)
 

@@ -55,5 +55,5 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
 
 def _module(name: str):
     if name not in _MODULES:
-        raise ValueError(f"Expected a data set among {', '.join(_MODULES)}. Received {name!r}.")
+        raise ValueError(f"name: Expected: one of {', '.join(_MODULES)}. Received: {name!r}.")
     return _MODULES[name]
