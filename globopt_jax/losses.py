@@ -30,6 +30,11 @@ __all__ = ["Huber", "Logistic", "Loss", "SoftmaxCrossEntropy", "Squared", "by_na
 __all__ += ["softmax_cross_entropy", "squared"]
 
 
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
+
+
 def _on_reals(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of two arrays, on what `inputs.real` makes of them."""
     first, second = list(inspect.signature(method).parameters)[1:]

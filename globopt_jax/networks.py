@@ -22,6 +22,12 @@ from globopt_jax.shapes import Array, Inputs, Targets
 __all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "kernels_of"]
 __all__ += ["layers_of"]
 
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
+
+
 #: name -> (negative slope, positive slope)
 ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
 

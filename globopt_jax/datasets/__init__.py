@@ -19,6 +19,12 @@ from globopt_jax.datasets.images import shrink
 
 __all__ = ["Dataset", "Description", "describe", "load", "load_npz", "names", "one_hot", "shrink", "validate"]
 
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
+
+
 _MODULES = {"digits": digits, "mnist": mnist}  # a data set is a module with DESCRIPTION and load(root)
 
 

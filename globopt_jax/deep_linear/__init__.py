@@ -69,3 +69,8 @@ __all__ = [
     "residual_risk",
     "suboptimality_bound",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

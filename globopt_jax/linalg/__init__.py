@@ -62,3 +62,8 @@ __all__ = [
     "split",
     "svd",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

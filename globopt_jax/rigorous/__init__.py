@@ -52,3 +52,8 @@ __all__ = [
     "spectral_norm",
     "trivial_bound",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
