@@ -53,7 +53,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Non
     """
     for name, array in arrays.items():
         if np.asarray(array).dtype.kind in "OV":
-            raise ValueError(f"Expected numbers or text in {name}. Received dtype {np.asarray(array).dtype}.")
+            raise ValueError(f"{name}: Expected: numbers or text. Received: dtype {np.asarray(array).dtype}.")
 
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -114,4 +114,4 @@ def _plain(value: Any) -> Any:
         case np.ndarray() | np.generic() | jax.Array():
             return _plain(np.asarray(value).tolist())
         case _:
-            raise TypeError(f"Expected what JSON can say. Received {value!r} of type {type(value).__name__}.")
+            raise TypeError(f"value: Expected: what JSON can say. Received: {value!r} of type {type(value).__name__}.")

@@ -22,15 +22,15 @@ with one warning. A key is one of `jax.random.key` or of the older `PRNGKey`, of
 
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_data", "check_key", "check_range", "common_dtype", "finite", "integer", "number", "real"]
-__all__ += ["numbers", "typed_key"]
+__all__ = ["all_finite", "check_data", "check_key", "check_range", "common_dtype", "finite", "in_one_dtype", "integer"]
+__all__ += ["number", "numbers", "real", "typed_key"]
 
 
 def numbers(name: str, array: Any) -> np.ndarray:
@@ -197,11 +197,41 @@ def real(name: str, array: Any) -> jax.Array:
     return array.astype(np.float32) if dtype.itemsize < 4 else array
 
 
-def check_data(X: Any, Y: Any) -> None:
-    """Raise ValueError unless X and Y have shapes (m, dx) and (m, dy), neither of them empty."""
-    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
-        hint = " Labels need one-hot rows, scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
-        raise ValueError(f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+def check_data(X: Any, Y: Any, *, flat: bool = True) -> None:
+    """Check the shapes of inputs and targets.
+
+    Args:
+        X: (m, dx), or (m, ...) where not `flat`. Y: (m, dy).
+
+    Raises:
+        ValueError: X or Y has another shape or is empty; where Y is a vector, the message says what to do.
+    """
+    fits = X.ndim == 2 and X.size if flat else X.ndim >= 1
+    if not fits or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
+        hint = " Labels need one-hot rows, datasets.one_hot(Y); scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
+        shape = "(m, dx)" if flat else "(m, ...)"
+        raise ValueError(f"X, Y: Expected: shapes {shape} and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+
+
+def all_finite(named: Iterable[tuple[str, Any]]) -> dict[str, np.ndarray]:
+    """`finite` for several arrays, by the names that the caller knows them by."""
+    return {name: finite(name, array) for name, array in named}
+
+
+def in_one_dtype(host: Mapping[str, np.ndarray], *, stacklevel: int = 4) -> list[jax.Array]:
+    """JAX arrays of the dtype that these arrays of NumPy have in common, if it holds their squares.
+
+    Args:
+        host: arrays by name; X and Y are the data, whose squares must not vanish either.
+        stacklevel: of the warning where float64 is lost, counted from here; see `common_dtype`.
+
+    Raises:
+        ValueError: entries out of range, see `check_range`.
+    """
+    dtype = common_dtype([*host.values()], stacklevel=stacklevel + 1)
+    for name, array in host.items():
+        check_range(name, array, dtype, tiny=name in ("X", "Y"))
+    return [jnp.asarray(array, dtype) for array in host.values()]
 
 
 def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:

@@ -22,11 +22,17 @@ import numpy as np
 from jax.scipy.special import logsumexp, xlogy
 from jaxtyping import Float
 
+from globopt_jax import linalg
 from globopt_jax.inputs import real
 from globopt_jax.shapes import Array, Scalar, Targets
 
 __all__ = ["Huber", "Logistic", "Loss", "SoftmaxCrossEntropy", "Squared", "by_name", "huber", "logistic"]
 __all__ += ["softmax_cross_entropy", "squared"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
 
 
 def _on_reals(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,7 +167,7 @@ class SoftmaxCrossEntropy(Loss):
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
         q = U + Y
         # q comes out of a sum of numbers of size at most 1: its zero and its row sums are known to a few eps.
-        slack = 8 * q.shape[1] * jnp.finfo(q.dtype).eps
+        slack = 8 * q.shape[1] * linalg.machine_epsilon(q.dtype)
         inside = jnp.all(q >= -slack) & jnp.all(jnp.abs(jnp.sum(q, axis=1) - 1) <= slack)
         safe = jnp.where(q > 0, q, 1)
         return jnp.where(inside, jnp.sum(xlogy(safe, safe)), jnp.inf)
@@ -175,7 +181,7 @@ class SoftmaxCrossEntropy(Loss):
         return jax.nn.softmax(free, axis=1) - Y
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        return jnp.log(jnp.maximum(U + Y, jnp.finfo(U.dtype).tiny ** 0.5))
+        return jnp.log(jnp.maximum(U + Y, linalg.smallest_normal(U.dtype) ** 0.5))
 
     def exact_targets(self, Y: np.ndarray) -> np.ndarray:
         """Y with rows that sum to 1 exactly: multiples of 2^-53 (2^-24 in float32), the largest takes what is left.
@@ -202,8 +208,8 @@ class SoftmaxCrossEntropy(Loss):
         sums = np.abs(Y.sum(axis=1) - 1)
         if Y.shape[1] < 2 or Y.min() < 0 or sums.max() > 1e-5:
             raise ValueError(
-                "Y does not fit softmax cross-entropy. Expected: rows of the probability simplex (one-hot labels, "
-                f"two columns or more). Received: {Y.shape[1]} column(s), smallest entry {Y.min():.3g}, row sums off "
+                "Y: Expected: rows of the probability simplex for softmax cross-entropy (one-hot labels, two columns "
+                f"or more). Received: {Y.shape[1]} column(s), smallest entry {Y.min():.3g}, row sums off "
                 f"by up to {sums.max():.3g} (1e-5 is allowed; Y / Y.sum(axis=1, keepdims=True) has rows that sum to 1)."
             )
 
@@ -242,7 +248,7 @@ class Logistic(Loss):
         return -Y * jax.nn.sigmoid(free)
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        tiny = jnp.finfo(U.dtype).eps
+        tiny = linalg.machine_epsilon(U.dtype)
         q = jnp.clip(-Y * U, tiny, 1 - tiny)
         return jnp.log(q) - jnp.log1p(-q)
 
@@ -254,7 +260,7 @@ class Logistic(Loss):
         if not np.all(np.abs(Y) == 1):
             values = np.unique(Y)[:5]
             raise ValueError(
-                "Y does not fit the logistic loss. Expected: every entry -1 or 1. "
+                "Y: Expected: every entry -1 or 1 for the logistic loss. "
                 f"Received: values such as {', '.join(f'{v:g}' for v in values)}."
             )
 
@@ -296,7 +302,7 @@ class Huber(Loss):
         return self.delta * jnp.tanh(free)
 
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        edge = 1 - 4 * jnp.finfo(U.dtype).eps
+        edge = 1 - 4 * linalg.machine_epsilon(U.dtype)
         return jnp.arctanh(jnp.clip(U / self.delta, -edge, edge))
 
     def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:

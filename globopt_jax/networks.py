@@ -16,10 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.inputs import real
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["ACTIVATIONS", "Activation", "FeedForward", "Layer", "Sweep", "feed_forward", "from_flax", "kernels_of"]
 __all__ += ["layers_of"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
+
 
 #: name -> (negative slope, positive slope)
 ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
@@ -228,7 +235,7 @@ def kernels_of(params: Any) -> list[Array]:
 
 
 def _affine(features: Any, layer: Layer) -> Any:
-    z = jnp.matmul(features, layer.kernel, precision="highest")
+    z = matmul(features, layer.kernel)
     return z if layer.bias is None else z + layer.bias[None]
 
 

@@ -10,8 +10,8 @@ the last of two members of one name, and fails on damaged bytes with the error o
     ...         archive.writestr("archive/data.pkl", b"")
     ...     read_arrays(path)
     Traceback (most recent call last):
-    ValueError: Expected an .npz of numbers at ... Received something else (a zip with 'archive/data.pkl', which is no
-    .npy).
+    ValueError: ...model.pt: Expected: an .npz of numbers. Received: something else (a zip with 'archive/data.pkl',
+    which is no .npy).
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dic
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise  # the disk's; bz2 has no number for damaged bytes, and EINVAL is a seek to before the file
             what = (str(error) or type(error).__name__).rstrip(".")
-            raise ValueError(f"Expected an .npz of numbers at {path}. Received something else ({what}).") from error
+            raise ValueError(f"{path}: Expected: an .npz of numbers. Received: something else ({what}).") from error
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

@@ -74,7 +74,7 @@ class RunFolder:
         ({'step': 7}, {'objective': 1.5})
         >>> RunFolder({"lam": 0.2}, folder)
         Traceback (most recent call last):
-        ValueError: Expected the configuration of the run in ... Received another: lam is 0.1 there ...
+        ValueError: ...: Expected: the configuration of the run in this folder. Received: another, lam is 0.1 there ...
         >>> root.cleanup()
     """
 
@@ -175,7 +175,9 @@ class RunFolder:
             ValueError: if an array takes the name of the meta.
         """
         if _META in arrays:
-            raise ValueError(f"Expected any name but {_META!r}, which is the meta's. Received an array of that name.")
+            raise ValueError(
+                f"arrays: Expected: any name but {_META!r}, which is the meta's. Received: an array of that name."
+            )
         self.write_arrays(_CHECKPOINT, {**arrays, _META: np.array(files.canonical_json(meta or {}))})
 
     def load_checkpoint(self) -> Checkpoint | None:
@@ -195,7 +197,7 @@ class RunFolder:
         if not self.path.exists():
             return
         if not self.path.is_dir():
-            raise ValueError(f"Expected a folder for the run at {self.path}. Received a file.")
+            raise ValueError(f"{self.path}: Expected: a folder for the run. Received: a file.")
         try:
             stored = self.read_json(_CONFIG)
             known = stored["globopt_jax_run"] == FORMAT and isinstance(stored["config"], dict)
@@ -207,11 +209,13 @@ class RunFolder:
             foreign = [p.name for p in self.path.iterdir() if p.name != _LOCK and not p.match(".*.tmp")]
             if foreign:
                 raise ValueError(
-                    f"Expected a new folder, an empty one, or one that holds a run at {self.path}. "
-                    f"Received one with other files: {', '.join(sorted(foreign)[:5])}."
+                    f"{self.path}: Expected: a new folder, an empty one, or one that holds a run. Received: one with "
+                    f"other files: {', '.join(sorted(foreign)[:5])}."
                 )
         elif difference := _difference(stored["config"], self.config):
-            raise ValueError(f"Expected the configuration of the run in {self.path}. Received another: {difference}.")
+            raise ValueError(
+                f"{self.path}: Expected: the configuration of the run in this folder. Received: another, {difference}."
+            )
 
 
 def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "globopt-runs") -> pathlib.Path:
@@ -249,7 +253,7 @@ def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
         _ = file.seek(1)  # Windows locks the first byte against readers, too
         holder = file.read().decode(errors="replace").strip() or "another process"
         file.close()
-        raise FolderInUse(f"Expected {path.parent} to be free. Received it in use by {holder}.")
+        raise FolderInUse(f"{path.parent}: Expected: a folder that is free. Received: one in use by {holder}.")
     _ = file.truncate(0)
     _ = file.write(f"\nprocess {os.getpid()} on {platform.node()}\n".encode())
     return file, None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +11,15 @@ import numpy as np
 
 def assert_kept(f: Callable[..., Any], make: Callable[[np.random.Generator], Any], dtype: Any) -> None:
     """One function, two sets of arguments; integers stay integers."""
-    traces = []
+    chex.clear_trace_counter()  # the counter knows functions by their source, and would add up all that come here
 
-    def counted(*arguments):
-        traces.append(f)
+    @jax.jit
+    @chex.assert_max_traces(n=1)  # another call with the same shapes traces nothing
+    def jitted(*arguments):
         return f(*arguments)
 
     calls = [jax.tree.map(lambda a: jnp.asarray(a, dtype), make(np.random.default_rng(seed))) for seed in (0, 1)]
-    jitted = jax.jit(counted)
     results = [jitted(*call) for call in calls]
-    assert len(traces) == 1, "another call with the same shapes traced again"
     for leaf in jax.tree.leaves(results):
         assert leaf.dtype == dtype or not jnp.issubdtype(leaf.dtype, jnp.floating)
         assert jnp.all(jnp.isfinite(leaf))
@@ -27,9 +27,8 @@ def assert_kept(f: Callable[..., Any], make: Callable[[np.random.Generator], Any
         return  # rounding apart, the rest is the same program
     close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
     eager = f(*calls[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), eager, results[0])
-    assert jax.tree.structure(eager) == jax.tree.structure(results[0])
+    chex.assert_trees_all_close(eager, results[0], **close)
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *calls)
     together = jax.jit(jax.vmap(f))(*stacked)
     looped = jax.tree.map(lambda *a: jnp.stack(a), *results)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), together, looped)
+    chex.assert_trees_all_close(together, looped, **close)

@@ -42,10 +42,11 @@ def fan(count: int) -> np.ndarray:
 
 
 def without(condition: str, function: Any) -> Any:
-    """The function with one condition of its source replaced by True: what a test must be able to tell apart."""
-    source = inspect.getsource(function)
-    assert source.count(condition) == 1, f"{condition} is not in {function.__name__}"
-    namespace = dict(vars(sys.modules[function.__module__]))
+    """The function with one condition in its module replaced by True: what a test must be able to tell apart."""
+    module = sys.modules[function.__module__]
+    source = inspect.getsource(module)
+    assert source.count(condition) == 1, f"{condition} is not in {module.__name__} exactly once"
+    namespace = dict(vars(module))
     exec(source.replace(condition, "True"), namespace)
     return namespace[function.__name__]
 

@@ -271,7 +271,7 @@ WRONG = {
     "--data cube.npz": "X of shape (m, dx)",
     "--data empty.npz": "a row and a column",
     "--data complex.npz": "real numbers",
-    "--data text.npz": "Expected an .npz",
+    "--data text.npz": "text.npz: Expected: an .npz of numbers",
     "--data absent.npz": "No such file",
     "--data nothing": "--data: Expected: digits, mnist, or an .npz",
     "--seed -1": "--seed: Expected: an integer from 0",

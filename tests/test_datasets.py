@@ -97,7 +97,7 @@ def test_images_that_do_not_fit_are_named(X, crop, size, message):
 
 @pytest.mark.parametrize("function", [datasets.load, datasets.describe])
 def test_an_unknown_name_lists_the_known_ones(function):
-    with pytest.raises(ValueError, match="among .*digits.* Received 'digit'"):
+    with pytest.raises(ValueError, match="name: Expected: one of .*digits.* Received: 'digit'"):
         function("digit")
 
 
@@ -120,11 +120,11 @@ def test_one_hot_is_undone_by_argmax(labels, classes):
 @pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
-        ([0, 1, 5], 5, "from 0 to 4. Received labels from 0 to 5"),
-        ([-1, 1], None, "from 0 to 1. Received labels from -1 to 1"),
-        ([0.0, 1.0], None, "integer labels. Received shape (2,) and dtype float64"),
-        ([[0, 1]], None, "Received shape (1, 2)"),
-        (np.zeros(0, int), None, "Received shape (0,)"),
+        ([0, 1, 5], 5, "from 0 to 4. Received: labels from 0 to 5"),
+        ([-1, 1], None, "from 0 to 1. Received: labels from -1 to 1"),
+        ([0.0, 1.0], None, "labels: Expected: a vector of integers. Received: shape (2,) and dtype float64"),
+        ([[0, 1]], None, "Received: shape (1, 2)"),
+        (np.zeros(0, int), None, "Received: shape (0,)"),
     ],
 )
 def test_one_hot_refuses(labels, classes, message):
@@ -155,27 +155,27 @@ def with_entry(array, index, value):
 @pytest.mark.parametrize(
     ("bad_X", "bad_Y", "message"),
     [
-        (X[0], Y, "Expected X of shape (m, dx), samples in rows. Received shape (2,)"),
-        (X[None], Y, "Received shape (1, 3, 2)"),
-        (X, np.array([0, 1, 2]), "Class labels: datasets.one_hot(Y)"),
-        (X, np.array([0.5, 1.5, 2.5]), "Scalar targets: Y.reshape(-1, 1)"),
-        (X, Y[None], "Expected Y of shape (m, dy). Received shape (1, 3, 3)"),
-        (X, Y[:2], "same number of rows m. Received 3 and 2"),
-        (X[:0], Y[:0], "a row and a column at least in X. Received shape (0, 2)"),
-        (X, Y[:, :0], "in Y. Received shape (3, 0)"),
+        (X[0], Y, "X, Y: Expected: shapes (m, dx) and (m, dy). Received: (2,) and (3, 3)"),
+        (X[None], Y, "Received: (1, 3, 2) and (3, 3)"),
+        (X, np.array([0, 1, 2]), "Labels need one-hot rows, datasets.one_hot(Y)"),
+        (X, np.array([0.5, 1.5, 2.5]), "scalar targets Y.reshape(m, 1)"),
+        (X, Y[None], "Received: (3, 2) and (1, 3, 3)"),
+        (X, Y[:2], "Received: (3, 2) and (2, 3)"),
+        (X[:0], Y[:0], "Received: (0, 2) and (0, 3)"),
+        (X, Y[:, :0], "Received: (3, 2) and (3, 0)"),
         (
             with_entry(X, (1, slice(None)), np.nan),
             Y,
-            "in X. Received 2 that are NaN or infinite, the first, nan, at (1, 0)",
+            "X: Expected: finite numbers. Received: 2 NaN or inf, the first at (1, 0)",
         ),
         (
             X,
             with_entry(Y, (2, 1), -np.inf),
-            "in Y. Received 1 that are NaN or infinite, the first, -inf, at (2, 1)",
+            "Y: Expected: finite numbers. Received: 1 NaN or inf, the first at (2, 1)",
         ),
-        (X * 1j, Y, "Expected real numbers in X. Received shape (3, 2) and dtype complex128"),
+        (X * 1j, Y, "X: Expected: real numbers. Received: dtype complex128"),
         (X.astype(object), Y, "dtype object"),
-        (X, Y.astype(str), "Expected real numbers in Y. Received shape (3, 3) and dtype <U"),
+        (X, Y.astype(str), "Y: Expected: real numbers. Received: dtype <U"),
         (jnp.asarray(X, jnp.bfloat16), Y, "dtype bfloat16"),
     ],
 )
@@ -207,7 +207,7 @@ def test_targets_that_are_not_one_hot_have_no_labels(tmp_path, targets):
         ({"W1": X}, "without X and Y, but with the keys: W1"),
         ({}, "with the keys: none"),
         ({"X": X, "Y": np.array([0, 1, 2])}, "one_hot"),
-        ({"X": X, "Y": np.array([{}])}, "Expected an .npz of numbers"),
+        ({"X": X, "Y": np.array([{}])}, "Expected: an .npz of numbers"),
     ],
 )
 def test_a_file_that_lacks_what_is_needed(tmp_path, arrays, message):
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_npz(tmp_path, content):
         np.savez(path, X=X, Y=Y)
         half = path.read_bytes()[: path.stat().st_size // 2]
         path.write_bytes({"text": b"X,Y\n1,2\n", "nothing": b"", "half": half}[content])
-    with pytest.raises(ValueError, match="Expected an .npz of numbers"):
+    with pytest.raises(ValueError, match="Expected: an .npz of numbers"):
         datasets.load_npz(path)
 
 

@@ -89,6 +89,15 @@ def test_topics_load_at_first_use():
         _ = package.loses
 
 
+@pytest.mark.parametrize("topic", importlib.import_module("globopt_jax").__all__[1:])
+def test_a_topic_shows_its_public_names_alone(topic):
+    """An editor offers what `dir` lists: no `jnp`, no `Any`."""
+    module = importlib.import_module(f"globopt_jax.{topic}")
+    assert dir(module) == sorted(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
 @pytest.mark.slow
 def test_import_costs_little_over_jax():
     """Medians of ten interleaved imports: at most 0.3 s over `import jax`; with all topics loaded at most 0.5 s."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +92,7 @@ KEYED: dict[str, Callable[[Any], Any]] = {
 def test_keys_of_every_implementation_are_taken(name):
     found = {kind: jax.tree.map(np.asarray, KEYED[name](key)) for kind, key in KEYS.items()}
     for one, other in (("typed", "old"), ("typed", "NumPy's"), ("rbg", "old rbg")):
-        jax.tree.map(np.testing.assert_array_equal, found[one], found[other])
+        chex.assert_trees_all_equal(found[one], found[other])
 
 
 #: Either our words, or those of the annotations, which only tests enforce.

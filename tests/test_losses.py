@@ -242,7 +242,7 @@ def test_huber_refuses_its_threshold(delta):
 )
 def test_targets_that_do_not_fit_are_refused(loss, Y):
     """Labels where one-hot rows are needed, zeros where signs are."""
-    with pytest.raises(ValueError, match="Y does not fit .* Expected: .* Received: "):
+    with pytest.raises(ValueError, match="Y: Expected: .* for .* Received: "):
         loss.check_targets(np.asarray(Y))
 
 

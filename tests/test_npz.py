@@ -92,7 +92,7 @@ FOREIGN = {
 def test_other_files_are_refused_before_memory_is_taken(tmp_path, kind):
     members, message = FOREIGN[kind]
     path = zipped(tmp_path / "a.npz", *members, method=zipfile.ZIP_DEFLATED)
-    expected = f"Expected an .npz of numbers at {path}. Received something else"
+    expected = f"{path}: Expected: an .npz of numbers. Received: something else"
     with pytest.raises(ValueError, match=f"{expected} .*({message})"):
         npz.read_arrays(path)
 
@@ -113,7 +113,7 @@ def test_damaged_files_read_whole_or_not_at_all(tmp_path, method):
         try:
             read = npz.read_arrays(tmp_path / "a.npz")
         except ValueError as error:
-            refused += "Expected an .npz of numbers" in str(error)
+            refused += "Expected: an .npz of numbers" in str(error)
             continue
         # Only dates and names are left to be damaged.
         assert len(read) == 2
@@ -134,7 +134,7 @@ def test_a_zip_that_lies_about_its_sizes_takes_no_memory(tmp_path):
         "except ValueError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
-    assert "Received something else" in done.stdout, done.stderr
+    assert "Received: something else" in done.stdout, done.stderr
 
 
 def test_encrypted_files_are_refused(tmp_path):

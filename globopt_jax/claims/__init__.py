@@ -8,3 +8,8 @@ A module here is a paper. It ends in `CLAIMS`, a tuple of `Claim`, and needs no 
 from globopt_jax.claims.registry import Claim, Outcome, Verdict, all_claims, outcome, verify
 
 __all__ = ["Claim", "Outcome", "Verdict", "all_claims", "outcome", "verify"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

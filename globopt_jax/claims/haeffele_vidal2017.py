@@ -7,16 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import homogeneous, losses
-from globopt_jax.claims.registry import Claim, Outcome, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.training import steps
 
 _PAPER = "Haeffele & Vidal 2017, Global optimality in neural network training"
 _claim = partial(Claim, paper=_PAPER)
-
-
-def _eps() -> float:
-    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
 def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
@@ -39,7 +35,7 @@ def _degrees(key: jax.Array) -> Outcome:
         return jax.nn.softplus(jax.nn.softplus(X @ w[0]) @ w[1]) @ w[2]
 
     _, control = homogeneous.measured_degree(softplus_network, one, X)
-    return outcome(abs(degree - 3) + departure, 1e3 * _eps(), control)
+    return outcome(abs(degree - 3) + departure, 1e3 * eps(), control)
 
 
 def _factorization(key: jax.Array) -> Outcome:
@@ -53,7 +49,7 @@ def _factorization(key: jax.Array) -> Outcome:
     eye = jnp.eye(8)
     found = homogeneous.minimize(problem, start, eye, Y, key=key, effort="quick")
     control = float(homogeneous.objective(problem, start, eye, Y)) / optimum - 1
-    return outcome(abs(float(found.certificate.objective) / optimum - 1), 1e3 * _eps(), control)
+    return outcome(abs(float(found.certificate.objective) / optimum - 1), 1e3 * eps(), control)
 
 
 def _zero_subnetwork(key: jax.Array) -> Outcome:
@@ -65,7 +61,7 @@ def _zero_subnetwork(key: jax.Array) -> Outcome:
     certificate = homogeneous.certify(problem, params, X, Y, effort="quick")
     worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, params), X, Y, effort="quick")
     has_zero = int(certificate.zero_subnetworks) > 0
-    return outcome(float(certificate.relative_gap) + (not has_zero), 1e2 * _eps() ** 0.5, worse.relative_gap)
+    return outcome(float(certificate.relative_gap) + (not has_zero), 1e2 * eps() ** 0.5, worse.relative_gap)
 
 
 def _escape(key: jax.Array) -> Outcome:
@@ -75,7 +71,7 @@ def _escape(key: jax.Array) -> Outcome:
     *_, end = homogeneous.iterate(problem, start, X, Y, **options)
     # One neuron alone: its local minimum is not global, and the polar says so.
     first = next(p for p in homogeneous.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
-    return outcome(end.trace.polar[-1] - 1, 1e2 * _eps() ** 0.5, first.trace.polar[-1] - 1)
+    return outcome(end.trace.polar[-1] - 1, 1e2 * eps() ** 0.5, first.trace.polar[-1] - 1)
 
 
 def _reduction(key: jax.Array) -> Outcome:
@@ -90,7 +86,7 @@ def _reduction(key: jax.Array) -> Outcome:
     # The control zeroes as many subnetworks without the rescaling.
     control = homogeneous.predict(problem, jax.tree.map(lambda w: w[:left], params), X)
     control = float(jnp.linalg.norm(control - before) / jnp.linalg.norm(before))
-    return outcome(max(moved, rise, left > 6), 1e4 * _eps(), control)
+    return outcome(max(moved, rise, left > 6), 1e4 * eps(), control)
 
 
 def _monotone(key: jax.Array) -> Outcome:
@@ -100,7 +96,7 @@ def _monotone(key: jax.Array) -> Outcome:
     objective = np.asarray(found.trace.objective)
     rise = float(np.max(np.diff(objective) / objective[:-1], initial=0.0))
     gap = float(found.certificate.relative_gap)
-    return outcome(max(rise, gap), 1e2 * _eps() ** 0.5, objective[0] / objective[-1] - 1)
+    return outcome(max(rise, gap), 1e2 * eps() ** 0.5, objective[0] / objective[-1] - 1)
 
 
 def _low_degree(key: jax.Array) -> Outcome:
@@ -137,7 +133,7 @@ def _high_degree(key: jax.Array) -> Outcome:
         return jnp.sum(theta(split)) / jnp.sum(theta(params))
 
     # Degree 4 > 2: the penalty of 256 copies of the same function is 256 times smaller; matched, it stays.
-    return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * _eps(), shrinkage(matched))
+    return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * eps(), shrinkage(matched))
 
 
 CLAIMS = (

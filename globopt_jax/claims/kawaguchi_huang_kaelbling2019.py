@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import deep_linear, local_minima, networks
-from globopt_jax.claims.registry import Claim, Outcome, outcome
+from globopt_jax import deep_linear, linalg, local_minima, networks
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Kawaguchi, Huang & Kaelbling 2019, Effect of depth and width on local minima in deep learning"
 _claim = partial(Claim, paper=_PAPER)
@@ -18,10 +18,6 @@ _claim = partial(Claim, paper=_PAPER)
 _WIDTHS, _SAMPLES = (4, 5, 4, 2), 40
 _RELU, _LINEAR = (0.0, 1.0), (1.0, 1.0)
 _MIXED = ((_RELU,) * 5, (_LINEAR, _LINEAR, _RELU, _RELU))
-
-
-def _eps() -> float:
-    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
 class _Minimum(NamedTuple):
@@ -46,9 +42,8 @@ def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, 
     Yhat = np.asarray(networks.feed_forward(activation)(W, X), np.float64)
     noise = np.asarray(jax.random.normal(key, (Yhat.size,)), np.float64)
     U, s, _ = np.linalg.svd(A, full_matrices=False)
-    U = U[:, s > 1e3 * _eps() * s[0]]
-    for _ in range(2):
-        noise = noise - U @ (U.T @ noise)
+    U = U[:, s > 1e3 * eps() * s[0]]
+    noise, _ = linalg.split(U, noise)
     noise *= 0.02 * np.linalg.norm(Yhat) / np.linalg.norm(noise)
     E = noise.reshape(Yhat.shape[::-1]).T  # vec's order
     return _Minimum(W, X, jnp.asarray(Yhat + E, X.dtype), 0.5 * float(np.sum(E**2)))
@@ -69,7 +64,7 @@ def _lemma_1(key: jax.Array) -> Outcome:
         return jnp.max(jnp.abs(jnp.stack(said) - vec[None])) / jnp.max(jnp.abs(vec))
 
     # Rows before columns is the other order, and the wrong one.
-    return outcome(residual(local_minima.vec(Yhat)), 1e3 * _eps(), residual(jnp.ravel(Yhat)))
+    return outcome(residual(local_minima.vec(Yhat)), 1e3 * eps(), residual(jnp.ravel(Yhat)))
 
 
 def _theorem_1(key: jax.Array) -> Outcome:
@@ -79,7 +74,7 @@ def _theorem_1(key: jax.Array) -> Outcome:
     moved = [w * 1.01 if l == 0 else w + 0.01 for l, w in enumerate(at.W)]
     away = local_minima.tangent_projection(network, moved, at.X, at.Y)
     gaps = (abs(float(each.loss - each.value)) / float(each.loss) for each in (found, away))
-    return outcome(next(gaps), 1e4 * _eps(), next(gaps))
+    return outcome(next(gaps), 1e4 * eps(), next(gaps))
 
 
 def _decomposition(key: jax.Array) -> Outcome:
@@ -94,7 +89,7 @@ def _decomposition(key: jax.Array) -> Outcome:
             alone += 0.5 * float(y @ D @ np.linalg.lstsq(D, y, rcond=1e-10)[0])
     total = sum(float(np.sum(s)) for s in found.shares)
     residual = abs(total + float(found.value) - target) / target
-    return outcome(residual, 1e3 * _eps(), abs(alone + float(found.value) - target) / target)
+    return outcome(residual, 1e3 * eps(), abs(alone + float(found.value) - target) / target)
 
 
 def _proposition_1(key: jax.Array) -> Outcome:
@@ -118,7 +113,7 @@ def _proposition_1(key: jax.Array) -> Outcome:
     ours = np.concatenate([np.asarray(s, np.float64) for s in found.shares])
     size = 0.5 * np.sum(y**2)
     errors = (float(np.max(np.abs(ours - shares(order)))) / size for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]))
-    return outcome(next(errors), 1e4 * _eps(), next(errors))
+    return outcome(next(errors), 1e4 * eps(), next(errors))
 
 
 def _lemma_5(key: jax.Array) -> Outcome:
@@ -133,7 +128,7 @@ def _lemma_5(key: jax.Array) -> Outcome:
     network = networks.feed_forward("relu")
     without = [W[0], W[1].at[1:].set(0)]
     values = (float(local_minima.tangent_projection(network, w, X, Y).value) for w in (W, without))
-    return outcome(abs(next(values) - wanted) / wanted, 1e4 * _eps(), abs(next(values) - wanted) / wanted)
+    return outcome(abs(next(values) - wanted) / wanted, 1e4 * eps(), abs(next(values) - wanted) / wanted)
 
 
 def _proposition_2(key: jax.Array) -> Outcome:
@@ -157,14 +152,14 @@ def _lemma_4(key: jax.Array) -> Outcome:
     at = _instance(key)
     found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [()])
     t = int(found.t)
-    return outcome(np.max(found.residuals[t:]), 1e3 * _eps(), np.max(found.residuals[:t], initial=0.0))
+    return outcome(np.max(found.residuals[t:]), 1e3 * eps(), np.max(found.residuals[:t], initial=0.0))
 
 
 def _theorem_2(key: jax.Array) -> Outcome:
     at = _instance(key)
     found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(), (1,), (2,), (1, 2), (0,)])
     distance = np.abs(found.value - found.loss) / float(found.loss)
-    return outcome(np.max(distance[found.admissible]), 1e4 * _eps(), np.min(distance[~found.admissible]))
+    return outcome(np.max(distance[found.admissible]), 1e4 * eps(), np.min(distance[~found.admissible]))
 
 
 def _zeros(key: jax.Array) -> Outcome:
@@ -177,7 +172,7 @@ def _zeros(key: jax.Array) -> Outcome:
     found = local_minima.regression_bounds(W, X, Y, "linear", [(0,), (0, 1, 2)])
     zeros = local_minima.regression_bounds([0 * w for w in W], X, Y, "linear", [(0,)])
     residual = np.max(np.abs(found.value - scale)) + abs(float(found.loss) - scale)
-    return outcome(residual / scale, 1e4 * _eps(), float(zeros.loss - zeros.value[0]) / scale)
+    return outcome(residual / scale, 1e4 * eps(), float(zeros.loss - zeros.value[0]) / scale)
 
 
 def _corollary_1(key: jax.Array) -> Outcome:
@@ -196,7 +191,7 @@ def _corollary_1(key: jax.Array) -> Outcome:
     sets = [(), (0,), (1, 3)]
     found, away = (local_minima.regression_bounds(w, X, at.Y, activation, sets, restricted=True) for w in (W, moved))
     distance, apart = (np.abs(each.value - each.loss) / float(each.loss) for each in (found, away))
-    return outcome(np.max(distance), 1e5 * _eps(), np.min(apart))
+    return outcome(np.max(distance), 1e5 * eps(), np.min(apart))
 
 
 def _corollary_2(key: jax.Array) -> Outcome:
@@ -204,7 +199,7 @@ def _corollary_2(key: jax.Array) -> Outcome:
     found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, strong=True)
     below = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(0,)], strong=True)
     residual = np.max(np.abs(found.value - found.loss)) / float(found.loss)
-    return outcome(residual, 1e4 * _eps(), abs(float(below.value[0] - below.loss)) / float(below.loss))
+    return outcome(residual, 1e4 * eps(), abs(float(below.value[0] - below.loss)) / float(below.loss))
 
 
 CLAIMS = (

@@ -13,6 +13,12 @@ import jax
 import jax.numpy as jnp
 
 import globopt_jax.claims
+from globopt_jax import linalg
+
+
+def eps() -> float:
+    """Return the machine epsilon of the dtype that the claims are tried in: float64 where x64 is on."""
+    return linalg.machine_epsilon(jnp.zeros(()).dtype)
 
 
 class Outcome(NamedTuple):
@@ -87,7 +93,7 @@ def all_claims() -> tuple[Claim, ...]:
     claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
-        raise ValueError(f"Expected every claim to have its own key. Received more than one {', '.join(twice)}.")
+        raise ValueError(f"claims: Expected: a key of its own for every claim. Received: several {', '.join(twice)}.")
     return claims
 
 
@@ -113,7 +119,7 @@ def verify(
         for words in wanted:
             if not any(_matches(claim, words) for claim in claims):
                 known = ", ".join(claim.key for claim in claims) or "none"
-                raise ValueError(f"Expected the beginning of a key among: {known}. Received {words!r}.")
+                raise ValueError(f"select: Expected: the beginning of a key among: {known}. Received: {words!r}.")
         claims = [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
     return _verdicts(seed, claims)
 

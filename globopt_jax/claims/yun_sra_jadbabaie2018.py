@@ -8,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import deep_linear
-from globopt_jax.claims.registry import Claim, Outcome, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
 _claim = partial(Claim, paper=_PAPER)
 
 #: Without and with a bottleneck; one shape each, so that the claims compile few programs.
 _WIDE, _NARROW, _SAMPLES = (5, 6, 5, 4), (5, 2, 6, 4), 30
-
-
-def _eps() -> float:
-    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
 def _data(key: jax.Array, widths: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +42,7 @@ def _gradients(key: jax.Array) -> Outcome:
     wanted = jax.grad(deep_linear.loss)(W, X, Y)
     found = deep_linear.gradients(W, X, Y)
     wrong = deep_linear.gradients(W, X, 1.01 * Y)  # the same products with another E
-    return outcome(distance(found, wanted), 1e3 * _eps(), distance(wrong, wanted))
+    return outcome(distance(found, wanted), 1e3 * eps(), distance(wrong, wanted))
 
 
 def closed_form(key: jax.Array) -> Outcome:
@@ -60,7 +56,7 @@ def closed_form(key: jax.Array) -> Outcome:
     value = 0.5 * np.sum((np.asarray(Y, np.float64) - F) ** 2) + 0.5 * np.sum(s[2:] ** 2)
     error = max(abs(float(attained) - value), abs(float(found.value) - value)) / value
     other = deep_linear.global_minimum(X, Y, 1)
-    return outcome(error, 1e3 * _eps(), abs(float(deep_linear.relaxed_loss(other.map, X, Y)) - value) / value)
+    return outcome(error, 1e3 * eps(), abs(float(deep_linear.relaxed_loss(other.map, X, Y)) - value) / value)
 
 
 def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
@@ -72,7 +68,7 @@ def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
     for number, indices in enumerate(keep):
         W = deep_linear.critical_point(X, Y, widths, indices, jax.random.fold_in(key, number), condition=5.0)
         found = deep_linear.classify(W, X, Y)
-        by_structure = len(indices) == k and (k == min(widths[0], widths[-1]) or float(found.angle) < _eps() ** 0.5)
+        by_structure = len(indices) == k and (k == min(widths[0], widths[-1]) or float(found.angle) < eps() ** 0.5)
         wrong += (found.kind == "global_minimum") != by_structure
         wrong += not by_structure and not bool(deep_linear.escape(W, X, Y, 0.1, key).found)
         # A point that is not critical gets neither name.
@@ -98,7 +94,7 @@ def _bound(key: jax.Array) -> Outcome:
             worst = max(worst, (gap - float(bounds.best)) / float(best.value))
             # Without the square in c_l, or with a gradient half as long, the bound is false.
             control = max(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
-    return outcome(max(worst, 0.0), 10 * _eps(), control)
+    return outcome(max(worst, 0.0), 10 * eps(), control)
 
 
 def _bottleneck(key: jax.Array) -> Outcome:
@@ -106,7 +102,7 @@ def _bottleneck(key: jax.Array) -> Outcome:
     W = deep_linear.critical_point(X, Y, _NARROW, (0, 2), key, condition=5.0)
     found = deep_linear.bottleneck_conditions(W, X, Y)
     moved = deep_linear.bottleneck_conditions([*W[:-1], 1.1 * W[-1]], X, Y)
-    return outcome(jnp.where(found.critical, found.stationarity, 1.0), 1e3 * _eps(), moved.stationarity)
+    return outcome(jnp.where(found.critical, found.stationarity, 1.0), 1e3 * eps(), moved.stationarity)
 
 
 def _projector(key: jax.Array) -> Outcome:
@@ -117,12 +113,12 @@ def _projector(key: jax.Array) -> Outcome:
         W = deep_linear.critical_point(X, Y, _NARROW, indices, key, condition=5.0)
         found = deep_linear.bottleneck_conditions(W, X, Y)
         gap = deep_linear.loss(W, X, Y) - best.value
-        same = bool(found.distance < 1e3 * _eps() ** 0.5) == (indices == (0, 1))
+        same = bool(found.distance < 1e3 * eps() ** 0.5) == (indices == (0, 1))
         error = jnp.abs(found.gap - gap) / best.value + found.map_residual / best.singular_values[0]
         errors.append(float(error) + (not same))
     W = _weights(key, _NARROW)  # not critical: X R is not F Pi
     moved = deep_linear.bottleneck_conditions(W, X, Y)
-    return outcome(max(errors), 1e4 * _eps(), moved.map_residual / best.singular_values[0])
+    return outcome(max(errors), 1e4 * eps(), moved.map_residual / best.singular_values[0])
 
 
 def _ascent(key: jax.Array) -> Outcome:
@@ -156,7 +152,7 @@ def _residual(key: jax.Array) -> Outcome:
     # With a reflection as target the region has no critical point: the gap stays.
     turned = R.at[0].multiply(-1)
     stuck = deep_linear.residual_gap(descend(turned), turned, covariance)
-    return outcome(jnp.where(end.inside, end.bound, 1.0), 1e3 * _eps(), stuck.gap)
+    return outcome(jnp.where(end.inside, end.bound, 1.0), 1e3 * eps(), stuck.gap)
 
 
 def _factorization(key: jax.Array) -> Outcome:
@@ -165,7 +161,7 @@ def _factorization(key: jax.Array) -> Outcome:
     pairs = [[jnp.asarray(U[:, i] * s[i]), jnp.asarray(Vt[i])] for i in ([0, 1], [0, 2])]
     found, other = (deep_linear.classify(W, jnp.eye(6), Y) for W in pairs)
     named = found.kind == "global_minimum" and other.kind == "saddle" and bool(other.is_strict)
-    return outcome(abs(float(found.gap)) / float(found.loss) + (not named), 1e2 * _eps(), other.gap)
+    return outcome(abs(float(found.gap)) / float(found.loss) + (not named), 1e2 * eps(), other.gap)
 
 
 CLAIMS = (

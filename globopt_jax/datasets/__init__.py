@@ -19,6 +19,12 @@ from globopt_jax.datasets.images import shrink
 
 __all__ = ["Dataset", "Description", "describe", "load", "load_npz", "names", "one_hot", "shrink", "validate"]
 
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__
+
+
 _MODULES = {"digits": digits, "mnist": mnist}  # a data set is a module with DESCRIPTION and load(root)
 
 
@@ -55,5 +61,5 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
 
 def _module(name: str):
     if name not in _MODULES:
-        raise ValueError(f"Expected a data set among {', '.join(_MODULES)}. Received {name!r}.")
+        raise ValueError(f"name: Expected: one of {', '.join(_MODULES)}. Received: {name!r}.")
     return _MODULES[name]

@@ -1,14 +1,14 @@
 """X and Y as every function of this package takes them, and the errors for whatever is not."""
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from globopt_jax import npz
-from globopt_jax.inputs import numbers
+from globopt_jax.inputs import check_data, finite, numbers
 
 
 class Dataset(NamedTuple):
@@ -41,14 +41,15 @@ def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, 
     try:
         labels = numbers("labels", labels)
     except TypeError as error:
-        raise ValueError(f"Expected a vector of integer labels. Received something else. ({error})") from error
+        raise ValueError(str(error)) from error
     if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
-        raise ValueError(f"Expected a vector of integer labels. Received {_describe(labels)}.")
+        received = f"shape {labels.shape} and dtype {labels.dtype}"
+        raise ValueError(f"labels: Expected: a vector of integers. Received: {received}.")
     if classes is None:
         classes = int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"Expected labels from 0 to {classes - 1}. Received labels from {labels.min()} to {labels.max()}."
+            f"labels: Expected: labels from 0 to {classes - 1}. Received: labels from {labels.min()} to {labels.max()}."
         )
     return (labels[:, None] == np.arange(classes)).astype(np.float64)
 
@@ -74,19 +75,8 @@ def validate(X: ArrayLike, Y: ArrayLike) -> tuple[Float[np.ndarray, "m dx"], Flo
         (dtype('float64'), (2, 2), (2, 1))
     """
     X, Y = _real("X", X), _real("Y", Y)
-    if X.ndim != 2:
-        raise ValueError(f"Expected X of shape (m, dx), samples in rows. Received {_describe(X)}.")
-    if Y.ndim == 1:
-        advice = "Class labels: datasets.one_hot(Y). Scalar targets: Y.reshape(-1, 1)."
-        raise ValueError(f"Expected Y of shape (m, dy). Received {_describe(Y)}. {advice}")
-    if Y.ndim != 2:
-        raise ValueError(f"Expected Y of shape (m, dy). Received {_describe(Y)}.")
-    for name, array in (("X", X), ("Y", Y)):
-        if array.size == 0:
-            raise ValueError(f"Expected a row and a column at least in {name}. Received shape {array.shape}.")
-    if len(X) != len(Y):
-        raise ValueError(f"Expected X and Y with the same number of rows m. Received {len(X)} and {len(Y)}.")
-    return _finite("X", X), _finite("Y", Y)
+    check_data(X, Y)
+    return finite("X", X), finite("Y", Y)
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
@@ -101,8 +91,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(
-            f"Expected arrays X (m, dx) and Y (m, dy) in {path}. "
-            f"Received one without {' and '.join(missing)}, but with the keys: {', '.join(npz.names(path)) or 'none'}."
+            f"{path}: Expected: arrays X (m, dx) and Y (m, dy). Received: none named {' and '.join(missing)}, but with "
+            f"the keys: {', '.join(npz.names(path)) or 'none'}."
         )
     try:
         X, Y = validate(arrays["X"], arrays["Y"])
@@ -116,30 +106,12 @@ def _real(name: str, array: ArrayLike) -> np.ndarray:
     try:
         found = numbers(name, array)
     except TypeError as error:  # not real: complex, objects, text, times, records; sparse
-        received = _describe(array) if hasattr(array, "dtype") else type(array).__name__
-        raise ValueError(f"Expected real numbers in {name}. Received {received}. ({error})") from error
+        raise ValueError(str(error)) from error
     given = np.asarray(array).dtype
     return found if given.kind == "f" and given.itemsize in (4, 8) else found.astype(np.float64)
-
-
-def _finite(name: str, array: np.ndarray) -> np.ndarray:
-    """Return the array, or raise if an entry is NaN or infinite."""
-    finite = np.isfinite(array)
-    if not finite.all():
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
-        count = finite.size - np.count_nonzero(finite)
-        raise ValueError(
-            f"Expected finite numbers in {name}. "
-            f"Received {count} that are NaN or infinite, the first, {array[first]}, at {first}."
-        )
-    return array
 
 
 def _labels(Y: np.ndarray) -> Int[np.ndarray, " m"] | None:
     """Read the labels off one-hot targets of two or more classes; None for others."""
     one_hot_rows = Y.shape[1] > 1 and bool(np.all((Y == 0) | (Y == 1)) and np.all(Y.sum(axis=1) == 1))
     return Y.argmax(axis=1) if one_hot_rows else None
-
-
-def _describe(array: Any) -> str:
-    return f"shape {array.shape} and dtype {array.dtype}"

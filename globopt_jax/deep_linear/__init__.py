@@ -22,14 +22,8 @@ from globopt_jax.deep_linear.conditions import BottleneckConditions, bottleneck_
 from globopt_jax.deep_linear.critical import critical_point
 from globopt_jax.deep_linear.escape import Escape, escape
 from globopt_jax.deep_linear.exact import known_rank
-from globopt_jax.deep_linear.minimum import (
-    Fit,
-    GlobalMinimum,
-    factors,
-    global_minimum,
-    least_squares,
-    relaxed_loss,
-)
+from globopt_jax.deep_linear.fit import Fit, least_squares
+from globopt_jax.deep_linear.minimum import GlobalMinimum, factors, global_minimum, relaxed_loss
 from globopt_jax.deep_linear.monitor import History, history, monitor
 from globopt_jax.deep_linear.network import gradients, loss, predict, product
 from globopt_jax.deep_linear.residual import (
@@ -75,3 +69,8 @@ __all__ = [
     "residual_risk",
     "suboptimality_bound",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

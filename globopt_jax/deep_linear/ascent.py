@@ -10,8 +10,8 @@ import numpy as np
 from globopt_jax import linalg
 from globopt_jax.deep_linear import confirm, exact
 from globopt_jax.deep_linear.escape import increment, radius_in, room_for
+from globopt_jax.deep_linear.fit import least_squares
 from globopt_jax.deep_linear.inputs import check
-from globopt_jax.deep_linear.minimum import least_squares
 from globopt_jax.deep_linear.network import Weights
 from globopt_jax.deep_linear.point import Point, at
 from globopt_jax.inputs import check_key, number

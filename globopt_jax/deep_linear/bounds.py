@@ -1,13 +1,12 @@
 """How far is this point from a global minimum at most? (YSJ18 Prop 3.4 and 3.5, at any point and any layer)"""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit, least_squares, tail
+from globopt_jax.deep_linear.fit import Fit, least_squares, tail
 from globopt_jax.deep_linear.network import Weights, arrays, check_chain, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of
 from globopt_jax.linalg import matmul
@@ -103,74 +102,23 @@ def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets, rank: Any = Non
 
 
 def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
-    """`gap_bounds` from what is known already."""
-    dtype, layers = fit.inputs.dtype, len(point.gradients)
-    dy = fit.targets.shape[1]
+    """Derive `gap_bounds` from a point and a fit that are known already; k: the narrowest width."""
+    layers, dy = len(point.gradients), fit.targets.shape[1]
     _, margin = gap_of(point, fit, k)
-    unit = linalg.unit(dtype)
-    size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
     row = linalg.svd(point.after[1].T)  # its columns span the row space of S_1
     column = linalg.svd(point.before[-2])
-    # The singular values of the inputs are known.
-    spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-2]), column.s][:layers]
-    suffix = [row.s, *(linalg.singular_values(s) for s in point.after[2:])]
-
-    def slack(l: int) -> Array:
-        """What rounding may have done to the gradient of layer l (0-based)."""
-        left, right = linalg.norm(point.before[l]), linalg.norm(point.after[l + 1])
-        residual = linalg.norm(point.residual)
-        inner = sum(point.before[l].shape) + dy
-        return (
-            point.before_error[l] * residual * right
-            + left * residual * point.after_error[l + 1]
-            + left * right * (point.before_error[-1] + inner * unit * size + 2 * fit.accuracy * (size + fit.size))
-        )
-
-    def squared(l: int, c: Array) -> Array:
-        """``||dL/dW_l||^2 / (2 c^2)``, inf where c is 0, or so small that the gradient may have underflowed."""
-        g = linalg.norm(point.gradients[l]) + slack(l)
-        solid = c > float(jnp.finfo(dtype).tiny) / unit
-        return jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf)
-
-    def safe(values: Array, index: Array | int, error: Array, largest: Array) -> Array:
-        """The singular value with that 1-based index, less what rounding may have added; 0 if there is none."""
-        there = (index >= 1) & (index <= len(values))
-        value = jnp.take(values, jnp.clip(jnp.asarray(index) - 1, 0, len(values) - 1))
-        return jnp.where(there, jnp.maximum(value - error - 8 * unit * largest, 0), 0)
-
-    def before(l: int, index: Array | int) -> Array:
-        error = point.before_error[l] + fit.accuracy * fit.scales[0] * point.prefix_norms[l]
-        return safe(spectra[l], index, error, spectra[l][0])
-
-    def after(l: int, index: Array | int) -> Array:
-        return safe(suffix[l], index, point.after_error[l + 1], suffix[l][0])
-
-    by_layer = jnp.stack([squared(l, before(l, fit.rank) * after(l, dy)) for l in range(layers)])
+    reach = _reach_of(point, fit, row, column)
+    by_layer = jnp.stack(
+        [reach.from_gradient(l, reach.before(l, fit.rank) * reach.after(l, dy)) for l in range(layers)]
+    )
 
     beyond = tail(fit, k)
-
-    def of_parts(l: int, space: linalg.Svd, index: Array, c: Callable[[Array, Array], Array], B: Array) -> Array:
-        """The best of the bounds from the part of the residual B within the leading directions of a space, and of the
-        leading columns of B, whose numbers are `index`."""
-        along = matmul(space.U.T, B)
-        left = B
-        for _ in range(2):  # what is left is then orthogonal to rounding
-            left = left - matmul(space.U, matmul(space.U.T, left))
-        e, rest = jnp.square(along), jnp.sum(jnp.square(left), axis=0)
-        # Of each column what lies beyond the leading rho directions; of all columns beyond those that count, the whole.
-        later = jnp.cumsum(e[::-1], axis=0)[::-1]
-        beside = jnp.concatenate([later[1:], jnp.zeros_like(later[:1])]) + rest[None]
-        whole = jnp.cumsum((later[0] + rest)[::-1])[::-1]
-        lost = jnp.cumsum(beside, axis=1) + jnp.append(whole[1:], jnp.zeros((), dtype))[None]
-        lost = jnp.take(lost, index - 1, axis=1)
-        rho = jnp.arange(1, len(e) + 1, dtype=jnp.int32)
-        return jnp.min(squared(l, c(index[None, :], rho[:, None])) + 0.5 * lost) - beyond
-
-    every = jnp.arange(1, len(fit.scales) + 1, dtype=jnp.int32)
-    first = of_parts(0, row, every, lambda a, rho: before(0, a) * after(0, rho), point.residual.T)
-    all_of_it = jnp.full(1, dy, jnp.int32)
-    last = of_parts(layers - 1, column, all_of_it, lambda _, rho: before(layers - 1, rho), point.residual)
-    # Products that are zero reach nothing: then all of the residual is lost, and no gradient is needed.
+    columns = jnp.arange(1, len(fit.scales) + 1, dtype=jnp.int32)
+    lost, rho = _lost(row, point.residual.T, columns)
+    first = jnp.min(reach.from_gradient(0, reach.before(0, columns[None, :]) * reach.after(0, rho)) + lost) - beyond
+    lost, rho = _lost(column, point.residual, jnp.full(1, dy, jnp.int32))
+    last = jnp.min(reach.from_gradient(layers - 1, reach.before(layers - 1, rho)) + lost) - beyond
+    # Where the products are zero, no gradient reaches the residual: all of it is lost.
     trivial = 0.5 * jnp.sum(jnp.square(point.residual)) - beyond
     first, last = (jnp.where(jnp.isfinite(b), b, trivial) for b in (first, last))
     # X = 0: nothing can be gained.
@@ -178,3 +126,84 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     by_layer, first, last = (jnp.where(nothing, 0, jnp.maximum(b, 0)) + margin for b in (by_layer, first, last))
     best = jnp.minimum(jnp.min(by_layer), jnp.minimum(first, last))
     return GapBounds(by_layer, first, last, best, margin)
+
+
+class _Reach(NamedTuple):
+    """How well each layer's gradient sees the residual; rounding counts against the bound.
+
+    ``spectra[l]``, ``suffix[l]``: the singular values of ``X P_l`` and of ``S_{l+1}``, for the layers l = 0..H.
+    """
+
+    point: Point
+    fit: Fit
+    spectra: list[Array]
+    suffix: list[Array]
+
+    @property
+    def eps(self) -> float:
+        """Of the dtype of the data."""
+        return linalg.machine_epsilon(self.fit.inputs.dtype)
+
+    def from_gradient(self, l: int, c: Array) -> Array:
+        """``||dL/dW_l||^2 / (2 c^2)``, inf where c is 0, or so small that the gradient may have underflowed."""
+        g = linalg.norm(self.point.gradients[l]) + self._slack(l)
+        solid = c > linalg.smallest_normal(self.fit.inputs.dtype) / self.eps
+        return jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf)
+
+    def _slack(self, l: int) -> Array:
+        """Bound what rounding may have done to the gradient of layer l (0-based)."""
+        point, fit = self.point, self.fit
+        left, right = linalg.norm(point.before[l]), linalg.norm(point.after[l + 1])
+        residual = linalg.norm(point.residual)
+        size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
+        inner = sum(point.before[l].shape) + fit.targets.shape[1]
+        return (
+            point.before_error[l] * residual * right
+            + left * residual * point.after_error[l + 1]
+            + left * right * (point.before_error[-1] + inner * self.eps * size + 2 * fit.accuracy * (size + fit.size))
+        )
+
+    def before(self, l: int, index: Array | int) -> Array:
+        """A lower bound of the singular value of ``X P_l`` with that 1-based index."""
+        point, fit = self.point, self.fit
+        error = point.before_error[l] + fit.accuracy * fit.scales[0] * point.prefix_norms[l]
+        return _at_least(self.spectra[l], index, error, self.eps)
+
+    def after(self, l: int, index: Array | int) -> Array:
+        """A lower bound of the singular value of ``S_{l+1}`` with that 1-based index."""
+        return _at_least(self.suffix[l], index, self.point.after_error[l + 1], self.eps)
+
+
+def _reach_of(point: Point, fit: Fit, row: linalg.Svd, column: linalg.Svd) -> _Reach:
+    """Collect the singular values of all products; those of the inputs, of S_1 and of X P_H are known."""
+    layers = len(point.gradients)
+    spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-2]), column.s][:layers]
+    suffix = [row.s, *(linalg.singular_values(s) for s in point.after[2:])]
+    return _Reach(point, fit, spectra, suffix)
+
+
+def _at_least(values: Array, index: Array | int, error: Array, eps: float) -> Array:
+    """The singular value with that 1-based index, less what rounding may have added; 0 if there is none."""
+    there = (index >= 1) & (index <= len(values))
+    value = jnp.take(values, jnp.clip(jnp.asarray(index) - 1, 0, len(values) - 1))
+    return jnp.where(there, jnp.maximum(value - error - 8 * eps * values[0], 0), 0)
+
+
+def _lost(space: linalg.Svd, B: Array, index: Array) -> tuple[Array, Array]:
+    """Half the square of B's part outside the leading rho directions of a space and B's leading columns.
+
+    Args:
+        space: the directions. B: the residual, or its transpose. index (n,): how many leading columns of B count.
+
+    Returns:
+        The lost part (q, n) for every rho = 1..q, and these rho (q, 1).
+    """
+    along = matmul(space.U.T, B)
+    outside, _ = linalg.split(space.U, B)
+    e, rest = jnp.square(along), jnp.sum(jnp.square(outside), axis=0)
+    # Of each column the part beyond the leading rho directions is lost; the columns that do not count are lost whole.
+    later = jnp.cumsum(e[::-1], axis=0)[::-1]
+    beside = jnp.concatenate([later[1:], jnp.zeros_like(later[:1])]) + rest[None]
+    whole = jnp.cumsum((later[0] + rest)[::-1])[::-1]
+    lost = jnp.cumsum(beside, axis=1) + jnp.append(whole[1:], jnp.zeros((), B.dtype))[None]
+    return 0.5 * jnp.take(lost, index - 1, axis=1), jnp.arange(1, len(e) + 1, dtype=jnp.int32)[:, None]

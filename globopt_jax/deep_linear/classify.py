@@ -7,11 +7,11 @@ import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.deep_linear import second_order
+from globopt_jax.deep_linear.fit import Fit, proved_fit
 from globopt_jax.deep_linear.inputs import check
-from globopt_jax.deep_linear.minimum import Fit, proved_fit
+from globopt_jax.deep_linear.judgement import ASSUMPTIONS, KINDS, Judgement, judgement_at
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
-from globopt_jax.deep_linear.verdict import ASSUMPTIONS, KINDS, Verdict, verdict_at
 from globopt_jax.inputs import check_key, integer
 from globopt_jax.shapes import Array, Inputs, Targets
 
@@ -22,7 +22,7 @@ class Classification(NamedTuple):
     """A verdict and its evidence; arrays only (NumPy), `.kind` and `.reason` are read off them.
 
     ``code``, ``loss``, ``optimum``, ``gap``, ``gap_bound``, ``rounding``, ``hidden``, ``scale``, ``tolerance``,
-    ``stationarity``, ``rank``, ``kept``, ``assumptions``: see `Verdict`.
+    ``stationarity``, ``rank``, ``kept``, ``assumptions``: see `Judgement`.
     ``singular_values`` (n,): of the fitted values. ``widths`` (H+2,).
     ``bottleneck``: p, the first layer of the smallest width k. ``angle``: the largest principal angle, in radians,
     between the row space of S_p and the span of the top k directions, pi/2 where their dimensions differ.
@@ -93,9 +93,9 @@ def classify(
     """Say whether a deep linear network sits at a global minimum, at a saddle, or is still moving.
 
     The loss against its closed-form optimum decides; ranks and subspaces explain. With eta the dimensionless gradient
-    (`Verdict`), and sqrt(eps) the tolerance for both:
+    (`Judgement`), and sqrt(eps) the tolerance for both:
 
-    - ``gap <= tolerance`` times what a global minimum explains, and gains on the best constant (`Verdict.scale`):
+    - ``gap <= tolerance`` times what a global minimum explains, and gains on the best constant (`Judgement.scale`):
       "global_minimum", unless the point is stationary and leaves out a weak direction of the fit altogether (then it is
       a saddle);
     - else ``eta > tolerance``: "not_critical";
@@ -130,15 +130,15 @@ def classify(
     key = jax.random.key(0) if key is None else check_key(key)
     size = sum(w.size for w in weights)
     steps = max(4, min(40, 800_000 // size)) if lanczos_steps is None else integer("lanczos_steps", lanczos_steps)
-    verdict, point, fit = judge(weights, X, Y)
+    judgement, point, fit = judge(weights, X, Y)
     strict, curvature = -1, np.nan
-    if KINDS[int(verdict.code)] == "saddle":
+    if KINDS[int(judgement.code)] == "saddle":
         found = lowest_curvature(weights, fit, key, steps)
         strict, curvature = int(_is_strict(weights, point, fit)), float(found.value) / (float(found.scale) or 1.0)
     widths = widths_of(weights)
     bottleneck = widths.index(min(widths))
     suffix, top = np.asarray(point.after[bottleneck]), np.asarray(fit.directions)[:, : min(widths)]
-    numbers = jax.tree.map(np.asarray, verdict)
+    numbers = jax.tree.map(np.asarray, judgement)
     dtype = numbers.loss.dtype
     return Classification(
         **numbers._asdict(),
@@ -154,13 +154,13 @@ def classify(
 _numerical_rank = jax.jit(linalg.numerical_rank)
 
 
-def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Verdict, Point, Fit]:
+def judge(weights: Weights, X: Inputs, Y: Targets) -> tuple[Judgement, Point, Fit]:
     """The verdict, and what it was read off: two programs, since one would run factorizations against each other."""
     fit = proved_fit(X, Y)
-    return *_verdict(weights, fit, len(X)), fit
+    return *_judgement(weights, fit, len(X)), fit
 
 
-_verdict = jax.jit(verdict_at, static_argnums=2)
+_judgement = jax.jit(judgement_at, static_argnums=2)
 _is_strict = jax.jit(second_order.is_strict)
 lowest_curvature = jax.jit(second_order.lowest, static_argnums=3)
 
@@ -211,7 +211,7 @@ def _sentences(found: Classification) -> list[str]:
 
 def _coarse(found: Classification) -> list[str]:
     """What float32 does to a critical point moves its gradient by that much."""
-    if found.loss.dtype == np.float32 or float(found.stationarity) > 10 * np.finfo(np.float32).eps:
+    if found.loss.dtype == np.float32 or float(found.stationarity) > 10 * linalg.machine_epsilon(np.float32):
         return []
     return ["Weights that were rounded to float32 come no nearer to a critical point than this: judge them in float32."]
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import least_squares, tail
+from globopt_jax.deep_linear.fit import least_squares, tail
+from globopt_jax.deep_linear.judgement import product_rank
 from globopt_jax.deep_linear.network import Weights, arrays, check_chain
-from globopt_jax.deep_linear.verdict import product_rank
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 

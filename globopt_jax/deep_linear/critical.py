@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax.deep_linear.fit import Fit, least_squares
 from globopt_jax.deep_linear.inputs import check_pair
-from globopt_jax.deep_linear.minimum import Fit, least_squares
 from globopt_jax.inputs import check_key, number
 
 __all__ = ["basis_change", "critical_point"]

@@ -12,11 +12,11 @@ import numpy as np
 from globopt_jax import linalg
 from globopt_jax.deep_linear import confirm, exact
 from globopt_jax.deep_linear.classify import judge, lowest_curvature
+from globopt_jax.deep_linear.fit import Fit
 from globopt_jax.deep_linear.inputs import check
-from globopt_jax.deep_linear.minimum import Fit
+from globopt_jax.deep_linear.judgement import KINDS
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
-from globopt_jax.deep_linear.verdict import KINDS
 from globopt_jax.inputs import check_key, number
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
@@ -111,8 +111,8 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
     arrays, X, Y = check(weights, X, Y)
     key = check_key(key)
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
-    verdict, point, fit = judge(arrays, X, Y)
-    if KINDS[int(verdict.code)] == "global_minimum":
+    judgement, point, fit = judge(arrays, X, Y)
+    if KINDS[int(judgement.code)] == "global_minimum":
         return _stay(given, AT_OPTIMUM)
     k1, k2 = jax.random.split(key)
     curvature = lowest_curvature(arrays, fit, k1, 40).v
@@ -191,7 +191,7 @@ def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radi
     def line(direction: Array, signs: list[float], code: int) -> tuple[list[int], Any]:
         """The best along a direction, and some of all lengths in reserve, which rounding may have hidden."""
         direction = direction / jnp.where(jnp.any(direction != 0), linalg.norm(direction), 1)
-        steps = lengths(linalg.unit(dtype) * scale, LENGTHS)
+        steps = lengths(linalg.machine_epsilon(dtype) * scale, LENGTHS)
         steps = jnp.concatenate([sign * steps for sign in signs])
         heights, rounding = jax.lax.map(lambda t: increment(weights, unravel(flat + t * direction), point, fit), steps)
         best = jnp.argmin(jnp.where(heights < -rounding, heights, jnp.inf))
@@ -212,8 +212,8 @@ def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radi
 
 def radius_in(radius: float, dtype: Any) -> Array:
     """The radius, as far as squares of that dtype go."""
-    limits = np.finfo(dtype)
-    return jnp.asarray(np.clip(radius, limits.tiny, float(limits.max) ** 0.5), dtype)
+    least, most = linalg.smallest_normal(dtype), linalg.largest_finite(dtype) ** 0.5
+    return jnp.asarray(np.clip(radius, least, most), dtype)
 
 
 def room_for(radius: Array, weights: Array) -> Array:
@@ -221,8 +221,8 @@ def room_for(radius: Array, weights: Array) -> Array:
 
     Where that is more than the radius, steps can still move those entries that are small; so some room is always left.
     """
-    unit = linalg.unit(weights.dtype)
-    return jnp.maximum((1 - 16 * unit) * radius - 2 * unit * linalg.norm(weights), 0.25 * radius)
+    eps = linalg.machine_epsilon(weights.dtype)
+    return jnp.maximum((1 - 16 * eps) * radius - 2 * eps * linalg.norm(weights), 0.25 * radius)
 
 
 def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array, Array]:
@@ -235,7 +235,7 @@ def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array
     for a, b, after, behind in zip(old, new, point.after[1:], point.after_error[1:], strict=True):
         move, left, right, inner = linalg.norm(b - a), linalg.norm(before), linalg.norm(after), sum(b.shape)
         terms.append(matmul(matmul(before, b - a), after))
-        off = off + move * (error * right + left * behind + inner * linalg.unit(dtype) * left * right)
+        off = off + move * (error * right + left * behind + inner * linalg.machine_epsilon(dtype) * left * right)
         error = linalg.product_error(error, left, linalg.norm(b), b.shape[0], dtype)
         before = matmul(before, b)
     dZ = sum(terms[1:], terms[0])

@@ -81,7 +81,7 @@ def known_rank(X: Any) -> int:
     pivoted: Any = qr(np.linalg.qr(scaled, mode="r"), mode="r", pivoting=True)
     R, order = pivoted
     size = np.abs(np.diag(R))
-    rank = int(np.sum(size > linalg.unit(np.float64) * sum(tall.shape) * size[0]))
+    rank = int(np.sum(size > linalg.machine_epsilon(np.float64) * sum(tall.shape) * size[0]))
     coefficients = solve_triangular(R[:rank, :rank], R[:rank, rank:])
     proved = 0
     for column, parts in zip(order[rank:], coefficients.T, strict=True):

@@ -1,12 +1,11 @@
-"""What the host functions check before they compute anything."""
+"""What the host functions of deep linear networks check, beyond `globopt_jax.inputs`, before they compute anything."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from globopt_jax.deep_linear.network import check_chain
-from globopt_jax.inputs import check_data, check_range, common_dtype, finite
+from globopt_jax.inputs import all_finite, check_data, in_one_dtype
 
 __all__ = ["check", "check_pair"]
 
@@ -33,12 +32,9 @@ def check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax
 
 def _check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax.Array]:
     named = [("X", X), ("Y", Y), *((f"weights[{l}]", w) for l, w in enumerate(weights))]
-    host = {name: finite(name, array) for name, array in named}
+    host = all_finite(named)
     check_data(host["X"], host["Y"])
     if len(weights):
         _ = check_chain([host[f"weights[{l}]"] for l in range(len(weights))], host["X"], host["Y"])
-    dtype = common_dtype([*host.values()], stacklevel=5)
-    for name, array in host.items():
-        check_range(name, array, dtype, tiny=name in ("X", "Y"))
-    arrays = [jnp.asarray(a, dtype) for a in host.values()]
-    return arrays[2:], arrays[0], arrays[1]
+    X, Y, *weights = in_one_dtype(host, stacklevel=5)
+    return weights, X, Y

@@ -1,4 +1,4 @@
-"""A monitor for training loops: verdict, gap bound and singular values every n steps, as an optax transformation."""
+"""A monitor for training loops: judgement, gap bound and singular values every n steps, as an optax transformation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from globopt_jax import linalg
+from globopt_jax.deep_linear.fit import Fit, proved_fit
 from globopt_jax.deep_linear.inputs import check_pair
-from globopt_jax.deep_linear.minimum import Fit, proved_fit
+from globopt_jax.deep_linear.judgement import KINDS, NOT_CRITICAL, judgement_at
 from globopt_jax.deep_linear.network import predict, widths_of
-from globopt_jax.deep_linear.verdict import KINDS, NOT_CRITICAL, verdict_at
 from globopt_jax.inputs import integer
 from globopt_jax.shapes import Array
 
@@ -60,18 +60,18 @@ def observe(weights: Sequence[Any], fit: Fit, samples: int, step: Any = 0) -> Hi
     # Weights that have diverged are noted as NaN; LAPACK would complain about them on the standard output.
     well = jnp.isfinite(jnp.sum(jnp.square(predict(weights, fit.inputs))))
     weights = [jnp.where(well, w, 0) for w in weights]
-    verdict, point = verdict_at(weights, fit, samples)
+    judgement, point = judgement_at(weights, fit, samples)
     n = len(fit.singular_values)
     values = linalg.singular_values(point.before[-1])[:n]
     seen = History(
         step=jnp.asarray(step, jnp.int32),
-        loss=verdict.loss,
-        gap=verdict.gap,
-        gap_bound=verdict.gap_bound,
-        stationarity=verdict.stationarity,
-        code=verdict.code,
-        rank=verdict.rank,
-        kept=verdict.kept,
+        loss=judgement.loss,
+        gap=judgement.gap,
+        gap_bound=judgement.gap_bound,
+        stationarity=judgement.stationarity,
+        code=judgement.code,
+        rank=judgement.rank,
+        kept=judgement.kept,
         singular_values=jnp.pad(values, (0, n - len(values))),
     )
     diverged = jax.tree.map(lambda a: jnp.where(well, a, jnp.nan) if jnp.issubdtype(a.dtype, jnp.floating) else a, seen)
@@ -125,18 +125,7 @@ def monitor(
     fit, samples = proved_fit(X, Y), len(X)
 
     def look(params: Any, step: Any) -> History:
-        weights = kernels(params)
-        if any(jnp.ndim(w) != 2 for w in weights):
-            raise ValueError(
-                "params: Expected: a list of kernels, or monitor(..., kernels=) that finds them. Received: "
-                f"{jax.tree.structure(params)}."
-            )
-        widths = widths_of(weights)
-        if (widths[0], widths[-1]) != (X.shape[1], Y.shape[1]):
-            raise ValueError(
-                f"params: Expected: kernels from {X.shape[1]} to {Y.shape[1]} units. Received: widths {widths}."
-            )
-        return observe(weights, fit, samples, step)
+        return observe(_kernels_in(params, kernels, (X.shape[1], Y.shape[1])), fit, samples, step)
 
     def init(params: Any) -> MonitorState:
         row = jax.eval_shape(look, params, jnp.zeros((), jnp.int32))
@@ -160,6 +149,24 @@ def monitor(
         return updates, state._replace(step=state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _kernels_in(params: Any, kernels: Callable[[Any], Sequence[Any]], ends: tuple[int, int]) -> Sequence[Any]:
+    """The kernels in an optimizer's params.
+
+    Raises:
+        ValueError: they are no matrices, or lead from other numbers of inputs to other numbers of outputs.
+    """
+    weights = kernels(params)
+    if any(jnp.ndim(w) != 2 for w in weights):
+        raise ValueError(
+            "params: Expected: a list of kernels, or monitor(..., kernels=) that finds them. Received: "
+            f"{jax.tree.structure(params)}."
+        )
+    widths = widths_of(weights)
+    if (widths[0], widths[-1]) != ends:
+        raise ValueError(f"params: Expected: kernels from {ends[0]} to {ends[1]} units. Received: widths {widths}.")
+    return weights
 
 
 def history(state: Any) -> History:

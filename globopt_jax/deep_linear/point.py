@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit, hidden, tail
+from globopt_jax.deep_linear.fit import Fit, hidden, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
@@ -62,7 +62,7 @@ def at(weights: Weights, fit: Fit) -> Point:
     spread = linalg.product_error(after_error[1], linalg.norm(after[1]), size, widths[1], dtype)
     scaled = linalg.norm(fit.inputs / jnp.where(fit.columns > 0, fit.columns, 1)[None])
     sizes = [scaled * size, *(linalg.norm(a) * w for a, w in zip(before[1:], norms[1:], strict=False))]
-    passed = [linalg.product_unit(inner, dtype) * a for a, inner in zip(sizes, widths, strict=False)]
+    passed = [linalg.product_rounding(inner, dtype) * a for a, inner in zip(sizes, widths, strict=False)]
     through = [1.01 * s + off for s, off in zip(suffix_norms[1:], after_error[1:], strict=True)]
     error[-1] = jnp.minimum(error[-1], sum(a * b for a, b in zip(passed, through, strict=True)))
     residual = before[-1] - fit.targets

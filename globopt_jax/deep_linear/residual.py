@@ -148,11 +148,12 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     gap = loss(kernels, *data)
     norms = jnp.stack([linalg.spectral_norm(w) for w in weights])
     # The Gram matrix behind a spectral norm is off by d eps, relative to the square of the Frobenius norm.
-    unsure = 2 * len(R) * linalg.unit(gap.dtype) * (1 + jnp.stack([jnp.square(linalg.norm(w)) for w in weights]))
+    eps = linalg.machine_epsilon(gap.dtype)
+    unsure = 2 * len(R) * eps * (1 + jnp.stack([jnp.square(linalg.norm(w)) for w in weights]))
     room = jnp.maximum(1 - norms - unsure, 0)
     # Rounding: d eps a product, relative to the sizes of what is multiplied.
     layers = len(kernels)
-    error = 2 * len(R) * layers * linalg.unit(gap.dtype)
+    error = 2 * len(R) * layers * eps
     reach = linalg.norm(data[0]) * jnp.prod(1 + norms)
     off = error * reach * (reach + linalg.norm(data[1]))
     sizes = jnp.square(jnp.stack([linalg.norm(g) for g in gradients(kernels, *data)]) + off)

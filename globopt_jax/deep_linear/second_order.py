@@ -7,7 +7,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.minimum import Fit
+from globopt_jax.deep_linear.fit import Fit
 from globopt_jax.deep_linear.network import Weights, gradients, widths_of
 from globopt_jax.deep_linear.point import Point, kept_directions
 from globopt_jax.linalg import Curvature, matmul

@@ -68,3 +68,8 @@ __all__ = [
     "rigorous",
     "sum_of_powers",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.shapes import Inputs, Params, Weights
 
@@ -126,7 +127,7 @@ def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple
     degree, departure = measured_degree(fn, weights, *arguments)
     if np.isnan(degree) or fn.degree is None:
         return  # the function vanishes there, which every degree allows
-    tolerance = 1e3 * float(jnp.finfo(jax.tree.leaves(weights)[0].dtype).eps)
+    tolerance = 1e3 * linalg.machine_epsilon(jax.tree.leaves(weights)[0].dtype)
     if departure > tolerance or abs(degree - fn.degree) > tolerance:
         raise ValueError(
             f"{label} is not positively homogeneous of the stated degree. Expected: {label}(a w) = a^{fn.degree:g} "
@@ -147,7 +148,7 @@ def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:
             return phi(jax.tree.unflatten(tree, [*before, w, *after]), X)
 
         degree, departure = measured_degree(along, leaf, X)
-        tolerance = 1e3 * float(jnp.finfo(leaf.dtype).eps)
+        tolerance = 1e3 * linalg.machine_epsilon(leaf.dtype)
         if not np.isnan(degree) and (departure > tolerance or abs(degree - 1) > tolerance):
             raise ValueError(
                 f"product_of_norms: Expected: a map of degree 1 in every layer. Received: degree {degree:.4g} in "

@@ -1,4 +1,4 @@
-"""The checks that the host functions make before they compute anything."""
+"""The checks that the host functions of homogeneous networks make, beyond those of `globopt_jax.inputs`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from globopt_jax.homogeneous.degrees import check_degrees
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem, check_lam, objective
-from globopt_jax.inputs import check_data, check_range, common_dtype, finite
+from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype
 from globopt_jax.shapes import Params
 
 __all__ = ["check", "targets_moved"]
@@ -34,20 +34,17 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     """
     leaves, tree = jax.tree.flatten(params)
     named = [("X", X), ("Y", Y), *((f"params[{k}]", w) for k, w in enumerate(leaves))]
-    host = {name: finite(name, array) for name, array in named}
+    host = all_finite(named)
     check_data(host["X"], host["Y"])
     problem.loss.check_targets(host["Y"])
     _check_shapes(problem, host, tree)
     check_lam(problem.lam)
     if np.ndim(problem.lam):
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
-    dtype = common_dtype([*host.values()])
-    for name, array in host.items():
-        check_range(name, array, dtype, tiny=name in ("X", "Y"))
-    arrays = [jnp.asarray(a, dtype) for a in host.values()]
-    params, X = jax.tree.unflatten(tree, arrays[2:]), arrays[0]
+    X, Y, *leaves = in_one_dtype(host)
+    dtype, params = X.dtype, jax.tree.unflatten(tree, leaves)
     check_degrees(problem, params, X)
-    Y = jnp.asarray(problem.loss.exact_targets(np.asarray(arrays[1])), dtype)
+    Y = jnp.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype)
     value = float(_objective(problem, params, X, Y))
     if not np.isfinite(value):
         raise ValueError(

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from globopt_jax.inputs import typed_key
+from globopt_jax.linalg import matmul
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
@@ -65,10 +66,6 @@ def smooth_act(slopes: tuple[float, float], a: Array, width: Scalar) -> jax.Arra
     negative, positive = slopes
     rounded = jnp.where(jnp.abs(a) < width, (a + width) ** 2 / (4 * width), jnp.maximum(a, 0))
     return jnp.asarray(negative * a + (positive - negative) * rounded)
-
-
-def _dot(a: Array, b: Array) -> jax.Array:
-    return jnp.matmul(a, b, precision="highest")
 
 
 class ElementalMap(abc.ABC):
@@ -160,23 +157,23 @@ class Neuron(PiecewiseLinear):
 
     def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
         w1, w2 = weights
-        return act(self.slopes, _dot(X, w1))[:, None] * w2[None, :]
+        return act(self.slopes, matmul(X, w1))[:, None] * w2[None, :]
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
         """The sum of all subnetworks' outputs, shape (m, dy)."""
         w1, w2 = params
-        return _dot(act(self.slopes, _dot(X, w1.T)), w2)
+        return matmul(act(self.slopes, matmul(X, w1.T)), w2)
 
     def smoothed(self, params: Params, X: Inputs, width: Scalar) -> Float[Array, "m dy"]:
         """`total` with rounded kinks; subnetworks that are zero stay without effect."""
         w1, w2 = params
         living = jnp.any(w2 != 0, axis=1, keepdims=True)
-        return _dot(smooth_act(self.slopes, _dot(X, w1.T), width), jnp.where(living, w2, 0))
+        return matmul(smooth_act(self.slopes, matmul(X, w1.T), width), jnp.where(living, w2, 0))
 
     def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:
         """``<U, phi(weights, X)>`` without forming the (m, dy) output."""
         w1, w2 = weights
-        return jnp.sum(_dot(act(self.slopes, _dot(X, w1)), U) * w2)
+        return jnp.sum(matmul(act(self.slopes, matmul(X, w1)), U) * w2)
 
     def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
         """r random subnetworks, entries of standard deviation 1/sqrt(fan in); see `deep_subnetwork`."""
@@ -211,11 +208,11 @@ class DeepSubnetwork(PiecewiseLinear):
         """The features before the last weight layer."""
         Z = jnp.asarray(X)
         for kernel in weights[:-1]:
-            Z = act(self.slopes, _dot(Z, kernel))
+            Z = act(self.slopes, matmul(Z, kernel))
         return Z
 
     def __call__(self, weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
-        return _dot(self.hidden(weights, X), weights[-1])
+        return matmul(self.hidden(weights, X), weights[-1])
 
     def total(self, params: Params, X: Inputs) -> Float[Array, "m dy"]:
         """The sum of all subnetworks' outputs, shape (m, dy)."""
@@ -229,7 +226,7 @@ class DeepSubnetwork(PiecewiseLinear):
         def features(weights: Weights) -> jax.Array:
             Z = jnp.asarray(X)
             for kernel in weights[:-1]:
-                Z = smooth_act(self.slopes, _dot(Z, kernel), width)
+                Z = smooth_act(self.slopes, matmul(Z, kernel), width)
             return Z
 
         living = jnp.any(params[-1] != 0, axis=(1, 2), keepdims=True)
@@ -238,7 +235,7 @@ class DeepSubnetwork(PiecewiseLinear):
 
     def inner(self, weights: Weights, U: Targets, X: Inputs) -> Scalar:
         """``<U, phi(weights, X)>`` without forming the (m, dy) output."""
-        return jnp.sum(_dot(self.hidden(weights, X).T, U) * weights[-1])
+        return jnp.sum(matmul(self.hidden(weights, X).T, U) * weights[-1])
 
     def init(self, key: Array, *, r: int, dx: int, dy: int, widths: tuple[int, ...] = ()) -> Params:
         """r random subnetworks ``[(r, n_{k-1}, n_k)]``; widths are the K - 1 hidden ones, () means all 1."""

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.shapes import Scalar, Weights
 
@@ -60,7 +61,7 @@ def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
         return jnp.where(w != 0, g, 0)
     if kind == "linf":
         size = w * jnp.sign(w)
-        tied = size >= jnp.max(size) * (1 - 8 * jnp.finfo(w.dtype).eps)
+        tied = size >= jnp.max(size) * (1 - 8 * linalg.machine_epsilon(w.dtype))
         mean = jnp.sum(jnp.where(tied, jnp.sign(w) * g, 0)) / jnp.sum(tied, dtype=w.dtype)
         return jnp.where(tied, jnp.sign(w) * mean, g)
     return g

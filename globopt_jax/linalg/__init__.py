@@ -21,6 +21,7 @@ from globopt_jax.linalg.factors import (
     rank_at_most,
     singular_values,
     spectral_norm,
+    split,
     svd,
 )
 from globopt_jax.linalg.tolerances import (
@@ -28,10 +29,12 @@ from globopt_jax.linalg.tolerances import (
     cutoff,
     decision_tolerance,
     factorization_error,
+    largest_finite,
+    machine_epsilon,
     product_error,
-    product_unit,
+    product_rounding,
     rounding_margin,
-    unit,
+    smallest_normal,
 )
 
 __all__ = [
@@ -41,18 +44,26 @@ __all__ = [
     "cutoff",
     "decision_tolerance",
     "factorization_error",
+    "largest_finite",
     "lowest_curvature",
+    "machine_epsilon",
     "matmul",
     "norm",
     "numerical_rank",
     "product_error",
-    "product_unit",
+    "product_rounding",
     "project",
     "project_out",
     "rank_at_most",
     "rounding_margin",
     "singular_values",
+    "smallest_normal",
     "spectral_norm",
+    "split",
     "svd",
-    "unit",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

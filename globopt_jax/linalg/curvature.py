@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax.linalg.factors import matmul
-from globopt_jax.linalg.tolerances import unit
+from globopt_jax.linalg.tolerances import machine_epsilon
 from globopt_jax.shapes import Array
 
 __all__ = ["Curvature", "lowest_curvature"]
@@ -48,7 +48,8 @@ def lowest_curvature(
     k1, k2 = jax.random.split(key)
     start = jax.random.normal(k1, (n,), dtype)
     size = jnp.linalg.norm(product(start)) / jnp.linalg.norm(start)
-    jitter = 10 * unit(dtype) * jnp.where(size > 0, size, 1.0) * jax.random.uniform(k2, (n,), dtype, 0.5, 1.0)
+    scale = 10 * machine_epsilon(dtype) * jnp.where(size > 0, size, 1.0)
+    jitter = scale * jax.random.uniform(k2, (n,), dtype, 0.5, 1.0)
     depth = min(steps, n)
     if n == 1:
         basis, ritz, vectors = jnp.ones((1, 1), dtype), product(jnp.ones((1,), dtype)), jnp.ones((1, 1), dtype)

@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from globopt_jax.inputs import real
-from globopt_jax.linalg.tolerances import check_criterion, cutoff
+from globopt_jax.linalg.tolerances import check_criterion, cutoff, smallest_normal
 from globopt_jax.shapes import Array, Scalar
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "rank_at_most",
     "singular_values",
     "spectral_norm",
+    "split",
     "svd",
 ]
 
@@ -28,6 +30,31 @@ Matrix = Float[Array, "p q"]
 def matmul(A: Any, B: Any) -> Any:
     """``A B`` in the full precision of the dtype, on every device."""
     return jnp.matmul(A, B, precision="highest")
+
+
+def split(U: Any, B: Any) -> tuple[Any, Any]:
+    """Split ``B = outside + U along`` by orthonormal columns U, where ``outside`` is orthogonal to U to rounding.
+
+    One projection leaves rounding of the size of B inside, which is much where B lies nearly in the span of U. So what
+    is left is projected again.
+
+    Args:
+        U: (p, r), orthonormal columns; columns of zeros count for nothing. B: (p, n). Two NumPy arrays are computed in
+            NumPy, in their own precision.
+
+    Returns:
+        ``outside`` (p, n) and ``along`` (r, n).
+
+    Example:
+        >>> outside, along = split(jnp.array([[1.0], [0.0]]), jnp.array([[3.0], [4.0]]))
+        >>> outside.tolist(), along.tolist()
+        ([[0.0], [4.0]], [[3.0]])
+    """
+    times = np.matmul if isinstance(U, np.ndarray) and isinstance(B, np.ndarray) else matmul
+    first = times(U.T, B)
+    B = B - times(U, first)
+    second = times(U.T, B)
+    return B - times(U, second), first + second
 
 
 def norm(A: Any) -> Scalar:
@@ -61,9 +88,7 @@ class Svd(NamedTuple):
 
     def project_out(self, B: Array) -> Array:
         """`project_out` for columns B (p, n)."""
-        for _ in range(2):
-            B = B - self.project(real("B", B))
-        return B
+        return split(self.U * self.kept[None], real("B", B))[0]
 
 
 def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = None) -> Svd:
@@ -128,7 +153,7 @@ def _distinct_columns(M: Matrix) -> Int[Array, ""]:
     scaled = jnp.ldexp(M, -jnp.frexp(top)[1]) * jnp.sign(top)
     # Where an entry vanished or overflowed, the scaling was not exact, and nothing is claimed.
     size = jnp.abs(scaled)
-    exact = jnp.all((M == 0) | ((size >= float(jnp.finfo(M.dtype).tiny)) & (size <= 1)), axis=0)
+    exact = jnp.all((M == 0) | ((size >= smallest_normal(M.dtype)) & (size <= 1)), axis=0)
     # Equal columns have equal sums, so that they are neighbours in the order of the sums.
     weights = 1 + jnp.sin(jnp.arange(len(M), dtype=M.dtype))
     order = jnp.argsort(jnp.sum(scaled * weights[:, None], axis=0))

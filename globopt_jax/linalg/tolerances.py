@@ -13,17 +13,31 @@ __all__ = [
     "cutoff_of",
     "decision_tolerance",
     "factorization_error",
+    "largest_finite",
+    "machine_epsilon",
     "product_error",
+    "product_rounding",
+    "rounding_margin",
+    "smallest_normal",
 ]
-__all__ += ["product_unit", "rounding_margin", "unit"]
 
 #: The names that `cutoff` knows; the first is the default everywhere.
 CRITERIA = ("press", "golub", "lapack")
 
 
-def unit(dtype: Any) -> float:
-    """eps, the spacing of the numbers of a dtype at 1."""
+def machine_epsilon(dtype: Any) -> float:
+    """Return eps, the spacing of the numbers of a floating-point dtype at 1: twice the unit roundoff."""
     return float(jnp.finfo(dtype).eps)
+
+
+def smallest_normal(dtype: Any) -> float:
+    """Return the smallest positive number of a floating-point dtype that has all its digits."""
+    return float(jnp.finfo(dtype).tiny)
+
+
+def largest_finite(dtype: Any) -> float:
+    """Return the largest number of a floating-point dtype; beyond it numbers overflow."""
+    return float(jnp.finfo(dtype).max)
 
 
 def check_criterion(criterion: str) -> None:
@@ -54,12 +68,12 @@ def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar
         ValueError: an unknown criterion.
 
     Example:
-        >>> float(cutoff(jnp.eye(3), jnp.ones(3)) / unit(jnp.eye(3).dtype))  # sqrt(7) / 2
+        >>> float(cutoff(jnp.eye(3), jnp.ones(3)) / machine_epsilon(jnp.eye(3).dtype))  # sqrt(7) / 2
         1.322...
     """
     check_criterion(criterion)
     row_sum = jnp.max(jnp.sum(jnp.abs(M), axis=1), initial=0.0) if criterion == "golub" else 0.0
-    return cutoff_of(M.shape, unit(M.dtype), jnp.max(singular_values, initial=0.0), row_sum, criterion)
+    return cutoff_of(M.shape, machine_epsilon(M.dtype), jnp.max(singular_values, initial=0.0), row_sum, criterion)
 
 
 def cutoff_of(shape: tuple[int, ...], eps: float, largest: Any, row_sum: Any, criterion: str = "press") -> Any:
@@ -76,7 +90,7 @@ def decision_tolerance(dtype: Any) -> float:
 
     Residuals of exact critical points stayed below 3e-12 in float64 and those of random points above 7e-3.
     """
-    return unit(dtype) ** 0.5
+    return machine_epsilon(dtype) ** 0.5
 
 
 def product_error(error: Scalar, left: Scalar, right: Scalar, inner: int, dtype: Any) -> Scalar:
@@ -88,12 +102,12 @@ def product_error(error: Scalar, left: Scalar, right: Scalar, inner: int, dtype:
     Args:
         error: of A in the Frobenius norm. left, right: the Frobenius norms of A and B. inner: columns of A.
     """
-    return (error + product_unit(inner, dtype) * left) * right
+    return (error + product_rounding(inner, dtype) * left) * right
 
 
-def product_unit(inner: int, dtype: Any) -> float:
+def product_rounding(inner: int, dtype: Any) -> float:
     """``n u / (1 - n u)``, u = eps / 2: what n roundings may do to a sum of products, in any order; at most 1 + n u."""
-    small = 0.5 * inner * unit(dtype)
+    small = 0.5 * inner * machine_epsilon(dtype)
     return small / (1 - small) if small < 0.5 else 1 + small
 
 
@@ -104,9 +118,9 @@ def factorization_error(rows: int, dtype: Any) -> float:
     rows, float32 and float64). It is the probabilistic bound (Higham & Mary 2019), not the worst case of ``rows columns
     eps``, which would say nothing in float32.
     """
-    return 8 * max(rows, 1) ** 0.5 * unit(dtype)
+    return 8 * max(rows, 1) ** 0.5 * machine_epsilon(dtype)
 
 
 def rounding_margin(scale: Scalar, dtype: Any) -> Scalar:
     """``8 eps scale``: what rounding may do to a difference of two sums of squares, `scale` their sum."""
-    return 8 * unit(dtype) * scale
+    return 8 * machine_epsilon(dtype) * scale

@@ -49,3 +49,8 @@ __all__ = [
     "white_noise_quantile",
     "with_linear_units",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import results
+from globopt_jax import linalg, results
 from globopt_jax.linalg import matmul
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.blocks import unit_columns
-from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
+from globopt_jax.local_minima.inputs import check, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.networks import Activation, feed_forward
@@ -68,7 +69,7 @@ class Decomposition(NamedTuple):
         parts.append(f"the output layer {np.sum(self.shares[-1]) / target:.1%}")
         names = ", ".join(str(l) for l in self.order)
         lost = float(self.unattributed) / target
-        open_ = lost > np.finfo(self.value.dtype).eps ** 0.5
+        open_ = lost > linalg.decision_tolerance(self.value.dtype)
         doubt = f" Rounding leaves open which units explain {lost:.1%}." if open_ else ""
         doubt += f" {kink_words(int(self.kinks))}" if int(self.kinks) else ""
         doubt += f" {faint_words(self.faint, 'layers')}" if np.any(self.faint) else ""
@@ -147,7 +148,7 @@ def decompose(
     """
     check_criterion(cutoff)
     network = feed_forward(activation)
-    weights, X, Y = checked(network, weights, X, Y, method, memory, "weights")
+    weights, X, Y = check(network, weights, X, Y, method, memory, "weights")
     layers = len(weights)
     whole = range(1, layers + 1)
     wanted = tuple(whole) if order is None else tuple(order) if np.ndim(order) == 1 else ()
@@ -238,10 +239,7 @@ def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -
     def step(carry: Any, columns: Any) -> tuple[Any, Any]:
         basis, combinations, used = carry  # (r, r + n), (N, r + n) with basis = C combinations
         block = padded[:, columns]
-        coefficients = jnp.zeros((basis.shape[1], w), C.dtype)
-        for _ in range(2):  # what is left is then orthogonal to rounding
-            along = matmul(basis.T, block)
-            block, coefficients = block - matmul(basis, along), coefficients + along
+        block, coefficients = linalg.split(basis, block)
         U, s, Vt = jnp.linalg.svd(block, full_matrices=False)
         t = jnp.zeros((N + 1, len(s)), C.dtype).at[columns].add(Vt.T)[:N]
         t = t - matmul(combinations, matmul(coefficients, Vt.T))
@@ -281,9 +279,7 @@ def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) ->
         kept = s > limit
         added = jnp.clip(jnp.sum(kept, dtype=jnp.int32) - used, 0, jnp.minimum(mix.shape[1], most - used))
         # What is new in the column space: at most as much as the unit has columns, which random combinations span.
-        new = matmul(jnp.where(kept[None], U, 0), mix)
-        for _ in range(2):
-            new = new - matmul(basis, matmul(basis.T, new))
+        new, _ = linalg.split(basis, matmul(jnp.where(kept[None], U, 0), mix))
         new = jnp.linalg.svd(new, full_matrices=False)[0]
         new = jnp.where((jnp.arange(new.shape[1], dtype=added.dtype) < added)[None], new, 0)
         basis = jax.lax.dynamic_update_slice(basis, new, (jnp.zeros_like(used), used))

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.linalg import matmul, unit
+from globopt_jax import linalg
+from globopt_jax.linalg import matmul
 from globopt_jax.local_minima.jacobian import Model
 from globopt_jax.shapes import Array
 
@@ -91,7 +92,7 @@ class Jacobian:
     @property
     def eps(self) -> float:
         """Of the dtype computed in."""
-        return unit(self.dtype)
+        return linalg.machine_epsilon(self.dtype)
 
     def chunks(self, columns: int = 0) -> Samples:
         """Chunks in which that many numbers an output fit beside the rows."""
@@ -123,10 +124,11 @@ class Jacobian:
 
     def resolved(self, G: Array) -> Array:
         """A Gram matrix whose largest entries the dtype holds; a dead network's is zero, and is that."""
-        largest, info = float(jnp.max(jnp.diagonal(G), initial=0)), jnp.finfo(self.dtype)
+        largest = float(jnp.max(jnp.diagonal(G), initial=0))
+        low, high = linalg.smallest_normal(self.dtype) / self.eps, linalg.largest_finite(self.dtype) * self.eps
         if np.isnan(largest) and not np.isfinite(self.largest_row_sum()):
             raise ValueError(NOT_FINITE)
-        if not float(info.tiny) / self.eps < largest < float(info.max) * self.eps:
+        if not low < largest < high:
             size = self.largest_row_sum()
             if size != 0:
                 raise ValueError(

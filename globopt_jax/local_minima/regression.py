@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import results
+from globopt_jax import linalg, results
 from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul, norm
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
-from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
 from globopt_jax.local_minima.decomposition import shares_of
+from globopt_jax.local_minima.inputs import check, prediction
 from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, faint_words, kink_words
 from globopt_jax.local_minima.spaces import NOT_CONVERGED
 from globopt_jax.local_minima.units import LinearUnits, linear_units
@@ -68,7 +69,7 @@ class RegressionBounds(NamedTuple):
             names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
             lines.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
         words = []
-        size, slack = float(self.loss) or 1.0, np.finfo(self.value.dtype).eps ** 0.5
+        size, slack = float(self.loss) or 1.0, linalg.decision_tolerance(self.value.dtype)
         above = self.admissible & (self.value < self.loss - slack * size)
         if float(self.stationarity) > slack:
             words.append(
@@ -155,7 +156,7 @@ def regression_bounds(
     if restricted and strong:
         raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
-    weights, X, Y = checked(network, kernels_of(weights), X, Y, method, memory, "weights")
+    weights, X, Y = check(network, kernels_of(weights), X, Y, method, memory, "weights")
     point = balanced(Layered(network), weights)
     predicted = prediction(Layered(network), point, X)
     weights = point.params

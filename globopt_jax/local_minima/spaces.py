@@ -109,10 +109,8 @@ class _Dense(Space):
         if found.converged:
             return found
         # Directions near the cutoff, which rounding tilts whatever is done: as the decomposition has them.
-        flat = np.asarray(B).reshape(len(self.dense), B.shape[-1])
-        for _ in range(2):  # what is left is then orthogonal to rounding
-            flat = flat - self.U @ (self.U.T @ flat)
-        return Projection(jnp.asarray(flat).reshape(B.shape), found.steps, 0.0, True)
+        outside, _ = linalg.split(self.U, np.asarray(B).reshape(len(self.dense), B.shape[-1]))
+        return Projection(jnp.asarray(outside).reshape(B.shape), found.steps, 0.0, True)
 
     def column_sizes(self) -> np.ndarray:
         return np.max(np.abs(self.dense), axis=0)

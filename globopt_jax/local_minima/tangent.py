@@ -10,8 +10,9 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
-from globopt_jax.local_minima.checks import checked, on_automatic_mesh, prediction
+from globopt_jax.local_minima.inputs import check, prediction
 from globopt_jax.local_minima.jacobian import model_of
+from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
 from globopt_jax.shapes import Array
@@ -146,7 +147,7 @@ def tangent_projection(
         (0.4, 1, 8.5, 'dense')
     """
     check_criterion(cutoff)
-    params, X, Y = checked(apply, params, X, Y, method, memory)
+    params, X, Y = check(apply, params, X, Y, method, memory)
     model = model_of(apply)
     point = balanced(model, params)
     A = Jacobian(model, point.params, X, Y.shape[1], int(memory))

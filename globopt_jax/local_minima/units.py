@@ -3,6 +3,7 @@
 import bisect
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -110,14 +111,40 @@ def linear_units(
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
     weights = balanced(Layered(network), weights).params
-    seen = _sweep(network, weights, X)
-    kernels = [np.asarray(w) for w in weights]
+    present, edge = _edges(weights, limit)
+    linear, margins = _acting(_sweep(network, weights, X), slopes, limit)
+    units = _Units(linear, margins, present, dy, strong)
+    # With t = H only the outputs are asked for; from there on down each layer's set counts, too.
+    by_t = [units.sets(t) for t in range(hidden + 1)]
+    sizes = np.array([_size(sets, t) for t, sets in enumerate(by_t)])
+    enough = np.flatnonzero(sizes >= wanted)
+    t = int(enough[0]) if enough.size else -1
+    return LinearUnits(
+        sets=tuple(by_t[max(t, 0)]),
+        sizes=sizes,
+        n=np.asarray(wanted),
+        t=np.asarray(t),
+        margins=tuple(margins),
+        margin=np.asarray(units.margin(t, wanted) if t >= 0 else np.inf),
+        edge=np.asarray(edge),
+        strong=np.asarray(strong),
+        tolerance=limit,
+    )
+
+
+def _edges(weights: list[Array], limit: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Which weights count as edges, for every layer, and the largest other one relative to its layer's largest."""
     present, edge = [], 0.0
-    for w in kernels:
+    for w in map(np.asarray, weights):
         size = np.max(np.abs(w), initial=0)
         small = np.abs(w) <= limit * size
         edge = max(edge, float(np.max(np.abs(w[small]), initial=0) / size) if size else 0.0)
         present.append(~small)
+    return present, edge
+
+
+def _acting(seen: Sweep, slopes: list[np.ndarray], limit: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Which units of every hidden layer act linearly on all samples, and their margins, see `LinearUnits.margins`."""
     linear, margins = [], []
     for features, before, pairs in zip(seen.features[1:], seen.preactivations, slopes, strict=True):
         G, Phi = np.asarray(before), np.asarray(features)
@@ -125,31 +152,30 @@ def linear_units(
         linear.append(np.max(np.abs(Phi - G), axis=0) <= limit * size)
         always = np.all(np.broadcast_to(pairs, (G.shape[1], 2)) == 1, axis=1)
         margins.append(np.where(always, np.inf, np.min(G, axis=0) / np.where(size > 0, size, 1)))
+    return linear, margins
 
-    def sets_from(t: int, least: float) -> list[np.ndarray]:
-        weak = _weak([a & (b >= least) for a, b in zip(linear, margins, strict=True)], present, dy)
-        return _strong(weak, present, t) if strong else weak
 
-    # With t = H only the outputs are asked for; from there on down each layer's set counts, too.
-    by_t = [sets_from(t, -np.inf) for t in range(hidden + 1)]
-    sizes = np.array([_size(sets, t) for t, sets in enumerate(by_t)])
-    enough = np.flatnonzero(sizes >= wanted)
-    t = int(enough[0]) if enough.size else -1
-    # The fewer units may count, the smaller their sets.
-    ladder = np.unique(np.concatenate([[np.inf], *margins[max(t, 0) :]]))
-    steps = bisect.bisect_left(range(len(ladder)), True, key=lambda i: _size(sets_from(t, ladder[i]), t) < wanted)
-    margin = ladder[steps - 1] if t >= 0 and steps else np.inf
-    return LinearUnits(
-        sets=tuple(by_t[max(t, 0)]),
-        sizes=sizes,
-        n=np.asarray(wanted),
-        t=np.asarray(t),
-        margins=tuple(margins),
-        margin=np.asarray(margin),
-        edge=np.asarray(edge),
-        strong=np.asarray(strong),
-        tolerance=limit,
-    )
+class _Units(NamedTuple):
+    """What separated sets are chosen from: `_acting`, `_edges`, the number of outputs, and whether strongly."""
+
+    linear: list[np.ndarray]
+    margins: list[np.ndarray]
+    present: list[np.ndarray]
+    dy: int
+    strong: bool
+
+    def sets(self, t: int, least: float = -np.inf) -> list[np.ndarray]:
+        """The largest separated sets above layer t of units with that margin or more."""
+        linear = [a & (b >= least) for a, b in zip(self.linear, self.margins, strict=True)]
+        weak = _weak(linear, self.present, self.dy)
+        return _strong(weak, self.present, t) if self.strong else weak
+
+    def margin(self, t: int, wanted: int) -> float:
+        """The largest margin for which the units that have it are enough."""
+        # The fewer units may count, the smaller their sets.
+        ladder = np.unique(np.concatenate([[np.inf], *self.margins[t:]]))
+        steps = bisect.bisect_left(ladder, True, key=lambda least: _size(self.sets(t, least), t) < wanted)
+        return ladder[steps - 1] if steps else np.inf
 
 
 def _size(sets: list[np.ndarray], t: int) -> int:
@@ -247,44 +273,59 @@ def with_linear_units(
         raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
     linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # whatever their inputs
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-
-    def drawn(l: int) -> np.ndarray:
-        return rng.normal(size=widths[l - 1 : l + 1]) * (2 / widths[l - 1]) ** 0.5
-
-    draws = DRAWS if t else 1
-    for _ in range(draws):
-        weights: list[Any] = []
-        Phi: Any = jnp.asarray(host, dtype)
-        for l in range(1, t + 1):
-            weights.append(jnp.asarray(drawn(l), dtype))
-            Phi = network.activate(matmul(Phi, weights[-1]), l - 1, hidden)[0]
-        positive = None if linear else _positive_direction(np.asarray(Phi))
-        if linear or positive is not None:
-            break
-    else:
-        raise ValueError(
-            "X: Expected: samples with a direction in the features of layer t that is positive on all of them. "
-            f"Received: none in {draws} draws; append a constant feature, or choose more units or another activation "
-            "below t."
-        )
+    inputs = jnp.asarray(host, dtype)
+    weights, Phi, positive = _below(network, rng, inputs, widths[: t + 1], hidden, needed=not linear)
     for l in range(t + 1, hidden + 2):
-        a, w = widths[l - 1], drawn(l)
+        w = _drawn(rng, widths[l - 1], widths[l])
         if t + 1 < l <= hidden:
             w[:count, count:] = 0  # weakly separated
         if l <= hidden:
-            chosen, before = w[:, :count], np.asarray(Phi)
             if strong and l > t + 1:
-                chosen[count:] = 0
+                w[count:, :count] = 0
             if positive is not None:
                 # The units of the layer before are positive on all samples, if there are any.
-                direction = positive if l == t + 1 else np.where(np.arange(a) < count, 1.0, 0.0)
-                # What is random may take away three quarters of that.
-                need = np.max(np.abs(before @ chosen) / (before @ direction)[:, None], axis=0)
-                w[:, :count] = direction[:, None] + 0.75 * chosen / np.where(need > 0, need, 1)
+                direction = positive if l == t + 1 else np.where(np.arange(len(w)) < count, 1.0, 0.0)
+                w[:, :count] = _lifted(w[:, :count], direction, np.asarray(Phi))
         weights.append(jnp.asarray(w, dtype))
         if l <= hidden:
             Phi = network.activate(matmul(Phi, weights[-1]), l - 1, hidden)[0]
     return weights
+
+
+def _drawn(rng: np.random.Generator, inputs: int, outputs: int) -> np.ndarray:
+    """A random kernel that keeps the size of its inputs under a ReLU."""
+    return rng.normal(size=(inputs, outputs)) * (2 / inputs) ** 0.5
+
+
+def _below(
+    network: FeedForward, rng: np.random.Generator, X: Array, widths: list[int], hidden: int, *, needed: bool
+) -> tuple[list[Array], Array, np.ndarray | None]:
+    """Random kernels d_0..d_t, their features, and a direction in these that is positive on all samples, if needed.
+
+    Raises:
+        ValueError: `DRAWS` draws have no such direction.
+    """
+    draws = DRAWS if len(widths) > 1 else 1
+    for _ in range(draws):
+        weights: list[Array] = []
+        Phi: Any = X
+        for l, (a, b) in enumerate(pairwise(widths)):
+            weights.append(jnp.asarray(_drawn(rng, a, b), X.dtype))
+            Phi = network.activate(matmul(Phi, weights[-1]), l, hidden)[0]
+        positive = _positive_direction(np.asarray(Phi)) if needed else None
+        if not needed or positive is not None:
+            return weights, Phi, positive
+    raise ValueError(
+        "X: Expected: samples with a direction in the features of layer t that is positive on all of them. "
+        f"Received: none in {draws} draws; append a constant feature, or choose more units or another activation "
+        "below t."
+    )
+
+
+def _lifted(kernel: np.ndarray, direction: np.ndarray, Phi: np.ndarray) -> np.ndarray:
+    """Columns along a direction that is positive on all samples; the random part takes three quarters of it at most."""
+    need = np.max(np.abs(Phi @ kernel) / (Phi @ direction)[:, None], axis=0)
+    return direction[:, None] + 0.75 * kernel / np.where(need > 0, need, 1)
 
 
 def _positive_direction(Phi: np.ndarray) -> np.ndarray | None:

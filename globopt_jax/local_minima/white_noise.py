@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import results
+from globopt_jax import linalg, results
 from globopt_jax.inputs import check_key, finite, integer, number
 from globopt_jax.linalg import matmul, svd
 from globopt_jax.shapes import Array
@@ -119,7 +119,7 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
         raise ValueError(f"patterns: Expected: shape (m, d). Received: {Lam.shape}.")
     m = len(Lam)
     rows = integer("rows", rows, 1, m)
-    doubt = 8 * max(Lam.shape) * np.finfo(np.float64).eps  # rounding, of the largest; a bound stays below
+    doubt = 8 * max(Lam.shape) * linalg.machine_epsilon(np.float64)  # rounding, of the largest; a bound stays below
     if Lam.shape[1] == 1:
         return float(np.sqrt(np.sum(np.sort(Lam[:, 0] ** 2)[:rows])))
     if math.comb(m, rows) * rows * Lam.shape[1] <= ENTRIES:

@@ -15,18 +15,11 @@ computes, and derives every number anew. Run it alone, without JAX: ``python -m 
 """
 
 from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
-from globopt_jax.rigorous.check import Verdict, check_certificate, malformed
+from globopt_jax.rigorous.check import CheckResult, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
-from globopt_jax.rigorous.polar import (
-    BOUNDS,
-    MANY_INPUTS,
-    Multipliers,
-    arcs,
-    empty_multipliers,
-    polar_bound,
-    relaxation_bound,
-    spectral_norm,
-)
+from globopt_jax.rigorous.polar import BOUNDS, arcs, polar_bound
+from globopt_jax.rigorous.relaxation import MANY_INPUTS, Multipliers, empty_multipliers, relaxation_bound
+from globopt_jax.rigorous.sizes import spectral_norm
 from globopt_jax.rigorous.values import dual_value, gradient, loss_value, objective, penalty, predict
 from globopt_jax.rigorous.words import at_least, at_most, relative, sentence
 
@@ -34,8 +27,8 @@ __all__ = [
     "BOUNDS",
     "MANY_INPUTS",
     "RESERVE",
+    "CheckResult",
     "Multipliers",
-    "Verdict",
     "arcs",
     "at_least",
     "at_most",
@@ -59,3 +52,8 @@ __all__ = [
     "spectral_norm",
     "trivial_bound",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

@@ -8,9 +8,9 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m globopt_jax.rigorous RUN_FOLDER")
     try:
-        verdict = check_folder(sys.argv[1])
+        checked = check_folder(sys.argv[1])
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    print(verdict.reason)
-    sys.exit(0 if verdict.holds else 1)
+    print(checked.reason)
+    sys.exit(0 if checked.holds else 1)

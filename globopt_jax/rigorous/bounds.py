@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from globopt_jax.rigorous.polar import (
-    Multipliers,
-    empty_multipliers,
-    lipschitz,
-    norm_factor,
-    polar_bound,
-    spectral_norm,
-)
+from globopt_jax.rigorous.polar import polar_bound
+from globopt_jax.rigorous.relaxation import Multipliers, empty_multipliers
 from globopt_jax.rigorous.scaling import lengths, product, up
+from globopt_jax.rigorous.sizes import lipschitz, norm_factor, spectral_norm
 from globopt_jax.rigorous.values import dual_value, gradient, predict
 
 __all__ = ["RESERVE", "lower_bound", "polar_at", "polar_of", "trivial_bound"]

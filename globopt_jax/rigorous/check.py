@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, trivial_bound
-from globopt_jax.rigorous.polar import BOUNDS, NORMS, Multipliers, empty_multipliers
+from globopt_jax.rigorous.polar import BOUNDS
+from globopt_jax.rigorous.relaxation import Multipliers, empty_multipliers
 from globopt_jax.rigorous.scaling import up
+from globopt_jax.rigorous.sizes import NORMS
 from globopt_jax.rigorous.values import kind_of, objective
 from globopt_jax.rigorous.words import IN_WORDS, at_most, relative, sentence
 
-__all__ = ["Verdict", "check_certificate", "check_records", "malformed", "refused"]
+__all__ = ["CheckResult", "check_certificate", "check_records", "malformed", "refused"]
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """What the check found; `holds` is the answer, `reason` a sentence."""
 
     holds: bool
@@ -27,22 +29,47 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def refused(reason: str) -> Verdict:
+def refused(reason: str) -> CheckResult:
     """Nothing is proved."""
-    return Verdict(False, math.nan, -math.inf, math.inf, reason)
+    return CheckResult(False, math.nan, -math.inf, math.inf, reason)
 
 
 def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipliers], X: Any, Y: Any) -> str | None:
     """What is wrong with the pieces of a certificate, before anything is computed from them; None if nothing is."""
+    if reason := _unknown_problem(problem):
+        return reason
+    arrays = {"X": X, "Y": Y, "the dual point": V}
+    arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
+    named = [*arrays.items(), *(item for each in multipliers for item in each._asdict().items())]
+    for name, array in named:
+        array = np.asarray(array)
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            return f"{name}: Expected: floating-point numbers. Received: dtype {array.dtype}."
+        if not np.all(np.isfinite(array)):
+            return f"{name}: Expected: finite numbers. Received: some that are not finite."
+    X, Y, V = (np.asarray(a) for a in (X, Y, V))
+    if reason := _unfit_data(problem, V, X, Y) or _unfit_weights(problem, weights, (X.shape[1], Y.shape[1])):
+        return reason
+    for each in multipliers:
+        mu, Vz, Vn, N = (np.shape(a) for a in each)
+        cuts = len(Vz) == len(Vn) == 2 and mu == Vz[:1] == Vn[:1] == (len(X),) and (Vz[1] + Vn[1],) * 2 == N
+        if not cuts and any(np.size(a) for a in each):
+            return (
+                f"The multipliers: Expected: mu (m,), Vz and Vn (m, .), N square to match. Received: {mu, Vz, Vn, N}."
+            )
+    return None
+
+
+def _unknown_problem(problem: Any) -> str | None:
+    """What is wrong with the description of a problem: names, numbers and how many there are; None if nothing is."""
     keys = ("bound", "loss", "lam", "layers", "slopes", "theta", "norms", "sizes")
     if not isinstance(problem, Mapping) or any(key not in problem for key in keys):
         return f"The problem's description lacks some of {', '.join(keys)}."
-    described = problem["layers"], problem["norms"], problem["sizes"], problem["slopes"]
-    layers, norms, sizes, slopes = described
+    layers, norms, sizes, slopes = (problem[key] for key in ("layers", "norms", "sizes", "slopes"))
     if problem["bound"] not in BOUNDS or problem["theta"] not in ("sum_of_powers", "product_of_norms"):
         return "The kind of bound or of penalty is none that can be checked."
     try:
-        kind, _ = kind_of(problem["loss"])
+        _ = kind_of(problem["loss"])
     except ValueError as error:
         return str(error)
     if not (_is_number(problem["lam"]) and problem["lam"] > 0):
@@ -55,16 +82,12 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
         return f"slopes: Expected: two finite numbers. Received: {slopes!r}."
     if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in tuple(NORMS) for n in norms)):
         return f"norms: Expected: {layers} of {', '.join(NORMS)}. Received: {norms!r}."
-    arrays = {"X": X, "Y": Y, "the dual point": V}
-    arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
-    named = [*arrays.items(), *(item for each in multipliers for item in each._asdict().items())]
-    for name, array in named:
-        array = np.asarray(array)
-        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-            return f"{name}: Expected: floating-point numbers. Received: dtype {array.dtype}."
-        if not np.all(np.isfinite(array)):
-            return f"{name}: Expected: finite numbers. Received: some that are not finite."
-    X, Y, V = (np.asarray(a) for a in (X, Y, V))
+    return None
+
+
+def _unfit_data(problem: Mapping[str, Any], V: np.ndarray, X: np.ndarray, Y: np.ndarray) -> str | None:
+    """What is wrong with the shapes of the data and of the dual point, or with targets that the loss does not know."""
+    kind, _ = kind_of(problem["loss"])
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
         return f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}."
     if V.size and V.shape != Y.shape:
@@ -73,23 +96,21 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
         return "Y: Expected: every entry -1 or 1 for the logistic loss. Received: others."
     if kind == "softmax_cross_entropy" and not (Y.shape[1] > 1 and np.all(Y >= 0) and np.all(Y <= 1)):
         return "Y: Expected: rows of the probability simplex for softmax cross-entropy. Received: others."
+    return None
+
+
+def _unfit_weights(problem: Mapping[str, Any], weights: Any, ends: tuple[int, int]) -> str | None:
+    """What is wrong with the shapes of the weights of a network with these numbers of inputs and outputs."""
+    layers, sizes = problem["layers"], problem["sizes"]
     shapes = [np.shape(w) for w in weights]
     if len(shapes) != layers or list(sizes) != [math.prod(s[1:]) for s in shapes]:
         return "The weights are not those of the problem described: other numbers of layers or of entries."
-    ends = (X.shape[1], Y.shape[1])
     same = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
     neurons = layers == 2 and [s[1:] for s in shapes] == [ends[:1], ends[1:]]
     chain = all(len(s) == 3 for s in shapes) and all(a[2] == b[1] for a, b in pairwise(shapes))
     if not same or not (neurons or (chain and (shapes[0][1], shapes[-1][2]) == ends and all(map(all, shapes)))):
         wanted = f"stacked subnetworks from {ends[0]} inputs to {ends[1]} outputs"
         return f"The weights: Expected: {wanted}. Received: {shapes}."
-    for each in multipliers:
-        mu, Vz, Vn, N = (np.shape(a) for a in each)
-        cuts = len(Vz) == len(Vn) == 2 and mu == Vz[:1] == Vn[:1] == (len(X),) and (Vz[1] + Vn[1],) * 2 == N
-        if not cuts and any(np.size(a) for a in each):
-            return (
-                f"The multipliers: Expected: mu (m,), Vz and Vn (m, .), N square to match. Received: {mu, Vz, Vn, N}."
-            )
     return None
 
 
@@ -117,7 +138,7 @@ def check_certificate(
     Y: np.ndarray,
     claimed: Mapping[str, Any],
     polar_multipliers: Multipliers | None = None,
-) -> Verdict:
+) -> CheckResult:
     """Recompute objective, feasibility of the dual point and lower bound, and compare with what was claimed.
 
     Args:
@@ -141,7 +162,7 @@ def check_records(
     Y: Any,
     records: Mapping[str, Mapping[str, Any]],
     polar_multipliers: Multipliers,
-) -> Verdict:
+) -> CheckResult:
     """`check_certificate` for several records of the same numbers, by the name of what they stand in."""
     if reason := malformed(problem, weights, V, (multipliers, polar_multipliers), X, Y):
         return refused(reason)
@@ -154,18 +175,18 @@ def check_records(
     except (ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
         return refused(f"The numbers cannot be evaluated: {error or type(error).__name__}.")
     living = int(sum(np.any([np.any(w[i] != 0) for w in weights]) for i in range(len(weights[0]))))
-    verdict = Verdict(False, found.objective, found.lower_bound, found.polar_bound, "")
+    result = CheckResult(False, found.objective, found.lower_bound, found.polar_bound, "")
     for where, record in records.items():
         reason = _contradiction(record, found, problem, V, len(weights[0]) - living)
         if reason is not None:
-            return verdict._replace(reason=f"{where}: {reason}" if where else reason)
+            return result._replace(reason=f"{where}: {reason}" if where else reason)
     # The gap of the numbers as stored: the objective's own rounding counts, too.
     gap = up(max(found.objective + found.objective_error - found.lower_bound, 0.0))
     reason = (
         f"Proved: the objective {found.objective:.9g} is at most {at_most(gap, 6)} "
         f"({at_most(relative(gap, found.objective), 6)} of it) above the global minimum over all widths."
     )
-    return verdict._replace(holds=True, reason=reason)
+    return result._replace(holds=True, reason=reason)
 
 
 def _derived(
@@ -201,6 +222,16 @@ def _contradiction(
                 claim[name] = float(value)
             except (TypeError, ValueError, OverflowError):
                 return f"{name}: Expected: a number. Received: {value!r}."
+    return (
+        _unproved(claim, found, problem, V)
+        or _not_derived(record, claim, found, problem, zeros)
+        or _out_of_order(claim, found)
+        or _wrong_words(record, claim)
+    )
+
+
+def _unproved(claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], V: np.ndarray) -> str | None:
+    """Why objective and lower bound are not those claimed; None if they are."""
     value, bound = claim.get("objective", math.nan), claim.get("lower_bound", math.nan)
     if not abs(value - found.objective) <= found.objective_error:
         return f"Weights and data do not have the claimed objective {value:.17g}: it is {found.objective:.17g}."
@@ -214,7 +245,14 @@ def _contradiction(
         return f"The claimed lower bound is not proved: {why}."
     if found.lower_bound > found.objective + found.objective_error:
         return "The lower bound exceeds the objective: the two contradict."
-    estimate = claim.get("lower_bound_estimate", value)
+    return None
+
+
+def _not_derived(
+    record: Mapping[str, Any], claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], zeros: int
+) -> str | None:
+    """Which number that follows from others is another one in the claim; None if there is none."""
+    value, bound = claim["objective"], claim["lower_bound"]
     expected = {
         "lam": problem["lam"],
         "bound": problem["bound"],
@@ -222,16 +260,22 @@ def _contradiction(
         "relative_gap": relative(value - bound, value),
         "rigorous": float(bound > found.trivial),
         "zero_subnetworks": zeros,
-        "gap_estimate": value - estimate,
+        "gap_estimate": value - claim.get("lower_bound_estimate", value),
         "theta_proved": 1.0,
         "bound_code": BOUNDS.index(problem["bound"]),
     }
     for name, right in expected.items():
         if name in claim and claim[name] != right:
             return f"{name} is said to be {record[name]}; it is {right}."
+    return None
+
+
+def _out_of_order(claim: Mapping[str, Any], found: _Derived) -> str | None:
+    """Which number lies outside the range that the others leave it; None if there is none."""
+    value, bound = claim["objective"], claim["lower_bound"]
     if not claim.get("polar_upper", math.inf) >= found.polar_upper:
         return f"polar_upper is said to be {claim['polar_upper']:.9g}; proved is {found.polar_upper:.9g}."
-    if not bound <= estimate <= value:
+    if not bound <= claim.get("lower_bound_estimate", value) <= value:
         return "The estimate of the lower bound does not lie between the bound and the objective."
     if not claim.get("polar_lower", 0.0) <= claim.get("polar_upper", math.inf):
         return "The polar that a search found exceeds the polar's upper bound."
@@ -239,6 +283,11 @@ def _contradiction(
         return f"targets_moved is said to be {claim['targets_moved']}; no entry of a simplex moves so far."
     if claim.get("resolution", _RESOLUTIONS[0]) not in _RESOLUTIONS:
         return f"resolution is said to be {claim['resolution']}; it is one of {_RESOLUTIONS}."
+    return None
+
+
+def _wrong_words(record: Mapping[str, Any], claim: Mapping[str, Any]) -> str | None:
+    """Whether the sentence says something else than the numbers; None if it does not."""
     if "reason" in claim and (not record.keys() >= IN_WORDS or claim["reason"] != sentence(record)):
         return "The sentence does not say what the numbers say."
     return None

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from globopt_jax.npz import read_arrays
-from globopt_jax.rigorous.check import Verdict, check_records
-from globopt_jax.rigorous.polar import Multipliers
+from globopt_jax.rigorous.check import CheckResult, check_records
+from globopt_jax.rigorous.relaxation import Multipliers
 
 __all__ = ["check_folder"]
 
 
-def check_folder(folder: str | Path) -> Verdict:
+def check_folder(folder: str | Path) -> CheckResult:
     """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json, result.json.
 
     Objective, bounds and all that follows from them are proved, in every file that holds them. Estimates from searches
@@ -51,16 +51,16 @@ def check_folder(folder: str | Path) -> Verdict:
     multipliers, at_weights = (Multipliers(*(stored[f"{p}{n}"] for n in Multipliers._fields)) for p in ("", "polar_"))
     kernels = [weights[name] for name in names]
     problem, V = meta["problem"], stored["dual_point"]
-    verdict = check_records(problem, kernels, V, multipliers, data["X"], data["Y"], records, at_weights)
-    if verdict.holds and result is not None:
+    checked = check_records(problem, kernels, V, multipliers, data["X"], data["Y"], records, at_weights)
+    if checked.holds and result is not None:
         living = np.any([np.any(w.reshape(len(w), -1) != 0, axis=1) for w in kernels], axis=0)
         copy = result["certificate"]
         expected = {"lam": problem["lam"], "width": int(living.sum()), "reason": copy.get("reason")}
         for name, right in expected.items():
             if result[name] != right:
                 reason = f"result.json: {name} is said to be {result[name]}; it is {right}."
-                return verdict._replace(holds=False, reason=reason)
-    return verdict
+                return checked._replace(holds=False, reason=reason)
+    return checked
 
 
 #: What certificate.npz holds beside the multipliers.

@@ -2,45 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from globopt_jax.rigorous.scaling import (
-    U_ROUND,
-    lengths,
-    power_of_two_scaled,
-    product,
-    rows_scaled,
-    slopes_scaled,
-    up,
-)
+from globopt_jax.rigorous.relaxation import Multipliers, relaxation_bound
+from globopt_jax.rigorous.scaling import U_ROUND, lengths, product, rows_scaled, slopes_scaled, up
+from globopt_jax.rigorous.sizes import norm_factor, spectral_norm, steepest
 
-__all__ = ["BOUNDS", "NORMS", "Multipliers", "arcs", "empty_multipliers", "linear_bound", "lipschitz", "norm_factor"]
-__all__ += ["polar_bound", "relaxation_bound", "spectral_norm"]
+__all__ = ["BOUNDS", "arcs", "linear_bound", "polar_bound"]
 
 BOUNDS = ("none", "linear", "arcs", "relaxation", "product")
-NORMS = {"l1": 1, "l2": 2, "linf": np.inf}
-#: Above this many inputs, and above the number of samples, inputs are reduced to the span of the samples.
-MANY_INPUTS = 500
-
-
-class Multipliers(NamedTuple):
-    """What proves a relaxation bound: any non-negative arrays do, good ones give a tight bound.
-
-    Every cut is a product of two linear forms that are >= 0 for every w: ``Vz[:, a]^T z`` and ``Vn[:, b]^T (z - a)``
-    with ``z = relu(X w)``, ``a = X w``. mu (m,) > 0 weighs the identities ``z_i (z_i - a_i) = 0``.
-    """
-
-    mu: Any
-    Vz: Any
-    Vn: Any
-    N: Any
-
-
-def empty_multipliers() -> Multipliers:
-    """For the bounds that need none."""
-    return Multipliers(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
 
 
 def polar_bound(
@@ -93,35 +64,7 @@ def polar_bound(
     if kind == "arcs":
         values, _, margin, exponent = _arcs(U, X, slopes)
         return product(factor, up(float(values.max()) + margin), exponent=exponent)
-    return product(factor, *_steepest(slopes, layers), spectral_norm(U), spectral_norm(X))
-
-
-def norm_factor(norms: Sequence[str], sizes: Sequence[int] | None) -> float:
-    """What the layers' l2 norms may exceed their own norms by, all together."""
-    if any(n == "linf" for n in norms) and sizes is None:
-        return math.inf
-    return product(*(up(math.sqrt(sizes[i])) for i, n in enumerate(norms) if n == "linf" and sizes is not None))
-
-
-def lipschitz(slopes: tuple[float, float], layers: int) -> float:
-    """How much the activations of a subnetwork can stretch."""
-    return product(*_steepest(slopes, layers))
-
-
-def _steepest(slopes: tuple[float, float], layers: int) -> list[float]:
-    return [max(abs(slopes[0]), abs(slopes[1]))] * (layers - 1)
-
-
-def spectral_norm(A: np.ndarray) -> float:
-    """An upper bound of the largest singular value, tight to rounding."""
-    A, exponent = power_of_two_scaled(A)
-    if not np.any(A):
-        return 0.0
-    if A.shape[0] < A.shape[1]:
-        A = A.T
-    gram = A.T @ A
-    error = 4 * (sum(A.shape) + 10) * U_ROUND * float(np.trace(gram))
-    return product(up(math.sqrt(float(np.linalg.eigvalsh(gram)[-1]) + 2 * error)), exponent=exponent)
+    return product(factor, *steepest(slopes, layers), spectral_norm(U), spectral_norm(X))
 
 
 def _correlation(U: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -204,115 +147,3 @@ def _arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np
     total = float((np.linalg.norm(U, axis=1) * np.linalg.norm(X, axis=1)).sum()) * (abs(negative) + abs(kappa))
     margin = total * (4e-14 + 8 * (2 * len(X) + U.shape[1] + 10) * U_ROUND)
     return values, angles, margin, exponent + more
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
-def relaxation_bound(
-    U: np.ndarray, X: np.ndarray, slopes: tuple[float, float], multipliers: Multipliers, norm: str = "l2"
-) -> float:
-    """One neuron in any dimension: ``||U^T act(X w)||`` over ``||w|| <= 1`` is at most the value returned.
-
-    With ``z = relu(a)``, ``a = X w``, ``act(a) = negative a + kappa z``, forms ``f = Gam^T Vall^T z + Psi^T w >= 0``
-    and entrywise non-negative symmetric N,
-
-        ||U^T act(a)||^2 <= ||kappa U^T z + Lam w||^2 + f^T N f - sum_i mu_i z_i (z_i - a_i)
-                          = -z^T M z + z^T R w + w^T C w        (every added term is >= 0, the last is 0)
-                         <= w^T (1/4 R^T M^-1 R + C) w           whenever M is positive definite,
-
-    M = D - F Q F^T, F = [U, Vz, Vn], D = diag(mu), Q = blkdiag(kappa^2 I, N), R = D X + F [2 kappa Lam; 2 N Psi^T],
-    C = Lam^T Lam + Psi N Psi^T, Lam = negative U^T X, Psi = [0, -X^T Vn]. Returns +inf where M is not safely so.
-    """
-    mu, Vz, Vn, N = (np.asarray(a, dtype=np.float64) for a in multipliers)
-    if mu.shape != (len(X),) or len(Vz) != len(X) or len(Vn) != len(X) or N.shape != (Vz.shape[1] + Vn.shape[1],) * 2:
-        return math.inf
-    # Checked, not assumed: without these signs the inequalities above are false.
-    if not (np.all(mu > 0) and np.all(Vz >= 0) and np.all(Vn >= 0) and np.all(N >= 0) and np.array_equal(N, N.T)):
-        return math.inf
-    U, X, q, exponent = rows_scaled(U, X)
-    negative, positive, more = slopes_scaled(slopes)
-    kappa = positive - negative
-    exponent += more
-    # In these units z_i is 2^(q_i) times smaller and the square 4^exponent times: mu, V and N go along. A column v / t
-    # goes with its row and column of N times t: all of size 1, or the margins below would refuse. What over- or
-    # underflows makes other multipliers, as good as any: mu > 0 is all that is asked of it.
-    alive = np.any(X, axis=1)  # elsewhere z_i = 0 whatever w is, and any multipliers do
-    mu = np.where(alive, np.clip(np.ldexp(mu, 2 * (q - exponent)), 2.0**-300, None), 1.0)
-    Vz, Vn = (np.where(alive[:, None], np.ldexp(V, q[:, None]), 0.0) for V in (Vz, Vn))
-    tops = np.concatenate([np.abs(V).max(axis=0, initial=0.0) for V in (Vz, Vn)])
-    t = np.frexp(tops)[1]
-    Vz, Vn = np.ldexp(Vz, -t[: Vz.shape[1]]), np.ldexp(Vn, -t[Vz.shape[1] :])
-    N = np.where((tops > 0)[:, None] & (tops > 0)[None], np.ldexp(N, t[:, None] + t[None, :] - 2 * exponent), 0.0)
-    if not all(np.all(np.isfinite(a)) for a in (mu, Vz, Vn, N)):
-        return math.inf
-    dx, stretch, off = X.shape[1], 1.0, 0.0
-    if dx > max(len(X), MANY_INPUTS):
-        # ||w||_2 <= ||w||_1, and ||w||_2 <= sqrt(dx) ||w||_inf.
-        ball, norm = up(math.sqrt(dx)) if norm == "linf" else 1.0, "l2"
-        X, stretch, rest = _row_space(X)
-        stretch = product(ball, stretch)
-        off = product(ball, lipschitz((negative, positive), 2), float((lengths(U, axis=1) * rest).sum()), 1 + 1e-12)
-    dy, cuts_z = U.shape[1], Vz.shape[1]
-    F = np.hstack([U, Vz, Vn])
-    Fa = np.abs(F)
-    Q = np.zeros((F.shape[1], F.shape[1]))
-    Q[:dy, :dy] = kappa**2 * np.eye(dy)
-    Q[dy:, dy:] = N
-    Qa = np.abs(Q)
-    n = sum(X.shape) + 2 * F.shape[1] + 10
-    kap = 4 * n * U_ROUND
-    # lambda_max(Q G) < 1, G = F^T D^-1 F, makes M >= (1 - lambda) D positive definite. The jitter makes G too large,
-    # which is the safe side.
-    S = F / np.sqrt(mu)[:, None]
-    G = S.T @ S
-    try:
-        L = np.linalg.cholesky(G + (kap * np.trace(G) + 1e-300) * np.eye(len(G)))
-    except np.linalg.LinAlgError:
-        return math.inf
-    LQL = L.T @ Q @ L
-    if not np.all(np.isfinite(LQL)):
-        return math.inf
-    lam = float(np.linalg.eigvalsh((LQL + LQL.T) / 2)[-1]) + kap * np.linalg.norm(np.abs(L).T @ Qa @ np.abs(L))
-    if not lam < 1 - 1e-12:
-        return math.inf
-    lam = max(lam, 0.0)
-    PsiT = np.vstack([np.zeros((cuts_z, X.shape[1])), -(Vn.T @ X)])
-    PsiTa = np.vstack([np.zeros((cuts_z, X.shape[1])), Vn.T @ np.abs(X)])
-    Lam, Lama = negative * (U.T @ X), abs(negative) * (np.abs(U).T @ np.abs(X))
-    R = mu[:, None] * X + F @ np.vstack([2 * kappa * Lam, 2 * (N @ PsiT)])
-    Ra = mu[:, None] * np.abs(X) + Fa @ np.vstack([2 * abs(kappa) * Lama, 2 * (N @ PsiTa)])
-    C = Lam.T @ Lam + PsiT.T @ N @ PsiT
-    Ca = Lama.T @ Lama + PsiTa.T @ N @ PsiTa
-    # Y approximates M^-1 R (Woodbury). Whatever Y is, R^T M^-1 R = Y^T R + R^T Y - Y^T M Y + E^T M^-1 E, E = R - M Y.
-    DR = R / mu[:, None]
-    Y = DR + (F / mu[:, None]) @ np.linalg.solve(np.eye(len(G)) - Q @ G, Q @ (F.T @ DR))
-    Ya = np.abs(Y)
-    MY = mu[:, None] * Y - F @ (Q @ (F.T @ Y))
-    MYa = mu[:, None] * Ya + Fa @ (Qa @ (Fa.T @ Ya))
-    YR = Y.T @ R
-    H = (YR + YR.T - Y.T @ MY) / 4 + C
-    H = (H + H.T) / 2
-    error = kap * np.linalg.norm((Ya.T @ Ra + Ra.T @ Ya + Ya.T @ MYa) / 4 + Ca) + kap * np.linalg.norm(H)
-    rest = (np.abs(R - MY) + kap * (Ra + MYa)) / np.sqrt(mu)[:, None]
-    # U and the rows of X are of size 1 here: squares that underflow are far below 1e-150.
-    error += float((rest * rest).sum()) / (4 * (1 - lam)) + 1e-150
-    if not (np.all(np.isfinite(H)) and math.isfinite(error)):
-        return math.inf
-    # H is positive semidefinite up to `error`; its maximum over the norm's unit ball:
-    if norm == "l1":
-        top = float(np.diag(H).max()) + error
-    elif norm == "linf":
-        top = min(float(np.abs(H).sum()), len(H) * (float(np.linalg.eigvalsh(H)[-1]) + error)) + len(H) * error
-    else:
-        top = float(np.linalg.eigvalsh(H)[-1]) + error
-    value = math.sqrt(max(top, 0.0) * (1 + 16 * U_ROUND)) * (1 + 4 * U_ROUND)
-    return product(up(product(stretch, value) + off), exponent=exponent)
-
-
-def _row_space(X: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """(L, stretch, off): L (m, m) such that every X w with ``||w|| <= 1`` is L v + d, ``||v|| <= stretch``, |d| <= off.
-
-    ``X^T = Q R + E`` with any Q and R: ``X w = R^T (Q^T w) + E^T w``. Nothing rests on Q being orthonormal.
-    """
-    Q, R = np.linalg.qr(X.T)
-    E = np.abs(X.T - Q @ R) + 4 * (len(X) + 4) * U_ROUND * (np.abs(Q) @ np.abs(R) + np.abs(X.T))
-    return R.T, spectral_norm(Q), lengths(E, axis=0) * (1 + 8 * len(E) * U_ROUND) + 2.0**-500

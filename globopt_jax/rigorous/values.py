@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from globopt_jax.rigorous.polar import NORMS
 from globopt_jax.rigorous.scaling import LEAST, U_ROUND, lengths
+from globopt_jax.rigorous.sizes import NORMS
 
 __all__ = ["dual_value", "gradient", "kind_of", "loss_value", "objective", "penalty", "predict"]
 

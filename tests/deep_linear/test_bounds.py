@@ -158,7 +158,7 @@ def test_the_margin_is_of_the_size_of_rounding(dtype):
     X, Y = jnp.asarray(p.X, dtype), jnp.asarray(p.Y, dtype)
     margin = float(deep_linear.gap_bounds(W, X, Y).margin)
     size = np.sum(p.Y**2) + np.sum((p.X @ np.linalg.multi_dot(instances.weights(p))) ** 2)
-    assert 0 < margin < 1000 * linalg.unit(dtype) * size
+    assert 0 < margin < 1000 * linalg.machine_epsilon(dtype) * size
 
 
 def test_many_samples_of_one_value(dtype):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import deep_linear
-from globopt_jax.deep_linear.verdict import ASSUMPTIONS
+from globopt_jax.deep_linear.judgement import ASSUMPTIONS
 from tests.deep_linear import instances
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import deep_linear, linalg
-from globopt_jax.deep_linear.verdict import verdict_at
+from globopt_jax.deep_linear.judgement import judgement_at
 from tests import contracts
 
 DX, DY, M, WIDTHS = 4, 3, 9, (4, 5, 2, 3)
@@ -26,8 +26,8 @@ def residual(rng):
     return [0.2 * rng.normal(size=(3, 3)) for _ in range(2)], rng.normal(size=(3, 3)), root.T @ root
 
 
-def verdict(weights, X, Y):
-    return verdict_at(weights, deep_linear.least_squares(X, Y), M)[0]
+def judgement(weights, X, Y):
+    return judgement_at(weights, deep_linear.least_squares(X, Y), M)[0]
 
 
 def spaces(A, B):
@@ -59,7 +59,7 @@ REGISTRY = {
         lambda rng: (rng.normal(size=(DX, DY)),),
     ),
     "bottleneck_conditions": (deep_linear.bottleneck_conditions, case),
-    "verdict": (verdict, case),
+    "judgement": (judgement, case),
     "residual_risk": (deep_linear.residual_risk, residual),
     "residual_gradients": (deep_linear.residual_gradients, residual),
     "residual_gap": (deep_linear.residual_gap, residual),

@@ -47,9 +47,9 @@ def assert_left(W, p, radius, seed=0):
     assert distance(W, found.weights) <= radius
     assert found.distance <= radius
     before, after = (instances.loss(w, p.X, p.Y) for w in (W, found.weights))
-    if float(found.decrease) > 100 * linalg.unit(jnp.float64) * before:
+    if float(found.decrease) > 100 * linalg.machine_epsilon(jnp.float64) * before:
         assert after < before
-        rounding = float(100 * linalg.unit(jnp.float64) * before)  # of the difference of losses
+        rounding = float(100 * linalg.machine_epsilon(jnp.float64) * before)  # of the difference of losses
         np.testing.assert_allclose(before - after, found.decrease, rtol=1e-6, atol=rounding)
     return found
 
@@ -156,7 +156,7 @@ def test_no_point_is_a_local_maximum(seed, dtype):
         assert distance(W, found.weights) <= 0.1
         assert [w.dtype for w in found.weights] == [dtype] * len(W)
         before, after = (instances.loss(w, X, Y) for w in (W, found.weights))
-        if float(found.increase) > 1e4 * linalg.unit(dtype) * before:
+        if float(found.increase) > 1e4 * linalg.machine_epsilon(dtype) * before:
             assert after > before
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import deep_linear
-from globopt_jax.deep_linear.verdict import verdict_at
+from globopt_jax.deep_linear.judgement import judgement_at
 from tests.deep_linear import rationals
 
 #: Samples and widths: one to three layers, with and without a bottleneck, more inputs than samples, one output and two.
@@ -16,10 +16,10 @@ SHAPES = ((8, (2, 1, 1)), (8, (3, 2)), (7, (3, 1, 2)), (3, (4, 3, 2)), (6, (3, 4
 
 
 def judged(weights, X, Y):
-    return verdict_at(weights, deep_linear.least_squares(X, Y), len(X))[0]
+    return judgement_at(weights, deep_linear.least_squares(X, Y), len(X))[0]
 
 
-verdicts = jax.jit(jax.vmap(judged))
+judgements = jax.jit(jax.vmap(judged))
 
 
 def instances(m, widths, dtype, count, seed):
@@ -52,7 +52,7 @@ def instances(m, widths, dtype, count, seed):
 def assert_true(m, widths, dtype, count, seed):
     """No bound below the exact gap, and the gap within its rounding; the ratios of bound and truth come back."""
     W, X, Y = instances(m, widths, dtype, count, seed)
-    found = verdicts([jnp.asarray(w) for w in W], jnp.asarray(X), jnp.asarray(Y))
+    found = judgements([jnp.asarray(w) for w in W], jnp.asarray(X), jnp.asarray(Y))
     ratios = []
     for i in range(count):
         truth = rationals.gap([w[i] for w in W], X[i], Y[i])
@@ -92,7 +92,7 @@ def test_nearly_collinear_inputs(spread, dtype):
         data.append(((z + spread * rng.normal(size=(8, 2))).astype(dtype), rng.normal(size=(8, 1)).astype(dtype)))
     X, Y = (np.stack(a) for a in zip(*data, strict=True))
     W = [np.zeros((40, 2, 1), dtype), np.zeros((40, 1, 1), dtype)]
-    bound = np.asarray(verdicts([jnp.asarray(w) for w in W], jnp.asarray(X), jnp.asarray(Y)).gap_bound)
+    bound = np.asarray(judgements([jnp.asarray(w) for w in W], jnp.asarray(X), jnp.asarray(Y)).gap_bound)
     for i in range(40):
         assert float(bound[i]) >= rationals.gap([w[i] for w in W], X[i], Y[i])
     everything = 0.5 * np.sum(Y.astype(np.float64) ** 2, axis=(1, 2))

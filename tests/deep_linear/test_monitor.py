@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def test_the_notes_are_those_of_the_functions(dtype):
     watched = optax.chain(deep_linear.monitor(X, Y, every=5, capacity=64), optax.sgd(1e-4))
     (end, state), seen = run(watched, 21, start(dtype), X, Y)
     (plain, _), _ = run(optax.sgd(1e-4), 21, start(dtype), X, Y)
-    jax.tree.map(np.testing.assert_array_equal, end, plain)
+    chex.assert_trees_all_equal(end, plain)
     notes = deep_linear.history(state)
     assert notes.step.tolist() == [0, 5, 10, 15, 20]
     for row, step in enumerate(notes.step):

@@ -23,7 +23,7 @@ def test_rank_and_projections(shape, dtype):
         assert int(found.rank) == rank == int(found.kept.sum())
         exact = np.asarray(M, np.float64)
         projected = exact @ np.linalg.lstsq(exact, np.asarray(B, np.float64), rcond=1e-5)[0]
-        tolerance = 1e4 * linalg.unit(dtype)
+        tolerance = 1e4 * linalg.machine_epsilon(dtype)
         np.testing.assert_allclose(linalg.project(M, B), projected, atol=tolerance)
         outside = linalg.project_out(M, B)
         np.testing.assert_allclose(outside, B - projected, atol=tolerance)

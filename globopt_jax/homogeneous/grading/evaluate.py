@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import rigorous
+from globopt_jax import linalg, rigorous
 from globopt_jax.homogeneous.duality import scaled
 from globopt_jax.homogeneous.grading.certificate import Certificate
 from globopt_jax.homogeneous.grading.subject import Subject
@@ -49,7 +49,7 @@ def first(at: Subject) -> Certificate:
         lam=_number(at.description["lam"]),
         residuals=np.asarray(residuals, np.float64)[: at.width] / (float(np.sum(theta)) or 1.0),
         zero_subnetworks=np.asarray(at.zero_subnetworks),
-        resolution=_number(max(64 * float(jnp.finfo(dtype).eps), 10 * rigorous.RESERVE)),
+        resolution=_number(max(64 * linalg.machine_epsilon(dtype), 10 * rigorous.RESERVE)),
         targets_moved=_number(at.targets_moved),
         theta_proved=np.asarray(problem.theta.is_known),
         bound_code=np.asarray(rigorous.BOUNDS.index(at.bound.name)),

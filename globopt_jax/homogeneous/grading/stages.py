@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import dual_ascent, evaluate
 from globopt_jax.homogeneous.grading.certificate import Certificate
@@ -173,7 +174,7 @@ def fit(
         start=evaluate.coordinates_of(U, at.groups) if start is None else start,
         joint=joint,
         steps=steps,
-        unit=max(abs(at.objective), float(np.finfo(np.float64).tiny)),
+        unit=max(abs(at.objective), linalg.smallest_normal(np.float64)),
         state=state,
     )
 

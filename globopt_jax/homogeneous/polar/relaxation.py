@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from globopt_jax import rigorous
+from globopt_jax import linalg, rigorous
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["Coordinates", "bound", "initial", "multipliers"]
@@ -65,11 +66,7 @@ def initial(U: Targets, groups: Array) -> Coordinates:
 def _top(H: Float[Array, "n n"]) -> Scalar:
     """lambda_max with the top eigenvector's gradient (never through the eigendecomposition itself)."""
     v = jax.lax.stop_gradient(jnp.linalg.eigh(H)[1][:, -1])
-    return v @ _dot(H, v)
-
-
-def _dot(a: Array, b: Array) -> jax.Array:
-    return jnp.matmul(a, b, precision="highest")
+    return v @ matmul(H, v)
 
 
 def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[jax.Array, ...]:
@@ -83,10 +80,10 @@ def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[j
     Q = Q.at[dy:, dy:].set(N)
     raw = jnp.exp(at.mu)
     S = F / jnp.sqrt(raw)[:, None]
-    G = _dot(S.T, S)
-    jitter = 4 * sum(F.shape) * jnp.finfo(F.dtype).eps * jnp.trace(G)
+    G = matmul(S.T, S)
+    jitter = 4 * sum(F.shape) * linalg.machine_epsilon(F.dtype) * jnp.trace(G)
     L = jnp.linalg.cholesky(G + jitter * jnp.eye(len(G), dtype=G.dtype))
-    lam = _top(_dot(_dot(L.T, Q), L))
+    lam = _top(matmul(matmul(L.T, Q), L))
     mu = raw * lam * (1 + SLACK + jnp.exp(at.slack))
     return mu, Vz, Vn, N, F, Q, G * (raw / mu)[0]
 
@@ -111,16 +108,16 @@ def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -
     U = U / size
     mu, _, Vn, N, F, Q, G = _scaled(U, slopes, at)
     n_forms = Vn.shape[1]
-    PsiT = jnp.zeros((len(N), X.shape[1]), X.dtype).at[len(N) - n_forms :].set(-_dot(Vn.T, X))
-    Lam = slopes[0] * _dot(U.T, X)
-    NPsiT = _dot(N, PsiT)
+    PsiT = jnp.zeros((len(N), X.shape[1]), X.dtype).at[len(N) - n_forms :].set(-matmul(Vn.T, X))
+    Lam = slopes[0] * matmul(U.T, X)
+    NPsiT = matmul(N, PsiT)
     K = jnp.concatenate([2 * kappa * Lam, 2 * NPsiT])
     # R^T M^-1 R = R^T D^-1 R + (F^T D^-1 R)^T W (F^T D^-1 R), W = Q (I - G Q)^-1 (Woodbury)
-    FX = _dot(F.T, X)
-    FDR = FX + _dot(G, K)
-    W = jnp.linalg.solve(jnp.eye(len(G), dtype=G.dtype) - _dot(Q, G), Q)
-    RDR = _dot(X.T, mu[:, None] * X) + _dot(FX.T, K) + _dot(K.T, FX) + _dot(K.T, _dot(G, K))
-    H = (RDR + _dot(FDR.T, _dot(W, FDR))) / 4 + _dot(Lam.T, Lam) + _dot(PsiT.T, NPsiT)
+    FX = matmul(F.T, X)
+    FDR = FX + matmul(G, K)
+    W = jnp.linalg.solve(jnp.eye(len(G), dtype=G.dtype) - matmul(Q, G), Q)
+    RDR = matmul(X.T, mu[:, None] * X) + matmul(FX.T, K) + matmul(K.T, FX) + matmul(K.T, matmul(G, K))
+    H = (RDR + matmul(FDR.T, matmul(W, FDR))) / 4 + matmul(Lam.T, Lam) + matmul(PsiT.T, NPsiT)
     return size * jnp.sqrt(jnp.maximum(_top((H + H.T) / 2), 0))
 
 

@@ -12,6 +12,7 @@ from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.polar import ascent
 from globopt_jax.homogeneous.polar.bounds import bound_of
 from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["LOOKS", "Directions", "directions", "look"]
@@ -85,7 +86,7 @@ def directions(
 def _outputs(problem: Problem, candidates: Params, X: Inputs) -> Array:
     Phi = jax.vmap(problem.phi, (0, None))(candidates, X).reshape(len(jax.tree.leaves(candidates)[0]), -1)
     Phi = Phi / jnp.linalg.norm(Phi, axis=1, keepdims=True)
-    return jnp.matmul(Phi, Phi.T, precision="highest")
+    return matmul(Phi, Phi.T)
 
 
 def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.ndarray:

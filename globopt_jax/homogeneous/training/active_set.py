@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.maps import Neuron
 from globopt_jax.homogeneous.problem import Problem, objective
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
 __all__ = ["applies", "polish"]
@@ -59,7 +61,7 @@ class _Faces(NamedTuple):
 
     def predict(self, S: Array, w1: Array, w2: Array) -> Array:
         """The linear network of the pattern."""
-        return _mm(self.slopes(S).astype(self.Y.dtype).T * _mm(self.X, w1.T), w2)
+        return matmul(self.slopes(S).astype(self.Y.dtype).T * matmul(self.X, w1.T), w2)
 
     def value(self, S: Array, w: Params) -> Scalar:
         """The objective of the face: smooth, and the true one where the signs of the pre-activations are S."""
@@ -71,14 +73,14 @@ class _Faces(NamedTuple):
         """c_ij = kappa <G_j, w2_i>: > 0 where the kink of sample j draws unit i towards itself."""
         negative, positive = self.problem.phi.slopes
         G = self.problem.loss.gradient(self.predict(S, w1, w2), self.Y)
-        return (positive - negative) * _mm(G, w2.T).T
+        return (positive - negative) * matmul(G, w2.T).T
 
     def projectors(self, S: Array) -> tuple[Array, Array]:
         """Projectors (r, dx, dx) onto the faces, and pseudo-inverses of sum over the face of x_j x_j^T (unit rows)."""
         held = (S == 0).astype(self.Y.dtype)
         C = jnp.einsum("rm,ma,mb->rab", held, self.unit_rows, self.unit_rows, precision="highest")
         values, vectors = jnp.linalg.eigh(C)
-        free = values <= 1e3 * jnp.finfo(self.Y.dtype).eps * jnp.maximum(values[:, -1:], 1)
+        free = values <= 1e3 * linalg.machine_epsilon(self.Y.dtype) * jnp.maximum(values[:, -1:], 1)
         projector = jnp.einsum("rak,rk,rbk->rab", vectors, free.astype(self.Y.dtype), vectors, precision="highest")
         inverse = jnp.where(free, 0, 1 / jnp.where(free, 1, values))
         return projector, jnp.einsum("rak,rk,rbk->rab", vectors, inverse, vectors, precision="highest")
@@ -88,10 +90,6 @@ def applies(problem: Problem) -> bool:
     """Whether `polish` can work on the problem: one neuron with a kink, l2 norms, equal degrees."""
     phi, theta = problem.phi, problem.theta
     return phi.is_neuron and phi.has_kinks and theta.is_l2 and theta.degree == 2
-
-
-def _mm(a: Array, b: Array) -> jax.Array:
-    return jnp.matmul(a, b, precision="highest")
 
 
 def _apply(P: Array, w: Array) -> Array:
@@ -132,7 +130,7 @@ def polish(
 def _snapped(faces: _Faces, w1: Array, w2: Array, snap: Scalar) -> tuple[Array, Array]:
     """The patterns to start with: nearby kinks that pull are held, and the first layer is projected onto the face."""
     row_norm = faces.row_norm
-    a = _mm(faces.X, w1.T).T
+    a = matmul(faces.X, w1.T).T
     S = jnp.where(a > 0, 1, -1).astype(jnp.int8)
     reach = snap * row_norm[None, :] * jnp.linalg.norm(w1, axis=1, keepdims=True)
     pulled = faces.pull(S, w1, w2) > 0
@@ -153,7 +151,7 @@ def _advance(faces: _Faces, state: _State) -> _State:
     d = _newton_direction(faces, S, P, (state.w1, state.w2))
     w1, w2, S = _moved(faces, state, S, d)
     value = faces.true_value(w1, w2)
-    eps = jnp.finfo(faces.Y.dtype).eps
+    eps = linalg.machine_epsilon(faces.Y.dtype)
     gain = value < state.value - 4 * eps * jnp.abs(state.value)
     still = jnp.where(gain | jnp.any(release), 0, state.still + 1)
     still = jnp.where(jnp.any(release) & ~gain, state.still + 1, still)
@@ -167,11 +165,11 @@ def _released(faces: _Faces, state: _State) -> tuple[Array, Array]:
     """
     w1, w2, S, _, _, _ = state
     living = faces.living
-    eps = jnp.finfo(faces.Y.dtype).eps
+    eps = linalg.machine_epsilon(faces.Y.dtype)
     P, inverse = faces.projectors(S)
     c = faces.pull(S, w1, w2) * faces.row_norm[None, :]
     full, g2 = jax.grad(partial(faces.value, S))((w1, w2))
-    multiplier = -_mm(_apply(inverse, full), faces.unit_rows.T)
+    multiplier = -matmul(_apply(inverse, full), faces.unit_rows.T)
     size = jnp.abs(c) + eps
     above, below = (multiplier - jnp.maximum(c, 0)) / size, (jnp.minimum(c, 0) - multiplier) / size
     violation = jnp.where((S == 0) & living[:, None], jnp.maximum(above, below), -jnp.inf)
@@ -204,7 +202,8 @@ def _newton_direction(faces: _Faces, S: Array, P: Array, w: Params) -> Params:
     g = project(full)
     size = dot(g, g)
     # Superlinear forcing: solve the system more sharply the smaller the gradient is.
-    target = size * jnp.minimum(1e-4, jnp.sqrt(size) / (lam * jnp.sqrt(dot(w, w)) + jnp.finfo(lam.dtype).eps)) ** 2
+    eps = linalg.machine_epsilon(lam.dtype)
+    target = size * jnp.minimum(1e-4, jnp.sqrt(size) / (lam * jnp.sqrt(dot(w, w)) + eps)) ** 2
 
     def go_on(c: Any) -> jax.Array:
         _, _, _, rr, k, bad = c
@@ -234,7 +233,7 @@ def _moved(faces: _Faces, state: _State, S: Array, d: Params) -> tuple[Array, Ar
     w1, w2, living = state.w1, state.w2, faces.living
     dtype = faces.Y.dtype
     # Where the step would cross kinks: the nearest ones are candidates for landing.
-    a, da = _mm(faces.X, w1.T).T, _mm(faces.X, d[0].T).T
+    a, da = matmul(faces.X, w1.T).T, matmul(faces.X, d[0].T).T
     crossing = jnp.where((S != 0) & (a * da < 0) & living[:, None], -a / jnp.where(da == 0, 1, da), jnp.inf)
     nearest, index = jax.lax.top_k(-crossing.ravel(), min(16, crossing.size))
     nearest = -nearest
@@ -253,8 +252,8 @@ def _moved(faces: _Faces, state: _State, S: Array, d: Params) -> tuple[Array, Ar
 def _landed(faces: _Faces, w1: Array, S: Array, hit: Array, landing: Array) -> tuple[Array, Array]:
     """A kink hit exactly joins the face; other signs follow the new pre-activations."""
     unit, sample = hit // S.shape[1], hit % S.shape[1]
-    a = _mm(faces.X, w1.T).T
-    eps = jnp.finfo(w1.dtype).eps
+    a = matmul(faces.X, w1.T).T
+    eps = linalg.machine_epsilon(w1.dtype)
     edge = 4 * eps * faces.row_norm[None, :] * jnp.linalg.norm(w1, axis=1, keepdims=True)
     signs = jnp.where(jnp.abs(a) > edge, jnp.sign(a).astype(S.dtype), S)
     S = jnp.where(S == 0, S, signs)

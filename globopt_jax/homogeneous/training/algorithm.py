@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.capacity import alive, pad, roomy
 from globopt_jax.homogeneous.duality import scaled
 from globopt_jax.homogeneous.effort import Effort
@@ -92,7 +93,7 @@ class _Setting(NamedTuple):
 
     @property
     def eps(self) -> float:
-        return float(jnp.finfo(self.Y.dtype).eps)
+        return linalg.machine_epsilon(self.Y.dtype)
 
     @property
     def data(self) -> tuple[Inputs, Targets]:
@@ -146,7 +147,7 @@ def iterate(
     def recorded(event: int, k: int, state: State) -> Progress:
         nonlocal trace
         value, width = float(state.value), int(alive(state.params).sum())
-        gap = max(value - state.bound, 0.0) / max(abs(value), np.finfo(np.float64).tiny)
+        gap = max(value - state.bound, 0.0) / max(abs(value), linalg.smallest_normal(np.float64))
         trace = trace.and_then(event, k, width, value, state.polar, gap, time.monotonic() - began)
         return _progress(event, state, trace, span)
 
@@ -179,7 +180,7 @@ def _setting(
 ) -> _Setting:
     bound = bound_of(problem, X.shape[1])
     if tolerance is None:
-        eps = float(jnp.finfo(Y.dtype).eps)
+        eps = linalg.machine_epsilon(Y.dtype)
         tolerance = max(1e-7 if bound.is_exact else 1e-5, 4 * eps**0.5 * (eps > 1e-10))
     optimizer = default_optimizer() if optimizer is None else optimizer
     return _Setting(problem, X, Y, key, effort, optimizer, inner, tolerance, bound)

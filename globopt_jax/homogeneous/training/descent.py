@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.problem import Problem, objective, penalty
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
@@ -56,7 +57,7 @@ def descend(
     """
     value_and_grad = partial(_value_and_grad, problem, X, Y, width, params)
     first, g0 = value_and_grad(params)
-    eps = jnp.finfo(first.dtype).eps
+    eps = linalg.machine_epsilon(first.dtype)
     share = 1 / problem.phi.degree
     small = tolerance * jnp.asarray(problem.lam, first.dtype) ** share
 

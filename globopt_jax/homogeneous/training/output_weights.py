@@ -16,8 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.training import active_set
+from globopt_jax.linalg import matmul
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
@@ -55,11 +57,7 @@ class _Lasso(NamedTuple):
 
     def gradient(self, v: Array) -> Array:
         """The gradient of the loss in v, (r, dy)."""
-        return _mm(self.features.T, self.loss.gradient(_mm(self.features, v), self.Y))
-
-
-def _mm(a: Array, b: Array) -> jax.Array:
-    return jnp.matmul(a, b, precision="highest")
+        return matmul(self.features.T, self.loss.gradient(matmul(self.features, v), self.Y))
 
 
 def _unit_and_size(v: Array) -> tuple[Array, Array]:
@@ -121,7 +119,7 @@ def fit(problem: Problem, params: Params, X: Inputs, Y: Targets, *, steps: int =
 
 def _solved(lasso: _Lasso, v: Array, steps: int) -> Array:
     """The rows with the smallest residual on the way from v: with a shrinking mu first, then with mu = 0."""
-    zero, eps = jnp.zeros((), v.dtype), jnp.finfo(v.dtype).eps
+    zero, eps = jnp.zeros((), v.dtype), linalg.machine_epsilon(v.dtype)
     top = jnp.maximum(jnp.max(_norm(v, zero)), eps)
     first = _residual(lasso, v)
     mu = top * jnp.clip(first / lasso.lam, eps**0.5, 0.1)  # little to do from weights that are nearly optimal
@@ -135,8 +133,8 @@ def _solved(lasso: _Lasso, v: Array, steps: int) -> Array:
 
 def _advance(lasso: _Lasso, top: Scalar, steps: int, s: _State) -> _State:
     """One step. With mu = 0 the sweep decides which rows are zero, and Newton's method solves for the others."""
-    zero, tiny = jnp.zeros((), s.v.dtype), jnp.finfo(s.v.dtype).tiny
-    eps = jnp.finfo(s.v.dtype).eps
+    zero, tiny = jnp.zeros((), s.v.dtype), linalg.smallest_normal(s.v.dtype)
+    eps = linalg.machine_epsilon(s.v.dtype)
     # The rounded norm leaves small values in rows that should be zero: zero them first. If that was wrong for a row, a
     # sweep lets the row in again.
     exact = s.mu == 0
@@ -164,12 +162,12 @@ def _newton(lasso: _Lasso, v: Array, w: Array, mu: Scalar, active: Array) -> tup
     """A step in the active rows, as far as the rounded F goes down along it."""
     H = jnp.where(active.T, lasso.features, 0)
     n = jnp.where(active, _norm(v, mu), 1)
-    Z = _mm(H, v)
-    g = _mm(H.T, lasso.loss.gradient(Z, lasso.Y)) + lasso.lam * v / n
+    Z = matmul(H, v)
+    g = matmul(H.T, lasso.loss.gradient(Z, lasso.Y)) + lasso.lam * v / n
     step = -jax.scipy.linalg.solve(_hessian(lasso, H, Z, v, w, n), g.ravel(), assume_a="pos").reshape(v.shape)
     step = jnp.where(active & jnp.all(jnp.isfinite(step)), step, 0)
     dw = (v + step - w * jnp.sum(v * step, axis=1, keepdims=True) / n) / n - w
-    t = _length(lasso, v, step, Z, _mm(H, step), mu, active)
+    t = _length(lasso, v, step, Z, matmul(H, step), mu, active)
     w = w + dw
     return v + t * step, w / jnp.maximum(_norm(w, jnp.zeros((), v.dtype)), 1)
 
@@ -177,11 +175,11 @@ def _newton(lasso: _Lasso, v: Array, w: Array, mu: Scalar, active: Array) -> tup
 def _hessian(lasso: _Lasso, H: Array, Z: Targets, v: Array, w: Array, n: Array) -> Array:
     """The matrix (r dy, r dy) of the primal-dual equations, with a ridge: directions may be nearly parallel."""
     r, dy = v.shape
-    eps = jnp.finfo(v.dtype).eps
+    eps = linalg.machine_epsilon(v.dtype)
     eye, index = jnp.eye(dy, dtype=v.dtype), jnp.arange(r)
     W = jax.vmap(jax.jacfwd(lambda z, y: lasso.loss.gradient(z[None], y[None])[0]))(Z, lasso.Y)  # (m, dy, dy)
     weighted = (H[:, :, None, None] * W[:, None]).reshape(len(Z), -1)
-    fit = _mm(weighted.T, H).reshape(r, dy, dy, r)
+    fit = matmul(weighted.T, H).reshape(r, dy, dy, r)
     outer = w[:, :, None] * (v / n)[:, None, :]
     bend = (lasso.lam / n)[:, :, None] * (eye[None] - (outer + outer.transpose(0, 2, 1)) / 2)
     hessian = fit.transpose(0, 1, 3, 2).at[index, :, index, :].add(bend).reshape(r * dy, r * dy)
@@ -213,12 +211,12 @@ def _sweep(lasso: _Lasso, v: Array) -> Array:
 
     def row(Z: Array, of: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         h, old, L = of
-        unit, length = _unit_and_size((old - _mm(h, lasso.loss.gradient(Z, lasso.Y)) / L)[None])
+        unit, length = _unit_and_size((old - matmul(h, lasso.loss.gradient(Z, lasso.Y)) / L)[None])
         new = (jnp.maximum(length - lasso.lam / L, 0) * unit)[0]
         return Z + h[:, None] * (new - old)[None, :], new
 
     curvature = jnp.where(lasso.able[:, 0], lasso.square, 1)
-    return jax.lax.scan(row, _mm(lasso.features, v), (lasso.features.T, v, curvature))[1]
+    return jax.lax.scan(row, matmul(lasso.features, v), (lasso.features.T, v, curvature))[1]
 
 
 def _residual(lasso: _Lasso, v: Array) -> Scalar:

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from globopt_jax import linalg
 from globopt_jax.homogeneous.capacity import alive, pad, roomy
 from globopt_jax.homogeneous.polar.ascent import normalize
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
+from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
 __all__ = ["append", "reduce", "refit", "tidy"]
@@ -39,7 +41,7 @@ def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     # One subnetwork at a time: r outputs of shape (m, dy) are never held together.
     _, tidied = jax.lax.scan(one, predict(problem, balanced, X), balanced)
     before = objective(problem, params, X, Y)
-    better = objective(problem, tidied, X, Y) <= before + 4 * jnp.finfo(before.dtype).eps * jnp.abs(before)
+    better = objective(problem, tidied, X, Y) <= before + 4 * linalg.machine_epsilon(before.dtype) * jnp.abs(before)
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), tidied, params)
 
 
@@ -62,7 +64,7 @@ def _rescaled(params: Params, factors: np.ndarray) -> Params:
 @jax.jit
 def _at_scales(problem: Problem, c: Array, outputs: Array, costs: Array, Y: Targets) -> tuple[Scalar, Array]:
     def value(c: Array) -> Scalar:
-        Z = jnp.matmul(c, outputs, precision="highest").reshape(Y.shape)
+        Z = matmul(c, outputs).reshape(Y.shape)
         return problem.loss(Z, Y) + jnp.asarray(problem.lam, Y.dtype) * jnp.sum(c * costs)
 
     return jax.value_and_grad(value)(c)
@@ -104,7 +106,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     if living.sum() < 2 or not len(keep):
         return params
     outputs, theta = each[keep].T, costs[keep]
-    eps = float(jnp.finfo(jax.tree.leaves(params)[0].dtype).eps)
+    eps = linalg.machine_epsilon(jax.tree.leaves(params)[0].dtype)
     # Columns phi_i / theta_i: a null vector g of them is g_i = beta_i theta_i, so sum g is what the penalty changes by.
     R = np.linalg.qr(outputs / theta, mode="r")
     cost = theta.copy()  # theta of each subnetwork as the reductions go on
@@ -134,7 +136,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
 def _added(problem: Problem, params: Params, slots: Array, candidates: Params, X: Inputs, Y: Targets) -> Any:
     lam = jnp.asarray(problem.lam, Y.dtype)
     p = problem.phi.degree
-    eps = jnp.finfo(Y.dtype).eps
+    eps = linalg.machine_epsilon(Y.dtype)
 
     def add(Z: Targets, weights: Any) -> tuple[Targets, tuple[Any, Scalar]]:
         unit = normalize(problem.theta, weights)

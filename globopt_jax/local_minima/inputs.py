@@ -1,33 +1,30 @@
-"""What the host functions check before they compute anything."""
+"""What the host functions on tangent spaces check, beyond `globopt_jax.inputs`, before they compute anything."""
 
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
 
 from globopt_jax import linalg
-from globopt_jax.inputs import check_range, common_dtype, finite, integer
+from globopt_jax.inputs import all_finite, check_data, check_range, common_dtype, integer
 from globopt_jax.local_minima.balance import Balanced
 from globopt_jax.local_minima.jacobian import Anything, Model
+from globopt_jax.local_minima.mesh import on_automatic_axes
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
-__all__ = ["checked", "on_automatic_mesh", "prediction"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["check", "prediction"]
 
 ONE_BY_ONE = "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: "
 #: Samples whose derivatives are compared, one by one and together.
 SOME = 8
 
 
-def checked(
+def check(
     apply: Callable[[Any, Any], Any], params: Any, X: Any, Y: Any, method: str, memory: int, name: str = "params"
 ) -> tuple[Any, Array, Array]:
     """Arrays of one dtype, and an output that fits Y; nothing is computed before. `name`: what the caller calls params.
@@ -49,18 +46,15 @@ def checked(
             f"apply: Expected: a function with a hash, under which its compilation is kept. Received: {apply}."
         ) from error
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    given = [X, Y, *(leaf for _, leaf in leaves)]
-    names = ["X", "Y", *(f"{name}{jax.tree_util.keystr(path)}" for path, _ in leaves)]
-    host = [finite(named, array) for named, array in zip(names, given, strict=True)]
-    targets, dtype = host[1], common_dtype(host, stacklevel=5)  # `on_automatic_mesh` lies between
+    named = [("X", X), ("Y", Y), *((f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves)]
+    host = all_finite(named)
+    dtype = common_dtype([*host.values()], stacklevel=5)  # `on_automatic_mesh` lies between
     # Sharded arrays stay where they are; the checks look at a copy.
-    placed = [_placed(a) if isinstance(a, jax.Array) else h for a, h in zip(given, host, strict=True)]
+    placed = (on_automatic_axes(a) if isinstance(a, jax.Array) else host[label] for label, a in named)
     X, Y, *arrays = (jnp.asarray(a, dtype) for a in placed)
     params = jax.tree.unflatten(tree, arrays)
-    if X.ndim < 1 or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
-        hint = " Scalar targets need Y.reshape(m, 1)." if Y.ndim == 1 else ""
-        raise ValueError(f"X, Y: Expected: shapes (m, ...) and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
-    check_range("Y", targets, dtype, tiny=True)  # its squares are what all of this is about
+    check_data(X, Y, flat=False)
+    check_range("Y", host["Y"], dtype, tiny=True)  # its squares are what all of this is about
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
         raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
@@ -72,32 +66,6 @@ def checked(
     if one.shape != (1, Y.shape[1]):
         raise ValueError(f"{ONE_BY_ONE}an output of shape {one.shape} for one sample.")
     return params, X, Y
-
-
-def on_automatic_mesh(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the compiler lay arrays out: explicit axes, as JAX's meshes have them, ask every operation for a layout."""
-
-    @wraps(function)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
-            return function(*args, **kwargs)
-        with jax.set_mesh(_automatic(jax.sharding.get_mesh())):
-            return function(*args, **kwargs)
-
-    return inside
-
-
-def _automatic(mesh: Any) -> Mesh:
-    """The same mesh, with axes that are the compiler's."""
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-
-
-def _placed(array: Any) -> Any:
-    """The same shards on such a mesh."""
-    sharding = getattr(array, "sharding", None)
-    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
-        return array
-    return jax.device_put(array, NamedSharding(_automatic(sharding.mesh), sharding.spec))
 
 
 def prediction(model: Model, point: Balanced, X: Array) -> Array:

@@ -6,19 +6,19 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.bounds import bounds_at
-from globopt_jax.deep_linear.minimum import Fit, hidden, optimum, tail
+from globopt_jax.deep_linear.fit import Fit, hidden, optimum, tail
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point, at, gap_of, shares, stationarity
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array
 
-__all__ = ["ASSUMPTIONS", "KINDS", "Verdict", "product_rank", "verdict_at"]
+__all__ = ["ASSUMPTIONS", "KINDS", "Judgement", "judgement_at", "product_rank"]
 
 #: What a verdict can say; the code is the index.
 KINDS = ("global_minimum", "saddle", "not_critical", "undecided")
 GLOBAL, SADDLE, NOT_CRITICAL, UNDECIDED = range(len(KINDS))
 
-#: The papers' assumptions, in the order of `Verdict.assumptions`, with what the failure of each costs.
+#: The papers' assumptions, in the order of `Judgement.assumptions`, with what the failure of each costs.
 ASSUMPTIONS = (
     ("rank(X^T Y) >= k", "the rank of the product decides nothing any more"),
     ("s_k > s_(k+1)", "several subspaces are equally good, and the row space of S_p decides nothing any more"),
@@ -34,7 +34,7 @@ SETTLED = 0.02
 PRESENT = 0.9
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """What the values say about a point; arrays only, so that it can be taken under `jit` and `vmap`.
 
     ``code``: index into `KINDS`. ``loss``, ``optimum``, ``gap`` = loss - optimum, computed without the cancellation.
@@ -61,60 +61,79 @@ class Verdict(NamedTuple):
     assumptions: Array
 
 
-def verdict_at(weights: Weights, fit: Fit, samples: int) -> tuple[Verdict, Point]:
+def judgement_at(weights: Weights, fit: Fit, samples: int) -> tuple[Judgement, Point]:
     """Judge weights against the fit of data with that many samples."""
-    widths = widths_of(weights)
-    k, dtype = min(widths), fit.inputs.dtype
+    k, dtype = min(widths_of(weights)), fit.inputs.dtype
     point = at(weights, fit)
     gap, rounding = gap_of(point, fit, k)
     eta = stationarity(point, fit)
     tolerance = jnp.asarray(linalg.decision_tolerance(dtype), dtype)
-    energy = 0.5 * jnp.square(fit.singular_values)
-    wanted = jnp.arange(len(energy)) < k
-    share = shares(point, fit)
-    kept = jnp.diagonal(share)
-
     best, scale = optimum(fit, k), gap_scale(fit, k)
+
     # Rounding is a worst case, and most often far smaller: so it may exceed the tolerance by far, but not hide the gap.
     resolved = rounding <= tolerance**0.5 * scale
     # Where the fit itself is rounding of Y, there is nothing to gain but rounding.
     nothing = (linalg.norm(fit.targets) <= fit.accuracy * fit.size) & (rounding <= 0.5 * tolerance * fit.size**2)
     tiny_gap = ((gap <= tolerance * scale) & resolved) | (nothing & (gap <= rounding))
-    counts = wanted & (energy > rounding)  # directions whose absence the gap can tell
-    complete = jnp.all(jnp.where(counts, kept >= PRESENT, True))
-    # Near a critical point the map is the fit times a projection; elsewhere a small gradient means a bad condition.
-    clear = energy > rounding
-    share = jnp.where(clear[:, None] & clear[None], share, 0)
-    settled = jnp.all(jnp.abs(matmul(share, share) - share) <= SETTLED)
-    # A direction that is left out altogether while all others are settled: a saddle, however weak the direction is.
-    # Where the gap is rounding, it gave its place to another one that is as strong.
-    left_out = settled & (gap > rounding) & jnp.any(jnp.where(counts, kept <= SETTLED, False))
+    directions = _directions(point, fit, k, gap, rounding)
     # Without a hidden layer the loss is convex, and has no saddles.
-    doubtful = (gap <= rounding) | complete | ~settled | (len(weights) == 1)
+    doubtful = (gap <= rounding) | directions.complete | ~directions.settled | (len(weights) == 1)
     at_rest = jnp.where(
         tiny_gap,
-        jnp.where(left_out & (len(weights) > 1), SADDLE, GLOBAL),
+        jnp.where(directions.left_out & (len(weights) > 1), SADDLE, GLOBAL),
         jnp.where(doubtful, UNDECIDED, SADDLE),
     )
     moving = jnp.where(tiny_gap, GLOBAL, jnp.where(gap <= rounding, UNDECIDED, NOT_CRITICAL))
     code = jnp.where(eta <= tolerance, at_rest, moving)
-    bound = bounds_at(point, fit, k).best
-    verdict = Verdict(
-        code.astype(jnp.int32),
-        gap + best,
-        best,
-        gap,
-        bound,
-        rounding,
-        hidden(fit, k),
-        scale,
-        tolerance,
-        eta,
-        product_rank(weights),
-        kept,
-        _assumptions(fit, k, samples),
+    judgement = Judgement(
+        code=code.astype(jnp.int32),
+        loss=gap + best,
+        optimum=best,
+        gap=gap,
+        gap_bound=bounds_at(point, fit, k).best,
+        rounding=rounding,
+        hidden=hidden(fit, k),
+        scale=scale,
+        tolerance=tolerance,
+        stationarity=eta,
+        rank=product_rank(weights),
+        kept=directions.kept,
+        assumptions=_assumptions(fit, k, samples),
     )
-    return verdict, point
+    return judgement, point
+
+
+class _Directions(NamedTuple):
+    """How a point stands to the directions of the fit, if it is critical.
+
+    ``kept`` (n,): the share of each. ``complete``: whether the point has all those whose absence the gap would tell.
+    ``settled``: whether the shares are those of a projection. ``left_out``: whether a direction is missing altogether
+    while all are settled, which makes a critical point a saddle, however weak the direction is.
+    """
+
+    kept: Array
+    complete: Array
+    settled: Array
+    left_out: Array
+
+
+def _directions(point: Point, fit: Fit, k: int, gap: Array, rounding: Array) -> _Directions:
+    """Read the directions off the shares, as far as rounding leaves them clear."""
+    energy = 0.5 * jnp.square(fit.singular_values)
+    share = shares(point, fit)
+    kept = jnp.diagonal(share)
+    clear = energy > rounding
+    counts = (jnp.arange(len(energy)) < k) & clear
+    share = jnp.where(clear[:, None] & clear[None], share, 0)
+    # Near a critical point the map is the fit times a projection; elsewhere a small gradient means a bad condition.
+    settled = jnp.all(jnp.abs(matmul(share, share) - share) <= SETTLED)
+    return _Directions(
+        kept=kept,
+        complete=jnp.all(jnp.where(counts, kept >= PRESENT, True)),
+        settled=settled,
+        # Where the gap is rounding, the direction gave its place to another one that is as strong.
+        left_out=settled & (gap > rounding) & jnp.any(jnp.where(counts, kept <= SETTLED, False)),
+    )
 
 
 def gap_scale(fit: Fit, k: int) -> Array:
