@@ -231,7 +231,10 @@ class Run:
     def _draw(self, certificate: Certificate, figure: Any) -> None:
         problem = self.task.problem(float(certificate.lam))
         rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
-        report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)))
+        from globopt_jax import plotting
+
+        curve = plotting.polar_curve(problem, self.params, self.task.X, self.task.Y)
+        report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)), curve)
 
     def _verdict(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
         """The check of the folder; of a finished result also whether it is that of the task."""
