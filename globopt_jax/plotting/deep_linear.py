@@ -94,5 +94,5 @@ def growth(ax: Axes, seen: History, targets: np.ndarray) -> Axes:
     learned = int(np.sum(np.abs(last - targets[: len(last)])[real[: len(last)]] <= 0.05 * targets[: len(last)][real]))
     title = f"{learned} of {int(real.sum())} directions of the fit are learned to 5 %"
     _ = ax.set(xlabel="step", ylabel="singular value of $XR$", title=title)
-    legend(ax, "upper left")
+    legend(ax, "lower right", raised=0.1)  # above the curves that have not grown yet
     return plain(ax)

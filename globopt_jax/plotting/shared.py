@@ -5,7 +5,7 @@ Colours are those of Okabe and Ito, which most colour-blind readers tell apart.
 
 import io
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from globopt_jax import rigorous
 
@@ -71,9 +71,10 @@ def plain(ax: Axes) -> Axes:
     return ax
 
 
-def legend(ax: Axes, where: str = "best", columns: int = 1) -> None:
-    """Name the curves in small letters on a white ground, which hides the grid behind the words."""
-    _ = ax.legend(fontsize="small", loc=where, ncols=columns, facecolor="white", edgecolor="none", framealpha=0.85)
+def legend(ax: Axes, where: Any = "best", *, raised: float = 0.0, columns: int = 1) -> None:
+    """Name the curves in small letters on a white ground, `raised` by a share of the height."""
+    style: dict[str, Any] = {"ncols": columns, "facecolor": "white", "edgecolor": "none", "framealpha": 0.85}
+    _ = ax.legend(fontsize="small", loc=where, bbox_to_anchor=(0, raised, 1, 1), **style)
 
 
 def percent(fraction: float) -> str:
