@@ -316,7 +316,7 @@ def main(arguments: Sequence[str]) -> None:
         found, used = table(case, folder, list(SOLVERS)[:2] if quick else list(SOLVERS))
         rows += found
         kernels |= used
-    head, ruler, *lines = markdown(COLUMNS, rows, left=("network",))
+    head, ruler, *lines = markdown(COLUMNS, rows, left=("network", "solver"))
     if quick or SHOWN in chosen:
         picture = Path(tempfile.mkdtemp()) / "tangent.png" if quick else here.with_suffix(".png")
         plot(lines, "quick" if quick else SHOWN, picture)

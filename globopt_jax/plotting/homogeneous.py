@@ -250,9 +250,9 @@ def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
     known = f"{outside:.5g} lam" if np.isfinite(outside) else "none"
     ends, heights = ([-180, 180], [outside, outside]) if drawn else ([], [])
     _ = ax.plot(ends, heights, color=GREEN, lw=3, label=f"proved ceiling: {known}")
-    _ = ax.axhline(1, color=INK, lw=1.2, ls=(0, (4, 3)), label="lam")
+    _ = ax.axhline(1, color=INK, lw=1.2, label="lam")
     if inside > 1 + 1e-6:
-        _ = ax.axhline(inside, color=BLUE, lw=1.5, ls="--", label=f"best that a search found: {inside:.4g} lam")
+        _ = ax.axhline(inside, color=ORANGE, lw=2, ls="--", label=f"best that a search found: {inside:.4g} lam")
     neurons = "neurons" if curve.whole else "the two largest neurons"
     _ = ax.plot(curve.neuron_angle, curve.neuron_value, "o", color=ORANGE, ms=7, mec=INK, mew=0.6, label=neurons)
     if inside > 1 + 1e-6:
