@@ -8,19 +8,17 @@
 prints the tables, and writes them to benchmarks/linear.md.
 """
 
-import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.plumbing import machine, markdown, medians, publish, timed
 from globopt_jax import deep_linear
 
 #: (samples, widths): the large one, small ones, and lopsided ones.
@@ -50,41 +48,19 @@ def layer_by_layer(weights: list[Any], X: Any, Y: Any) -> Any:
     return 0.5 * jnp.sum((Z - Y) ** 2)
 
 
-def seconds(functions: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
-    """Medians over interleaved calls; the first ones, which compile, are not counted."""
-    for function in functions:
-        _ = jax.block_until_ready(function())
-    times = np.zeros((repeats, len(functions)))
-    for i in range(repeats):
-        for j, function in enumerate(functions):
-            began = time.perf_counter()
-            _ = jax.block_until_ready(function())
-            times[i, j] = time.perf_counter() - began
-    return np.median(times, axis=0)
-
-
-def first(function: Callable[[], Any]) -> float:
-    """Seconds of the first call."""
-    began = time.perf_counter()
-    _ = jax.block_until_ready(function())
-    return time.perf_counter() - began
-
-
 def gradients_table(shapes: Sequence[Any], dtype: Any) -> list[str]:
     """Ours against autodiff's, and how far apart the two answers are."""
     ours, theirs = jax.jit(deep_linear.gradients), jax.jit(jax.grad(layer_by_layer))
-    lines = [
-        "| m | widths | dtype | ours (ms) | jax.grad (ms) | ours / jax.grad | difference |",
-        "| ---: | :--- | :--- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for m, widths in shapes:
         W, X, Y = instance(m, widths, dtype)
-        a, b = seconds([partial(ours, W, X, Y), partial(theirs, W, X, Y)], 9 if m > 1000 else 200)
+        a, b = medians([partial(ours, W, X, Y), partial(theirs, W, X, Y)], 9 if m > 1000 else 200)
         pairs = zip(ours(W, X, Y), theirs(W, X, Y), strict=True)
         apart = max(float(jnp.max(jnp.abs(u - v)) / jnp.max(jnp.abs(v))) for u, v in pairs)
-        shape = f"{m} | {'-'.join(map(str, widths))} | {jnp.dtype(dtype).name}"
-        lines.append(f"| {shape} | {1e3 * a:.3g} | {1e3 * b:.3g} | {a / b:.2f} | {apart:.1g} |")
-    return lines
+        shape = [m, "-".join(map(str, widths)), jnp.dtype(dtype).name]
+        rows.append([*shape, 1e3 * float(a), 1e3 * float(b), f"{a / b:.2f}", f"{apart:.1g}"])
+    columns = ("m", "widths", "dtype", "ours (ms)", "jax.grad (ms)", "ours / jax.grad", "difference")
+    return markdown(columns, rows, left=("widths", "dtype"))
 
 
 def answers_table(m: int, widths: tuple[int, ...], dtype: Any) -> list[str]:
@@ -98,12 +74,12 @@ def answers_table(m: int, widths: tuple[int, ...], dtype: Any) -> list[str]:
         "classify, a saddle": lambda: deep_linear.classify(saddle, X, Y),
         "escape from it": lambda: deep_linear.escape(saddle, X, Y, 0.1, jax.random.key(0)).decrease,
     }
-    lines = [f"| {'-'.join(map(str, widths))}, m = {m}, {jnp.dtype(dtype).name} | seconds | first call |"]
-    lines.append("| :--- | ---: | ---: |")
+    rows = []
     for name, job in jobs.items():
-        start = first(job)
-        lines.append(f"| {name} | {seconds([job], 5)[0]:.3g} | {start:.3g} |")
-    return lines
+        _, first = timed(job)
+        rows.append([name, float(medians([job], 5)[0]), first])
+    what = f"{'-'.join(map(str, widths))}, m = {m}, {jnp.dtype(dtype).name}"
+    return markdown([what, "seconds", "first call"], rows, left=[what])
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -117,11 +93,8 @@ def main(arguments: Sequence[str]) -> None:
                 "\n".join(gradients_table(shapes, dtype)),
                 "\n".join(answers_table(shapes[0][0], shapes[0][1], dtype)),
             ]
-    machine = f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
-    text = "\n\n".join([*parts, f"{machine}; `python -m benchmarks.linear`; medians after compilation.\n"])
-    print(text)
-    if not quick:
-        _ = Path(__file__).with_suffix(".md").write_text(text)
+    text = "\n\n".join([*parts, f"{machine()}; `python -m benchmarks.linear`; medians after compilation.\n"])
+    publish(__file__, text, write=not quick)
 
 
 if __name__ == "__main__":

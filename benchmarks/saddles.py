@@ -10,12 +10,10 @@ prints a table, and writes it to benchmarks/saddles.md.
 """
 
 import itertools
-import platform
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,10 +21,18 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.plumbing import machine, markdown, publish
 from globopt_jax import deep_linear
 
 WIDTHS = ((4, 5, 3), (5, 2, 4), (4, 4, 4, 3), (4, 2, 5, 3), (3, 4, 4, 4, 3))
 CONDITIONS = (None, 10.0, 1e3)
+COLUMNS = (
+    "the point is a",
+    "basis between layers",
+    "points",
+    "named right by classify",
+    "by jax.hessian's eigenvalues",
+)
 
 
 @partial(jax.jit, static_argnums=3)
@@ -90,15 +96,11 @@ def table(instances: int) -> str:
                         right[name, basis, "points"] += 1
                         right[name, basis, "classify"] += ours == name
                         right[name, basis, "hessian"] += by_hessian(W, X, Y) == name
-    lines = [
-        "| the point is a | basis between layers | points | named right by classify | by jax.hessian's eigenvalues |",
-        "| :--- | :--- | ---: | ---: | ---: |",
-    ]
+    rows = []
     for name, basis in sorted({(a, b) for a, b, _ in right}):
-        counts = [right[name, basis, what] for what in ("points", "classify", "hessian")]
-        shares = [f"{100 * c / counts[0]:.1f} %" for c in counts[1:]]
-        lines.append(f"| {name} | {basis} | {counts[0]} | {shares[0]} | {shares[1]} |")
-    return "\n".join(lines)
+        points, *named = (right[name, basis, what] for what in ("points", "classify", "hessian"))
+        rows.append([name, basis, points, *(f"{100 * count / points:.1f} %" for count in named)])
+    return "\n".join(markdown(COLUMNS, rows, left=COLUMNS[:2]))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -106,14 +108,12 @@ def main(arguments: Sequence[str]) -> None:
     instances = int(arguments[0]) if arguments else 5
     with jax.enable_x64(True):
         counted = table(instances)
-    machine = f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
-    text = (
+    publish(
+        __file__,
         f"{counted}\n\nfloat64, {instances} data sets for each of the widths "
         f"{', '.join('-'.join(map(str, w)) for w in WIDTHS)}. A Hessian has no name for a degenerate "
-        f"saddle: it is flat, and looks like a minimum.\n\n{machine}; `python -m benchmarks.saddles {instances}`.\n"
+        f"saddle: it is flat, and looks like a minimum.\n\n{machine()}; `python -m benchmarks.saddles {instances}`.\n",
     )
-    print(text)
-    _ = Path(__file__).with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ sets, solved by both in turn. A data set before them makes ours compile, and tha
 share of CVXPY's time.
 """
 
-import platform
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from benchmarks.plumbing import machine, markdown, publish, timed
 from globopt_jax import homogeneous, losses
 from tests import oracles
 
@@ -61,23 +60,25 @@ class Pair(NamedTuple):
     solver_seconds: float
 
 
+def by_cvxpy(X: np.ndarray, Y: np.ndarray, lam: float) -> Any:
+    """The convex program of the same problem, solved."""
+    program = oracles.convex_program("squared", X, Y, lam)
+    oracles.solve(program, 1e-8)
+    return program
+
+
 def both(m: int, seed: int) -> Pair:
     """Solve one problem twice."""
     problem, X, Y = problem_of(m, seed)
     start = problem.phi.init(jax.random.key(seed), r=2, dx=2, dy=1)
-    began = time.perf_counter()
-    found = jax.block_until_ready(homogeneous.minimize(problem, start, X, Y, key=jax.random.key(1)))
-    seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    program = oracles.convex_program("squared", X, Y, problem.lam)
-    oracles.solve(program, 1e-8)
-    all_seconds = time.perf_counter() - began
+    found, seconds = timed(partial(homogeneous.minimize, problem, start, X, Y, key=jax.random.key(1)))
+    program, all_seconds = timed(partial(by_cvxpy, X, Y, problem.lam))
     return Pair(
         float(found.certificate.objective),
         len(found.params[0]),
         float(found.certificate.relative_gap),
         seconds,
-        float(program.value),  # pyright: ignore[reportArgumentType]
+        float(program.value),
         all_seconds,
         float(program.solver_stats.solve_time or np.nan),
     )
@@ -105,11 +106,7 @@ def measure(m: int, count: int) -> list[Any]:
 
 def table(sizes: Sequence[int], count: int = 5) -> str:
     """The measurements as Markdown."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
-    for m in sizes:
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in measure(m, count)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(markdown(COLUMNS, [measure(m, count) for m in sizes]))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -117,10 +114,7 @@ def main(arguments: Sequence[str]) -> None:
     sizes = [int(a) for a in arguments] or [20, 60, 200]
     with jax.enable_x64(True):
         measured = table(sizes)
-    machine = f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
-    text = f"{measured}\n\n{machine}; `python -m benchmarks.scalar {' '.join(map(str, sizes))}`.\n"
-    print(text)
-    _ = Path(__file__).with_suffix(".md").write_text(text)
+    publish(__file__, f"{measured}\n\n{machine()}; `python -m benchmarks.scalar {' '.join(map(str, sizes))}`.\n")
 
 
 if __name__ == "__main__":

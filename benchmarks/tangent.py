@@ -7,6 +7,7 @@ OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset there, since an old kernel woul
 
     python -m benchmarks.tangent FOLDER [CASE ..]        (FOLDER with MNIST's files; from the root of the project)
     python -m benchmarks.tangent quick
+    python -m benchmarks.tangent plot                    (the picture anew, from the table)
 
 prints a table, and writes it to benchmarks/tangent.md and tangent.png; rows of other cases stay there. The relative
 error is that of J against numpy's, with the same cutoff.
@@ -14,13 +15,11 @@ error is that of J against numpy's, with the same cutoff.
 
 import json
 import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.plumbing import alone, cells_of, machine, markdown, publish, timed
 from globopt_jax import datasets, local_minima, networks
 from globopt_jax.local_minima.jacobian import model_of
 from globopt_jax.local_minima.passes import Jacobian
@@ -44,6 +44,23 @@ LIMIT = 400  # seconds a solver
 PATIENCE = 1800  # for the reference, without which there are no errors
 REFERENCE = "numpy.linalg.lstsq (gelsd)"
 LSMR_STEPS = 300
+#: The relative error up to which a solver counts as exact.
+ACCURACY = 1e-6
+#: The case of the picture.
+SHOWN = "64-32-32-32-10"
+COLUMNS = (
+    "network",
+    "m",
+    "solver",
+    "J",
+    "rank",
+    "relative error",
+    "seconds",
+    "first call",
+    "times ours",
+    "peak (GiB)",
+    "of the dense Jacobian",
+)
 
 
 def instance(case: str, m: int, folder: str) -> tuple[Callable[[Any, Any], Any], Any, np.ndarray, np.ndarray]:
@@ -172,7 +189,7 @@ SOLVERS = {
 WITHOUT_MATRIX = ("globopt_jax", "matfree lsmr")
 
 
-def alone(case: str, solver: str, m: int, folder: str) -> None:
+def report(case: str, solver: str, m: int, folder: str) -> None:
     """What the process of one solver does: solve, twice if the first call compiles, and say what it took."""
     from threadpoolctl import threadpool_info
 
@@ -181,9 +198,8 @@ def alone(case: str, solver: str, m: int, folder: str) -> None:
         A = None if solver in WITHOUT_MATRIX else dense(apply, params, X, Y)
         times, value, rank = [], np.nan, -1
         for _ in range(2 if solver == "globopt_jax" or ("jax" in solver and m < 3000) else 1):
-            began = time.perf_counter()
-            value, rank = SOLVERS[solver](apply, params, X, Y, A)
-            times.append(time.perf_counter() - began)
+            (value, rank), seconds = timed(partial(SOLVERS[solver], apply, params, X, Y, A))
+            times.append(seconds)
         columns = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     kernels = sorted({info.get("architecture", "") for info in threadpool_info()} - {""})
     print(
@@ -202,104 +218,120 @@ def alone(case: str, solver: str, m: int, folder: str) -> None:
 
 
 def measure(case: str, solver: str, m: int, folder: str) -> dict[str, Any] | str:
-    """Run a solver in a process of its own; a sentence where it gives no answer."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-    command = [sys.executable, "-m", "benchmarks.tangent", "alone", case, solver, str(m), folder]
+    """What a solver reports from a process of its own; a sentence where it gives no answer."""
     limit = PATIENCE if solver == REFERENCE else LIMIT
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {limit} s"
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        return lines[-1][:80]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found = alone("benchmarks.tangent", [case, solver, m, folder], limit)
+    print(case, m, solver, found, file=sys.stderr, flush=True)
+    return found
 
 
-def table(case: str, folder: str, solvers: Sequence[str]) -> tuple[list[str], dict[str, float], set[str]]:
-    """A row a solver; seconds for the plot; the processor's kind that OpenBLAS saw."""
+def table(case: str, folder: str, solvers: Sequence[str]) -> tuple[list[list[Any]], set[str]]:
+    """A row for each solver, and the processor's kind that OpenBLAS saw."""
     whole, _, for_lapack = CASES[case]
-    rows, bars, kernels = [], {}, set()
+    rows: list[list[Any]] = []
+    kernels: set[str] = set()
     for m in sorted({whole, for_lapack}, reverse=True):
         names = solvers if m == for_lapack else ["globopt_jax"]
-        found: dict[str, Any] = {}
-        for solver in names:
-            found[solver] = measure(case, solver, m, folder)
-            print(case, m, solver, found[solver], file=sys.stderr, flush=True)
-        exact = found.get(REFERENCE)
-        ours = found["globopt_jax"]
+        found = {solver: measure(case, solver, m, folder) for solver in names}
+        exact, ours = found.get(REFERENCE), found["globopt_jax"]
         for solver, numbers in found.items():
             if isinstance(numbers, str):
-                rows.append(f"| {case} | {m} | {solver} | {numbers} | | | | | | |")
+                rows.append([case, m, solver, numbers, *[""] * (len(COLUMNS) - 4)])
                 continue
             error = ratio = ""
             if isinstance(exact, dict):
                 error = f"{abs(numbers['value'] - exact['value']) / exact['value']:.1g}"
             if isinstance(ours, dict):
                 ratio = f"{numbers['seconds'] / ours['seconds']:.1f}"
-            memory = f"{numbers['peak'] / 2**30:.2f} | {numbers['peak'] / numbers['dense']:.2f}"
+            memory = [f"{numbers['peak'] / 2**30:.2f}", f"{numbers['peak'] / numbers['dense']:.2f}"]
             rank = numbers["rank"] if numbers["rank"] >= 0 else ""
-            rows.append(
-                f"| {case} | {m} | {solver} | {numbers['value']:.10g} | {rank} | {error} | {numbers['seconds']:.3g} | "
-                f"{numbers['first']:.3g} | {ratio} | {memory} |"
-            )
-            bars[solver] = numbers["seconds"]
+            answer = [f"{numbers['value']:.10g}", rank, error, numbers["seconds"], numbers["first"], ratio]
+            rows.append([case, m, solver, *answer, *memory])
             kernels |= set(numbers["kernels"])
-    return rows, bars, kernels
+    return rows, kernels
 
 
-def plot(bars: dict[str, float], title: str, path: Path) -> None:
-    """Seconds of every solver, on a logarithmic axis."""
-    from matplotlib.figure import Figure
+def plot(lines: Sequence[str], case: str, path: Path) -> None:
+    """Seconds of every solver of one case, from the lines of its table, on a logarithmic axis.
 
-    figure = Figure(figsize=(7, 0.5 + 0.4 * len(bars)), layout="constrained")
+    Solvers whose J misses the reference by more than `ACCURACY` did not solve the problem: their bars are hollow and
+    say how far off they are. Solvers without an answer have no bar.
+    """
+    from globopt_jax import plotting
+    from globopt_jax.plotting.shared import BLUE, GRAY, INK, ORANGE
+
+    m = str(CASES[case][2])
+    rows = [dict(zip(COLUMNS, cells_of(line), strict=False)) for line in lines]
+    rows = [row for row in rows if (row["network"], row["m"]) == (case, m)][::-1]
+    seconds = [float(row.get("seconds") or "nan") for row in rows]
+    reached = [float(row.get("relative error") or "inf") <= ACCURACY for row in rows]
+    figure = plotting.figure((7, 1.2 + 0.36 * len(rows)))
     ax = figure.subplots()
-    _ = ax.barh(list(bars)[::-1], list(bars.values())[::-1], color="#0072B2")
-    ax.set_xscale("log")
-    _ = ax.set_xlabel(f"seconds for J, {title}")
+    for y, (row, length, well) in enumerate(zip(rows, seconds, reached, strict=True)):
+        if not np.isfinite(length):
+            _ = ax.text(np.nanmin(seconds), y, row["J"], va="center", size="small", color=INK)
+            continue
+        own = row["solver"] == "globopt_jax"
+        style: dict[str, Any] = (
+            {"color": ORANGE if own else BLUE} if well else {"fc": "white", "ec": GRAY, "hatch": "////"}
+        )
+        _ = ax.barh(y, length, height=0.7, **style)
+        words = f" {length:.3g} s"
+        if not well:
+            off = row["relative error"]
+            words += f", J misses by {100 * float(off):.1g} %" if off else ", accuracy unknown"
+        _ = ax.text(length, y, words, va="center", size="small", color=INK)
+    _ = ax.set_yticks(range(len(rows)), [row["solver"] for row in rows])
+    _ = ax.set_xscale("log")
+    ours = [t for t, row in zip(seconds, rows, strict=True) if row["solver"] == "globopt_jax"]
+    others = [t for t, row, well in zip(seconds, rows, reached, strict=True) if well and row["solver"] != "globopt_jax"]
+    title = f"J of {case}, {m} samples"
+    if ours and others:
+        title += f": the next solver that is as exact takes {min(others) / ours[0]:.2g} times as long"
+    _ = ax.set_title(title, fontsize="medium", loc="right")
+    _ = ax.set_xlabel(f"seconds; hatched bars: a relative error of {ACCURACY:g} is not reached")
+    _ = ax.set_xlim(np.nanmin(seconds) / 2, 12 * np.nanmax(seconds))  # room for the words
     ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    _ = path.write_bytes(plotting.png(figure))
 
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print, and write table and plot beside this file."""
     if arguments and arguments[0] == "alone":
-        alone(arguments[1], arguments[2], int(arguments[3]), arguments[4] if len(arguments) > 4 else "")
+        report(arguments[1], arguments[2], int(arguments[3]), arguments[4] if len(arguments) > 4 else "")
+        return
+    here = Path(__file__)
+    stored = here.with_suffix(".md").read_text().splitlines() if here.with_suffix(".md").exists() else []
+    if "plot" in arguments:
+        plot([line for line in stored if line.startswith("| ")], SHOWN, here.with_suffix(".png"))
         return
     quick = "quick" in arguments
     folder = "" if quick else next((a for a in arguments if a not in CASES), "")
     if not folder and not quick:
         raise SystemExit("Expected: the folder with MNIST's files. Received: none.")
-    head = [
-        "| network | m | solver | J | rank | relative error | seconds | first call | times ours | peak (GiB) | "
-        "of the dense Jacobian |",
-        "| :--- | ---: | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    rows: list[str] = []
-    kernels: set[str] = set()
-    target = Path(tempfile.mkdtemp()) if quick else Path(__file__).parent
     chosen = [case for case in CASES if case in arguments] or [case for case in CASES if case != "quick"]
+    rows: list[list[Any]] = []
+    kernels: set[str] = set()
     for case in chosen:
-        found, bars, used = table(case, folder, list(SOLVERS)[:2] if quick else list(SOLVERS))
+        found, used = table(case, folder, list(SOLVERS)[:2] if quick else list(SOLVERS))
         rows += found
         kernels |= used
-        if len(bars) > 1 and (quick or case == "64-32-32-32-10"):
-            plot(bars, f"{case}, m = {CASES[case][0]}", target / "tangent.png")
-    machine = f"Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0].device_kind}"
+    head, ruler, *lines = markdown(COLUMNS, rows, left=("network", "solver"))
+    if quick or SHOWN in chosen:
+        picture = Path(tempfile.mkdtemp()) / "tangent.png" if quick else here.with_suffix(".png")
+        plot(lines, "quick" if quick else SHOWN, picture)
     note = (
         "J, its rank, and what it costs: the second call where the first one compiles, the making of the dense "
         "Jacobian not counted against those who need it. LSMR has no rank, and stops after "
-        f"{LSMR_STEPS} steps. {machine}, {os.cpu_count()} cores, OpenBLAS with its kernels for "
+        f"{LSMR_STEPS} steps. {machine()}, {os.cpu_count()} cores, OpenBLAS with its kernels for "
         f"{', '.join(sorted(kernels))}; `python -m benchmarks.tangent FOLDER`.\n"
     )
-    text = "\n".join([*head, *rows, "", note])
-    print(text)
     if not quick:
-        path = target / "tangent.md"
-        seen = path.read_text().splitlines() if path.exists() else []
         # In the order of CASES, and the rows of those that did not run as they were.
-        body = [row for case in CASES for row in (rows if case in chosen else seen) if row.startswith(f"| {case} |")]
-        _ = path.write_text("\n".join([*head, *body, "", note]))
+        lines = [
+            row for case in CASES for row in (lines if case in chosen else stored) if row.startswith(f"| {case} |")
+        ]
+    publish(__file__, "\n".join([head, ruler, *lines, "", note]), write=not quick)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ The public names live in topics, which load when they are first used:
     losses       squared, softmax cross-entropy, logistic, Huber: value, gradient and convex conjugate
     datasets     the bundled digits, and data from .npz files
     claims       the papers' statements as runnable checks
+    plotting     pictures of runs, certificates and tangent spaces, on matplotlib's axes
     rigorous     the part of a certificate that has to be believed, in NumPy alone
 
 >>> import globopt_jax
@@ -21,11 +22,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globopt_jax import claims, datasets, deep_linear, homogeneous, linalg, local_minima, losses, networks, rigorous
+    from globopt_jax import (
+        claims,
+        datasets,
+        deep_linear,
+        homogeneous,
+        linalg,
+        local_minima,
+        losses,
+        networks,
+        plotting,
+        rigorous,
+    )
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
-__all__ += ["networks", "rigorous"]
+__all__ += ["networks", "plotting", "rigorous"]
 
 
 def __getattr__(name: str) -> Any:

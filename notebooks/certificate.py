@@ -106,12 +106,21 @@ assert after.relative_gap < before.relative_gap
 assert max(before.lower_bound, after.lower_bound) <= after.objective
 
 # %% [markdown]
-# The picture: before on the left, after on the right. Green is proved impossible, orange is the gap.
+# ## The picture
+#
+# The polar is the largest inner product that one neuron of penalty 1 can have with the residual. The picture shows it
+# along the circle of hidden directions that the two largest neurons span. Where the polar is above lam, a neuron in
+# that direction lowers the objective. After Adam a search found such a neuron (dashed). After `minimize` the polar
+# equals lam at the neurons and exceeds it nowhere on the circle. The green line is the ceiling that the certificate
+# proves for all directions.
 
 # %%
-import matplotlib.pyplot as plt
-
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-plotting.certificate(left, before).set_title("trained with Adam")
-plotting.certificate(right, after).set_title("after minimize")
-plt.show()
+figure = plotting.figure((11, 3.8))
+for ax, name, params, graded in zip(
+    figure.subplots(1, 2), ("Adam", "minimize"), (trained, found.params), (before, after), strict=True
+):
+    curve = plotting.polar_curve(problem, params, X, Y)
+    assert curve is not None
+    plotting.polar(ax, curve, graded)
+    ax.text(0.02, 0.5, f"after {name}", transform=ax.transAxes, weight="bold")
+figure

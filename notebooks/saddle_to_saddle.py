@@ -121,11 +121,10 @@ assert SMALL or final.kind == "global_minimum"
 # Right: the singular values of the prediction grow one after the other to those of the fit.
 
 # %%
-import matplotlib.pyplot as plt
-
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
+figure = plotting.figure((14, 3.8))
+left, middle, right = figure.subplots(1, 3)
 kept_energy = np.concatenate([[0.0], np.cumsum(explained)])
 plotting.staircase(left, seen, np.asarray(final.optimum + explained.sum() - kept_energy))
 plotting.certified_gap(middle, seen)
 plotting.growth(right, seen, s)
-plt.show()
+figure

@@ -63,8 +63,9 @@ assert float(at_start[HIDDEN[-1]].value) < float(at_start[HIDDEN[0]].value)
 # stationary points. Training moves the tangent space as well, so that J falls, too.
 
 # %%
-widths = (64, 8, 8, 10)
-STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.002)  # at 0.02 all units of a layer may die
+# Units of narrow layers die during training, some on one machine and others on another; 16 leave enough of them.
+widths = (64, 8, 8, 10) if SMALL else (64, 16, 16, 10)
+STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.002)
 optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
 
 
@@ -86,17 +87,15 @@ steps = np.array([number for number, _ in looks])
 J, loss = (np.array([float(getattr(found, name)) for _, found in looks]) for name in ("value", "loss"))
 print(looks[-1][1])
 assert np.all(loss * (1 + 1e-9) >= J)
-assert loss[-1] < 0.3 * ROWS, "training explains something: the network is not dead"
+assert loss[-1] < 0.5 * loss[0], "training lowers the loss"
 assert all(np.isclose(found.loss - found.gap, found.value, rtol=1e-8) for _, found in looks)
 
 # %%
-import matplotlib.pyplot as plt
-
-figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-_ = plotting.tangent_trace(ax, steps, J, loss)
+figure = plotting.figure((6, 3.4))
+ax = plotting.tangent_trace(figure.subplots(), steps, J, loss)
 ax.set_xscale("symlog")
 ax.set_xlim(0, STEPS)
-plt.show()
+figure
 
 # %% [markdown]
 # ## Unit by unit
@@ -109,9 +108,9 @@ shares = local_minima.decompose(weights, X, Y, "relu")
 print(shares)
 total = sum(float(np.sum(share)) for share in shares.shares)
 assert np.isclose(float(shares.target) - total, float(shares.value), rtol=1e-9)
-figure, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
-_ = plotting.unit_shares(ax, shares)
-plt.show()
+figure = plotting.figure((7, 2.6))
+plotting.unit_shares(figure.subplots(), shares)
+figure
 
 # %% [markdown]
 # ## Against regression on the network's own features

@@ -1,10 +1,13 @@
 """The benchmarks run, at a small size, so that they cannot rot; what they measure is printed, not asserted."""
 
+import sys
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import linear, saddles, scalar, tangent
+from benchmarks import linear, plumbing, saddles, scalar, tangent
 
 
 def test_scalar_agrees_with_the_convex_program():
@@ -42,3 +45,61 @@ def test_tangent_agrees_with_lapack(monkeypatch):
     with jax.numpy_dtype_promotion("standard"):  # the peers are not strict
         for solver in (tangent.numpy_gelsd, tangent.jax_lstsq, tangent.scipy_lsmr, tangent.matfree_lsmr):
             assert abs(solver(*problem, A)[0] - value) <= 1e-3 * value
+
+
+# -- what they share -------------------------------------------------------------------------------------
+
+
+def test_a_clock_waits_for_the_answer_and_leaves_the_first_call_out():
+    calls = []
+    answer, seconds = plumbing.timed(lambda: calls.append(1) or jnp.arange(3))
+    assert answer.shape == (3,)
+    assert seconds > 0
+    calls.clear()
+    assert plumbing.medians([lambda: calls.append("a"), lambda: calls.append("b")], 2).shape == (2,)
+    assert calls == ["a", "b"] * 3, "interleaved, after one call each"
+
+
+def test_a_table_reads_back_as_it_was_written():
+    lines = plumbing.markdown(["peer", "m", "s"], [["ours", 3, 0.12345], ["theirs", 3, "no answer"]], left=["peer"])
+    assert lines[1] == "| :--- | ---: | ---: |"
+    assert [plumbing.cells_of(line) for line in lines[2:]] == [["ours", "3", "0.123"], ["theirs", "3", "no answer"]]
+
+
+def test_a_peer_runs_alone_and_its_failure_is_a_sentence(tmp_path, monkeypatch):
+    script = """
+        import json, os, sys, time
+        if sys.argv[2] == "fail":
+            sys.exit("out of luck")
+        time.sleep(30 * (sys.argv[2] == "sleep"))
+        print("noise")
+        print(json.dumps({"given": sys.argv[1:], "tied": "OPENBLAS_CORETYPE" in os.environ}))
+    """
+    _ = (tmp_path / "peer.py").write_text(textwrap.dedent(script))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    assert plumbing.alone("peer", ["a", 3], 60) == {"given": ["alone", "a", "3"], "tied": False}
+    assert plumbing.alone("peer", ["fail"], 60) == "out of luck"
+    assert plumbing.alone("peer", ["sleep"], 1) == "no answer within 1 s"
+    assert "peer" not in sys.modules
+
+
+def test_the_picture_of_timings_marks_who_missed_the_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setitem(tangent.CASES, "tiny", (40, (64, 3, 4, 10), 40))
+    blank = [""] * 7
+    rows = [
+        ["tiny", 40, "globopt_jax", 2.0, 9, "1e-15", 0.1, 1.0, "1.0", "", ""],
+        ["tiny", 40, tangent.REFERENCE, 2.0, 9, "0", 3.0, 3.0, "30", "", ""],
+        ["tiny", 40, "scipy lsmr", 2.1, "", "0.05", 0.5, 0.5, "5", "", ""],
+        ["tiny", 40, "torch.linalg.lstsq (gelsd)", "no answer within 400 s", *blank],
+        ["other", 40, "globopt_jax", 2.0, 9, "0", 0.1, 1.0, "1.0", "", ""],
+    ]
+    drawn = []
+    monkeypatch.setattr("globopt_jax.plotting.png", lambda figure: drawn.append(figure) or b"")
+    tangent.plot(plumbing.markdown(tangent.COLUMNS, rows), "tiny", tmp_path / "a.png")
+    (ax,) = drawn[0].axes
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False, False], "from the bottom up"
+    words = " ".join(text.get_text() for text in ax.texts)
+    assert "0.5 s, J misses by 5 %" in words
+    assert "no answer within 400 s" in words
+    assert ax.get_title(loc="right").endswith("takes 30 times as long")

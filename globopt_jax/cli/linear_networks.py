@@ -368,7 +368,7 @@ def picture(seen: deep_linear.History, found: deep_linear.Classification, figure
 
     s = np.asarray(found.singular_values)
     above = np.append(np.cumsum(np.square(s[: int(min(found.widths))])[::-1])[::-1], 0.0)
-    _ = figure.set(size_inches=(14, 3.8), dpi=144)
+    figure.set_size_inches(14, 3.8)
     left, middle, right = figure.subplots(1, 3)
     _ = plotting.staircase(left, seen, float(found.optimum) + 0.5 * above)
     _ = plotting.certified_gap(middle, seen)

@@ -1,6 +1,5 @@
 """What a finished run shows: the sentence, a small table, and its picture."""
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ from globopt_jax.homogeneous import Certificate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from globopt_jax.plotting import PolarCurve
 
 __all__ = ["document", "draw", "facts", "picture", "place", "summary"]
 
@@ -77,30 +78,33 @@ def draw(folder: runs.RunFolder, picture: Callable[["Figure"], None]) -> None:
     The result is there already, so whatever a picture raises is a remark and no failure.
     """
     try:
-        # Late: half a second. A canvas of its own, since what MPLBACKEND names may not be there.
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from globopt_jax import plotting  # late: matplotlib takes half a second
 
-        figure = Figure(layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+        figure = plotting.figure((10, 6.6))
         picture(figure)
-        file = io.BytesIO()
-        canvas.print_png(file, metadata={"Software": None})
-        folder.write_bytes("plots.png", file.getvalue())
+        folder.write_bytes("plots.png", plotting.png(figure))
     except Exception as error:
         say(f"{folder.path / 'plots.png'} could not be drawn ({type(error).__name__}: {error}); the result is complete")
 
 
-def picture(figure: "Figure", certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray) -> None:
-    """The plots of a run on one page."""
+def picture(
+    figure: "Figure", certificate: Certificate, rows: Sequence[Row], sizes: np.ndarray, curve: "PolarCurve | None"
+) -> None:
+    """The plots of a run on one page; without a curve of the polar, the history of the lower bound."""
     from globopt_jax import plotting
 
-    seconds = np.array([row.seconds for row in rows])
     proved = np.array([row.rigorous for row in rows])
-    _ = figure.set(size_inches=(10, 6.6), dpi=144)
+    names = ("seconds", "objective", "lower_bound", "gap")
+    seconds, objective, bound, gap = (np.array([getattr(row, name) for row in rows]) for name in names)
+    hindsight = None
+    if np.ptp(objective):  # weights that are only graded have one objective
+        final = float(certificate.lower_bound)
+        hindsight = np.array([rigorous.relative(value - final, value) for value in objective])
     (above, right), (below, last) = figure.subplots(2, 2)
-    objective, bound, gap = (np.array([getattr(r, n) for r in rows]) for n in ("objective", "lower_bound", "gap"))
     _ = plotting.progress(above, seconds, objective, bound, proved)
-    _ = plotting.gap(right, seconds, gap, proved)
+    _ = plotting.gap(right, seconds, gap, proved, hindsight=hindsight)
     _ = plotting.subnetworks(below, sizes)
-    _ = plotting.certificate(last, certificate)
+    if curve is None:
+        _ = plotting.bound_history(last, seconds, objective, bound, proved)
+    else:
+        _ = plotting.polar(last, curve, certificate)

@@ -200,11 +200,14 @@ class Run(FolderRun):
         }
 
     def _picture(self, figure: Any) -> None:
+        from globopt_jax import plotting  # late: it loads matplotlib
+
         assert self.refinement is not None  # the work is done
         certificate = self.refinement.certificate
         problem = self.task.problem(float(certificate.lam))
         rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
-        report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)))
+        curve = plotting.polar_curve(problem, self.params, self.task.X, self.task.Y)
+        report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)), curve)
 
     def _verdict(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
         """The check of the folder; of a finished result also whether it is that of the task."""

@@ -1,0 +1,38 @@
+"""Pictures: functions that take a matplotlib Axes, draw on it and return it, a module a topic.
+
+    homogeneous  a training run and its certificate: objective, gap, subnetworks, polar
+    deep_linear  the training of a deep linear network: loss, gap, singular values
+    local_minima the tangent space: J during training, the share of each unit
+    shared       colours, and a figure that is drawn without a display and shows itself in a notebook
+
+What is proved is drawn solid, what a search suggests is dashed. Only `figure` and `png` import matplotlib, and only
+when they are called; the other functions draw on the Axes that they are given.
+
+>>> import numpy as np
+>>> from globopt_jax import plotting
+>>> page = plotting.figure((4, 3))
+>>> plotting.subnetworks(page.subplots(), np.array([2.0, 1.0])).get_ylabel()
+'penalty $\\\\theta(W_i)$'
+"""
+
+from globopt_jax.plotting.deep_linear import certified_gap, growth, staircase
+from globopt_jax.plotting.homogeneous import PolarCurve, bound_history, gap, polar, polar_curve, progress, subnetworks
+from globopt_jax.plotting.local_minima import tangent_trace, unit_shares
+from globopt_jax.plotting.shared import figure, png
+
+__all__ = [
+    "PolarCurve",
+    "bound_history",
+    "certified_gap",
+    "figure",
+    "gap",
+    "growth",
+    "png",
+    "polar",
+    "polar_curve",
+    "progress",
+    "staircase",
+    "subnetworks",
+    "tangent_trace",
+    "unit_shares",
+]
