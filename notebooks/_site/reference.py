@@ -101,7 +101,7 @@ class PublicNames(SphinxDirective):
     def _link(topic: str, module: ModuleType, name: str) -> list[str]:
         """A module among a topic's names: a target for links to the name, and a link to the module's page."""
         page = getattr(module, name).__name__.rpartition(".")[2]
-        return [f".. py:attribute:: {topic}.{name}", "", f"   :doc:`The topic {page} <{page}>`.", ""]
+        return [f".. py:data:: {name}", f"   :module: {topic}", "", f"   :doc:`The topic {page} <{page}>`.", ""]
 
 
 #: What ends a line before an indented block that is no formula: a section of a docstring, a literal block.
