@@ -135,6 +135,14 @@ def test_the_theorem_index_is_complete_both_ways(site):
     assert behind == {"globopt_jax.local_minima.regression_bounds"}
 
 
+def test_the_index_reads_citations():
+    """The doctest of the extension that finds statements in docstrings."""
+    path = os.pathsep.join(map(str, (ROOT, SOURCE)))
+    command = [sys.executable, "-m", "doctest", str(SOURCE / "_site" / "theorems.py")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 class Tensor:
     """An array that has to be asked for, as PyTorch's are."""
 

@@ -7,6 +7,7 @@ of each of them. Nothing is listed by hand, so no public name can be forgotten o
 import ast
 import importlib
 import inspect
+import pprint
 import re
 import sys
 import textwrap
@@ -19,6 +20,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+
+import globopt_jax
 
 #: The kinds of names in the order of a page: heading, directive of autodoc, and the lines of its options.
 KINDS = {
@@ -33,13 +36,16 @@ def kind_of(value: Any) -> str:
     """The kind of a public name's value: a key of `KINDS`."""
     if isinstance(value, ModuleType):
         return "module"
-    if inspect.isclass(value):
-        return "class"
+    if inspect.isclass(value) and value.__module__.startswith(globopt_jax.__name__):
+        return "class"  # an alias such as Any is data
     return "function" if inspect.isroutine(value) else "data"
 
 
 def comment_on(module: str, name: str) -> str:
-    """What the source says of a constant, in its ``#:`` comment: in the topic's module or in the one it comes from."""
+    """What the source says of a constant in its ``#:`` comment, in the topic's module or in the one it comes from.
+
+    Where the source says nothing, the value speaks for itself.
+    """
     value = getattr(importlib.import_module(module), name)
     places = [m for m in sorted(sys.modules) if m == module or m.startswith(f"{module}.")]
     for place in places:
@@ -51,7 +57,8 @@ def comment_on(module: str, name: str) -> str:
             continue
         if found:
             return "\n".join(found).strip()
-    return ""
+    is_plain = isinstance(value, dict | tuple | list | str | int | float)
+    return "::\n\n" + textwrap.indent(pprint.pformat(value, width=100, sort_dicts=False), "   ") if is_plain else ""
 
 
 def first_sentence(module: ModuleType, name: str) -> str:
@@ -104,6 +111,18 @@ class PublicNames(SphinxDirective):
         return [f".. py:data:: {name}", f"   :module: {topic}", "", f"   :doc:`The topic {page} <{page}>`.", ""]
 
 
+class Topics(SphinxDirective):
+    """The directive ``topics``: a table of the public topics, each with a link to its page and its first sentence."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write the table's reST and parse it."""
+        lines = [".. list-table::", "   :widths: 25 75", ""]
+        for topic in sorted(globopt_jax.__all__):
+            if isinstance(getattr(globopt_jax, topic), ModuleType):
+                lines += [f"   * - :doc:`{topic}`", f"     - {first_sentence(globopt_jax, topic)}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 #: What ends a line before an indented block that is no formula: a section of a docstring, a literal block.
 SECTION = re.compile(r"(^[A-Z]\w+:|::)$")
 
@@ -117,7 +136,7 @@ def clean(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
     del app, name, options
     if what == "data" or (lines and lines[0].startswith("Alias for field number")):
         lines.clear()
-    if what == "data" and not type(obj).__module__.startswith("builtins"):
+    if what == "data" and type(obj).__module__.startswith(globopt_jax.__name__):
         lines[:] = (inspect.getdoc(type(obj)) or "").splitlines()
     out: list[str] = []
     before = ""
@@ -132,7 +151,11 @@ def clean(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
         )
         out += ["::", "", *rows, ""] if formula else [*no_substitutions(block).splitlines(), ""]
         before = rows[-1] if rows else before
-    lines[:] = out
+    # Napoleon takes the words before a colon for a type, in an attribute's first line and under Returns; an empty type
+    # says that there is none.
+    if what in ("property", "attribute", "data") and ":" in out[0]:
+        out[0] = f": {out[0]}"
+    lines[:] = re.sub(r"(?m)^(\s*(?:Returns|Yields):\n\s+)(?=[^\s:])", r"\1: ", "\n".join(out)).splitlines()
 
 
 def no_substitutions(text: str) -> str:
@@ -176,6 +199,7 @@ def _of_class(obj: Any) -> Any:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive, and what corrects docstrings and signatures before napoleon reads them."""
     app.add_directive("public-names", PublicNames)
+    app.add_directive("topics", Topics)
     app.connect("autodoc-process-docstring", clean, priority=100)
     app.connect("autodoc-process-signature", as_written)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

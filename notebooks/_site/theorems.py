@@ -186,7 +186,7 @@ def _function(name: str) -> str:
 
 
 def _table(header: list[str], widths: str) -> list[str]:
-    return [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "", *_row(header)]
+    return [".. list-table::", "   :class: theorems", "   :header-rows: 1", f"   :widths: {widths}", "", *_row(header)]
 
 
 def _row(cells: list[str]) -> list[str]:
