@@ -35,6 +35,7 @@ autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "signature"
 napoleon_custom_sections = [("Reference", "References")]
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of a class are described where they stand
 napoleon_include_init_with_doc = False
 python_maximum_signature_line_length = 88
 
