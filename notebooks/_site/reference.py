@@ -65,11 +65,9 @@ def first_sentence(module: ModuleType, name: str) -> str:
     """The first sentence of an object's docstring, as reST on one line."""
     text = " ".join((inspect.getdoc(getattr(module, name)) or "").partition("\n\n")[0].split())
     # A dot inside of a literal or of a pair of brackets ends no sentence.
-    ends = [
-        m.end() for m in re.finditer(r"\.(?= [A-Z`])", text) if m.start() and text[: m.start()].count("``") % 2 == 0
-    ]
-    ends = [end for end in ends if text[:end].count("(") == text[:end].count(")")]
-    return no_substitutions(text[: ends[0]] if ends else text)
+    starts = (text[: dot.end()] for dot in re.finditer(r"\.(?= [A-Z`])", text))
+    whole = (start for start in starts if start.count("``") % 2 == 0 and start.count("(") == start.count(")"))
+    return no_substitutions(next(whole, text))
 
 
 class PublicNames(SphinxDirective):
@@ -81,34 +79,30 @@ class PublicNames(SphinxDirective):
         """Write the page's reST and parse it."""
         topic = self.arguments[0]
         module = importlib.import_module(topic)
-        by_kind: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for name in sorted(module.__all__, key=lambda name: (name.lower(), name)):
-            by_kind[kind_of(getattr(module, name))].append(name)
+        names = sorted(module.__all__, key=lambda name: (name.lower(), name))
         lines = [f".. automodule:: {topic}", "   :no-members:", ""]
-        for kind, names in by_kind.items():
-            heading, directive, options = KINDS[kind]
-            if not names:
-                continue
-            lines += [heading, "-" * len(heading), ""]
-            if kind == "module":
-                lines += [line for name in names for line in self._link(topic, module, name)]
-                continue
-            if kind != "data":
+        for kind, (heading, directive, options) in KINDS.items():
+            of_kind = [name for name in names if kind_of(getattr(module, name)) == kind]
+            if of_kind:
+                lines += [heading, "-" * len(heading), ""]
+            if of_kind and kind in ("function", "class"):
                 lines += [".. list-table::", "   :widths: 30 70", ""]
-                for name in names:
+                for name in of_kind:
                     lines += [f"   * - :py:obj:`{name} <{topic}.{name}>`", f"     - {first_sentence(module, name)}"]
                 lines.append("")
-            for name in names:
-                lines += [f".. {directive}:: {topic}::{name}", *options, ""]
+            for name in of_kind:
+                lines += [f".. {directive}:: {topic}::{name}", *options, ""] if directive else []
                 if kind == "data":
                     lines += [*textwrap.indent(comment_on(topic, name), "   ").splitlines(), ""]
+                if kind == "module":
+                    lines += link(topic, module, name)
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
-    @staticmethod
-    def _link(topic: str, module: ModuleType, name: str) -> list[str]:
-        """A module among a topic's names: a target for links to the name, and a link to the module's page."""
-        page = getattr(module, name).__name__.rpartition(".")[2]
-        return [f".. py:data:: {name}", f"   :module: {topic}", "", f"   :doc:`The topic {page} <{page}>`.", ""]
+
+def link(topic: str, module: ModuleType, name: str) -> list[str]:
+    """Of a module among a topic's names: a target for links to the name, and a link to the module's page."""
+    page = getattr(module, name).__name__.rpartition(".")[2]
+    return [f".. py:data:: {name}", f"   :module: {topic}", "", f"   :doc:`The topic {page} <{page}>`.", ""]
 
 
 class Topics(SphinxDirective):
