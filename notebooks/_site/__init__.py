@@ -1,0 +1,1 @@
+"""What the documentation site computes from the package: the reference and the theorem index."""

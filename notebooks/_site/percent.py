@@ -1,0 +1,12 @@
+"""Notebooks in percent format as pages."""
+
+from typing import Any
+
+import jupytext
+
+
+def read(text: str) -> Any:
+    """Read a percent script as a notebook whose cells are highlighted as Python."""
+    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook.metadata["language_info"] = {"name": "python"}
+    return notebook
