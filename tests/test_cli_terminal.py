@@ -137,8 +137,8 @@ def test_without_the_variable_a_bug_is_one_line_and_no_memory_is_bad_input(capsy
     monkeypatch.delenv("GLOBOPT_TRACEBACK", raising=False)
     for error, code, text in (
         (KeyError("x"), 70, "a bug: KeyError: 'x'"),
-        (MemoryError(), 2, "this takes more memory than there is (MemoryError)"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "this takes more memory than there is"),
+        (MemoryError(), 2, "this needs more memory than the machine has (MemoryError)"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "this needs more memory than the machine has"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),
     ):
         with pytest.raises(type(error)) as raised:
