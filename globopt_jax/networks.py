@@ -315,7 +315,7 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
     Example:
         >>> from flax import nnx
         >>> apply, params = from_flax(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-        >>> apply(params, jnp.ones((4, 2))).shape
+        >>> apply(params, jnp.ones((4, 2), "float32")).shape
         (4, 3)
     """
     from flax import linen, nnx  # imported here, since the import takes a second that other users do not need

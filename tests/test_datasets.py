@@ -161,7 +161,7 @@ def with_entry(array, index, value):
         (X, np.array([0.5, 1.5, 2.5]), "Scalar targets: Y.reshape(-1, 1)"),
         (X, Y[None], "Expected Y of shape (m, dy). Received shape (1, 3, 3)"),
         (X, Y[:2], "same number of rows m. Received 3 and 2"),
-        (X[:0], Y[:0], "a row and a column at least in X. Received shape (0, 2)"),
+        (X[:0], Y[:0], "at least a row and a column in X. Received shape (0, 2)"),
         (X, Y[:, :0], "in Y. Received shape (3, 0)"),
         (
             with_entry(X, (1, slice(None)), np.nan),

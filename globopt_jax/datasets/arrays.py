@@ -114,8 +114,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(
-            f"Expected arrays X (m, dx) and Y (m, dy) in {path}. "
-            f"Received a file without {' and '.join(missing)}, with the keys: {', '.join(npz.names(path)) or 'none'}."
+            f"Expected arrays X (m, dx) and Y (m, dy) in {path}. Received a file "
+            f"without {' and '.join(missing)}, but with the keys: {', '.join(npz.names(path)) or 'none'}."
         )
     try:
         X, Y = validate(arrays["X"], arrays["Y"])

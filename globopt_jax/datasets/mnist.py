@@ -47,7 +47,8 @@ def load(root: pathlib.Path | None = None) -> Dataset:
 def read_idx(path: pathlib.Path) -> np.ndarray:
     """Return the array of an IDX file of bytes.
 
-    The file has the bytes 0, 0, 8, the number of dimensions as a byte, their sizes as big-endian int32, and the entries.
+    The file holds the bytes 0, 0, 8, one byte with the number of dimensions, their sizes as big-endian int32, and then
+    the entries.
 
     Args:
         path: the file; with the ending .gz it is decompressed.
