@@ -237,7 +237,7 @@ CLAIMS = (
     ),
     _claim(
         key="KHK19 Lemma 5",
-        statement="With one hidden layer and no outgoing weight 0, J is the least-squares loss on the columns [Lam_k X]_k.",
+        statement="With one hidden layer and no outgoing weight 0, J is the least-squares loss on [Lam_k X]_k.",
         equation="appendix B, (B.1)",
         check=_lemma_5,
     ),
