@@ -128,8 +128,9 @@ def solve(
 ) -> None:
     """Train a regularized parallel network, and certify how far it is at most from the global minimum.
 
-    The number of subnetworks is not fixed: training appends subnetworks while that lowers the objective. The run folder
-    receives result.json, the weights, the certificate (see `globopt check`), the trace and plots. The same command
+    The number of subnetworks is not fixed: training appends subnetworks while
+    that lowers the objective. The run folder receives result.json, the weights,
+    the certificate (see `globopt check`), the trace and plots. The same command
     resumes an interrupted run, and prints the result of a finished one.
     """
     from globopt_jax.cli import folder_run, task, work
@@ -165,11 +166,15 @@ def certify(
 ) -> None:
     """Grade given weights, converged or not: how far are they at most from the global minimum?
 
-    The file has one of two forms. W1..WK hold r subnetworks on a leading axis: neurons W1 (r, dx) and W2 (r, dy), or
-    kernels (r, n_k-1, n_k). Two matrices W1 (dx, h) and W2 (h, dy) are read as kernels if they fit the data in this way
-    alone; if both readings fit, --layout decides. kernel1 and kernel2 are the kernels of an ordinary two-layer network.
-    A hidden bias bias1 (h,) becomes the weight of a column of ones in X and is penalized like other weights; an output
-    bias bias2 must be zero. Give one of --lam and --lam-fraction.
+    The file has one of two forms. W1..WK are r subnetworks, stacked on the first
+    axis: neurons W1 (r, dx) and W2 (r, dy), or kernels (r, n_k-1, n_k). Two
+    matrices W1 (dx, h) and W2 (h, dy) are read as kernels if only that meaning
+    fits the data; if both meanings fit, give --layout. The other form is
+    kernel1 (dx, h) and kernel2 (h, dy), the kernels of an ordinary two-layer
+    network. Its bias1 (h,) becomes the weight of a column of ones in X and is
+    penalized like other weights; its bias2 must be zero.
+
+    Give either --lam or --lam-fraction.
     """
     from globopt_jax.cli import folder_run, task, work
 
@@ -212,7 +217,7 @@ def linear(
     ] = None,
     radius: Annotated[
         float | None,
-        _option("With weights: the largest distance of weights of a lower loss, in the Frobenius norm.", 0.1),
+        _option("With weights: how far to search for weights of a lower loss, in the Frobenius norm.", 0.1),
     ] = None,
     layout: Layout = None,
     hidden: Annotated[
@@ -236,9 +241,10 @@ def linear(
 ) -> None:
     """Classify a deep linear network, or train one and record loss, proved gap and singular values.
 
-    The command says whether the weights are a global minimum, a saddle (strict or not) or no critical point, how far
-    they are from the optimum, and how much lower the loss is nearby. If it trains, the run folder receives result.json,
-    the weights, the history and plots.
+    The command says whether the weights are a global minimum, a saddle (strict or
+    not) or no critical point, how far they are from the optimum, and how much
+    lower the loss is nearby. A training run leaves result.json, the weights, the
+    history and plots in its run folder.
     """
     from globopt_jax.cli import folder_run
     from globopt_jax.cli import linear_networks as work
