@@ -85,7 +85,7 @@ def failed(error: Exception) -> int:
     last = traceback.extract_tb(error.__traceback__)[-1]
     print(
         f"globopt: a bug: {words} ({os.path.basename(last.filename)}:{last.lineno}). Please report it to the "
-        "maintainers of globopt_jax, with this command and what it prints under GLOBOPT_TRACEBACK=1",
+        "maintainers of globopt_jax, with this command and its output under GLOBOPT_TRACEBACK=1",
         file=sys.stderr,
     )
     return CRASHED
@@ -123,7 +123,7 @@ def _patient(stream: Any) -> Any:
 
 
 def _leave(code: int) -> None:
-    """Write out what the streams still hold, as far as possible, and end the process at once."""
+    """Flush the streams, as far as possible, and end the process at once."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with contextlib.suppress(OSError):
             _ = stream.flush()

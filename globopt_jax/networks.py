@@ -117,8 +117,8 @@ class FeedForward:
             hidden: the number of hidden layers of the network.
 
         Raises:
-            ValueError: the activation is a smooth function and has no slopes, or the slopes are those of another number
-                of hidden layers.
+            ValueError: the activation is a smooth function and has no slopes, or the number of hidden layers is not the
+                number of slopes.
         """
         if self.slopes is None:
             raise ValueError("activation: Expected: a piecewise linear activation. Received: a function.")
@@ -307,7 +307,7 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
 
     Returns:
         A function ``apply(params, X)`` and the model's parameters. Call `from_flax` once and keep `apply`: every call
-        returns a new function, for which JAX compiles anew.
+        returns a new function, for which JAX compiles again.
 
     Raises:
         TypeError: the model is no Flax module, a linen module comes without variables, or an nnx module with them.

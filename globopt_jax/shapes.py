@@ -1,6 +1,6 @@
 """The letters of array shapes, and the type aliases of arrays, that all topics share.
 
-The letters are those of the papers. Samples are rows:
+The letters follow the papers, but samples are rows:
 
 ====== ==============================================================
 letter meaning

@@ -20,7 +20,7 @@ def _eps() -> float:
 
 
 def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
-    """A random ReLU regression problem whose lam is a tenth of lam_max, and its data."""
+    """Return a random ReLU regression problem, with lam a tenth of lam_max, and its data."""
     kx, ky = jax.random.split(key)
     X, Y = jax.random.normal(kx, (m, dx)), jax.random.normal(ky, (m, 1))
     make = partial(homogeneous.Problem, homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared)

@@ -10,7 +10,7 @@ class Description:
     name: str
     """The name for `load`."""
     about: str
-    """One sentence on what a sample is and how it was scaled."""
+    """One sentence on the samples and their scaling."""
     shape: tuple[int, int, int]
     """m, dx and dy."""
     source: str
