@@ -1,4 +1,4 @@
-"""The command `globopt`: a door that says what is missing before anything breaks, and what broke in one line."""
+"""Start the command `globopt`: name missing packages first, and report every error in one line."""
 
 import contextlib
 import importlib.util
@@ -11,38 +11,39 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-STOPPED = 130  # by Ctrl-C, as shells say it
-CRASHED = 70  # EX_SOFTWARE of sysexits.h
+STOPPED = 130  # the exit code of shells for a command that Ctrl-C stopped
+CRASHED = 70  # EX_SOFTWARE in sysexits.h
 _NEEDED = ("typer", "rich", "matplotlib", "sklearn", "xarray", "pooch", "filelock")
 
 
 def main() -> None:
-    """Run the command line, or name the extra that it needs and exit with status 2."""
+    """Run the command line; if packages are missing, name them and the extra that has them, and exit with status 2."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(f"globopt needs {', '.join(missing)}: pip install 'globopt_jax[app]'", file=sys.stderr)
         sys.exit(2)
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
-    _ = os.environ.pop("MPLBACKEND", None)  # pictures are written and never shown
+    _ = os.environ.pop("MPLBACKEND", None)  # pictures are written to files and never shown
     _keep_compiled()
     code = _run()
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            _ = stream.flush()  # here, where a full disk can still be told
+            _ = stream.flush()  # here an error, such as a full disk, can still be reported
     except OSError as error:
         _leave(code or failed(error))
     if code == STOPPED:
-        _leave(code)  # an interrupted compilation may live on in JAX's threads, and a slow goodbye would crash on it
+        # JAX's threads may still run an interrupted compilation, on which an ordinary exit would crash.
+        _leave(code)
     sys.exit(code)
 
 
 def _keep_compiled() -> None:
-    """Let JAX keep compiled programs in the user's cache folder, unless the environment says where, or not to.
+    """Make JAX keep compiled programs in the user's cache folder. JAX's environment variables take precedence.
 
-    Programs that were compiled for one processor may not run on another, which a home folder on a network can meet:
-    each kind of processor has a folder of its own.
+    Each kind of processor gets a folder for itself, because a home folder can be shared by several machines, and a
+    program that was compiled for one processor may not run on another.
     """
-    import pooch  # it knows where each system keeps caches; late: only the command needs it
+    import pooch  # for the location of the cache folder; imported here, since only the command needs it
 
     flags = Path("/proc/cpuinfo")
     kind = next((line for line in flags.read_text().splitlines() if "flags" in line), "") if flags.exists() else ""
@@ -55,9 +56,9 @@ def _keep_compiled() -> None:
 
 
 def _run() -> int:
-    """Do what the command line asks for; the exit code."""
+    """Run the command line and return the exit code."""
     try:
-        from globopt_jax import cli  # late: without the extra this import would fail with a traceback
+        from globopt_jax import cli  # imported here, since it fails where packages are missing
 
         cli.main()
     except KeyboardInterrupt:
@@ -71,49 +72,49 @@ def _run() -> int:
 
 
 def failed(error: Exception) -> int:
-    """Say in one line what went wrong; the exit code."""
+    """Report an error in one line on stderr and return the exit code."""
     if os.environ.get("GLOBOPT_TRACEBACK"):
         traceback.print_exception(error)
     words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-    if isinstance(error, OSError):  # of a disk or a terminal, and nothing to report
+    if isinstance(error, OSError):  # an error of a disk or a terminal is no bug
         print(f"globopt: {words}", file=sys.stderr)
         return 2
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words:
-        print(f"globopt: this takes more memory than there is ({words})", file=sys.stderr)
+        print(f"globopt: this needs more memory than the machine has ({words})", file=sys.stderr)
         return 2
     last = traceback.extract_tb(error.__traceback__)[-1]
     print(
         f"globopt: a bug: {words} ({os.path.basename(last.filename)}:{last.lineno}). Please report it to the "
-        "maintainers of globopt_jax, with this command and what it prints under GLOBOPT_TRACEBACK=1",
+        "maintainers of globopt_jax, with this command and its output under GLOBOPT_TRACEBACK=1",
         file=sys.stderr,
     )
     return CRASHED
 
 
 class _Pipe(io.FileIO):
-    """Standard output or error, for readers that may leave, as `head` and `grep -q` do: the command works on."""
+    """Standard output or error that ignores a closed pipe, so that the command goes on after `head` or `grep -q`."""
 
     def write(self, data: Any, /) -> int | None:
-        """Write, or forget, the data."""
+        """Write the data, or drop them if nobody reads the pipe any more."""
         try:
             return super().write(data)
         except OSError as error:
-            # Windows says EINVAL where others say EPIPE.
+            # Windows raises EINVAL (22) where other systems raise EPIPE.
             if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == 22):
                 return len(data)
             raise
 
 
 def _patient(stream: Any) -> Any:
-    """The stream, for readers that leave and for terminals that lack a letter."""
-    if not isinstance(stream, io.TextIOWrapper):  # closed, or somebody's own
+    """Return the stream in a form that ignores a closed pipe and escapes letters that its encoding lacks."""
+    if not isinstance(stream, io.TextIOWrapper):  # the stream is closed, or was replaced by another object
         return stream
     stream.reconfigure(errors="backslashreplace")
     if stream.isatty():
         return stream
     raw = _Pipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),  # python -u buffers nothing
+        raw if stream.write_through else io.BufferedWriter(raw),  # `python -u` asks for no buffer
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
@@ -122,7 +123,7 @@ def _patient(stream: Any) -> Any:
 
 
 def _leave(code: int) -> None:
-    """Leave at once, with what can be written."""
+    """Flush the streams, as far as possible, and end the process at once."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with contextlib.suppress(OSError):
             _ = stream.flush()

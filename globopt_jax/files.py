@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the one way to spell a value as JSON."""
+"""Write files atomically, so that they appear whole or not at all, and write values as JSON in one way only."""
 
 import contextlib
 import json
@@ -16,12 +16,16 @@ import numpy as np
 
 
 def canonical_json(value: object) -> str:
-    """Spell a value as JSON in one way only: sorted keys, no spaces, NumPy numbers and arrays as plain ones.
+    """Return a value as JSON with sorted keys and no spaces, so that equal values have equal texts.
 
-    JSON has no infinities; they are spelled as the strings "inf", "-inf", "nan", which `float` reads back.
+    NumPy and JAX arrays become lists, and NumPy numbers become plain numbers. JSON has no infinities and no NaN; these
+    become the strings "inf", "-inf" and "nan", which `float` reads back.
+
+    Args:
+        value: None, a number, a string, a path or an array, or mappings, lists and tuples of such values.
 
     Raises:
-        TypeError: if JSON cannot say it.
+        TypeError: the value holds anything else.
 
     Example:
         >>> canonical_json({"widths": (2, 4), "lam": np.float64(0.5), "bound": -math.inf})
@@ -31,25 +35,29 @@ def canonical_json(value: object) -> str:
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write readable JSON, atomically; numbers as in `canonical_json`, keys in the order given."""
+    """Write a value as indented JSON, atomically, with numbers as in `canonical_json` and keys in their given order."""
     write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text in UTF-8, atomically: readers see the old file or the new one, even after a power cut."""
+    """Write a text in UTF-8, atomically: readers see either the old or the new file, even after a power cut."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes, a picture for instance, atomically."""
+    """Write bytes, such as a picture, atomically."""
     _replace(path, lambda file: file.write(content))
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
-    """Write an .npz, atomically; the same arrays give the same bytes, since no time of day is stored.
+    """Write an .npz, atomically. The same arrays always give the same bytes, because the file stores no time.
+
+    Args:
+        path: the file.
+        arrays: the arrays by their names.
 
     Raises:
-        ValueError: if an array holds what NumPy alone could not read back: Python objects, records, bfloat16.
+        ValueError: an array holds Python objects, records or bfloat16, which NumPy alone could not read back.
     """
     for name, array in arrays.items():
         if np.asarray(array).dtype.kind in "OV":
@@ -65,7 +73,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Non
 
 
 def _replace(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its destination, force it to the disk, and only then give it its name."""
+    """Write a file under another name, flush it to the disk, and only then rename it to its destination."""
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -74,11 +82,12 @@ def _replace(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object])
             file.flush()
             os.fsync(file.fileno())
         _rename(partial, path)
-    except BaseException:  # Ctrl-C too leaves no litter
+    except BaseException:  # Ctrl-C removes the partial file, too
         partial.unlink(missing_ok=True)
         raise
-    # The new name is an entry of the folder, which has to reach the disk as well.
-    with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems do not flush them
+    # The new name is an entry of the folder, so the folder has to be flushed to the disk as well. Windows cannot open
+    # folders, and some network file systems cannot flush them.
+    with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -87,7 +96,7 @@ def _replace(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object])
 
 
 def _rename(partial: pathlib.Path, path: pathlib.Path) -> None:
-    """Give a file its name, also where Windows refuses it for as long as somebody reads the old one."""
+    """Rename a file, with several tries on Windows, which refuses while another process reads the old file."""
     for wait in (0.01, 0.1, 1.0):
         try:
             return os.replace(partial, path)
@@ -99,7 +108,7 @@ def _rename(partial: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in the types that JSON has."""
+    """Return a value as the types that JSON has."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -114,4 +123,7 @@ def _plain(value: Any) -> Any:
         case np.ndarray() | np.generic() | jax.Array():
             return _plain(np.asarray(value).tolist())
         case _:
-            raise TypeError(f"value: Expected: what JSON can say. Received: {value!r} of type {type(value).__name__}.")
+            raise TypeError(
+                "value: Expected: None, numbers, strings, paths, arrays, lists or mappings, which JSON can represent. "
+                f"Received: {value!r} of type {type(value).__name__}."
+            )

@@ -1,12 +1,18 @@
-"""Convex losses: value, gradient and convex conjugate, all of them sums over samples.
+"""Convex losses with their gradients and convex conjugates. All of them are sums over the samples, not means.
 
-A loss is a hashable object, called as ``loss(Yhat, Y)``. Its conjugate in the prediction,
+A loss is a hashable object that is called as ``loss(Yhat, Y)``, with predictions and targets of shape (m, dy). Its
+convex conjugate in the prediction,
 
     loss*(U) = sup over Z of <U, Z> - loss(Z, Y),
 
-turns a dual point U into a lower bound: ``loss(Z) >= <U, Z> - loss*(U)`` for every Z (Fenchel-Young), with
-equality exactly at ``U = loss.gradient(Z, Y)``. The conjugate is +inf outside its domain; nothing is clipped,
-because a clipped dual point certifies nonsense.
+turns a dual point U of shape (m, dy) into a lower bound of the loss: ``loss(Z, Y) >= <U, Z> - loss*(U)`` for every
+prediction Z (Fenchel-Young), with equality exactly at ``U = loss.gradient(Z, Y)``. Outside its domain the conjugate is
++inf. It never clips U into the domain, because the value at a clipped point is no bound for the point that was given.
+
+    >>> Z, Y = jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0]])
+    >>> U = squared.gradient(Z, Y)
+    >>> float(squared(Z, Y)), float(jnp.sum(U * Z) - squared.conjugate(U, Y))
+    (0.5, 0.5)
 """
 
 import abc
@@ -36,7 +42,7 @@ def __dir__() -> list[str]:
 
 
 def _on_reals(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of two arrays, on what `inputs.real` makes of them."""
+    """Return a method of two arrays that converts both with `inputs.real` first."""
     first, second = list(inspect.signature(method).parameters)[1:]
 
     @functools.wraps(method)
@@ -49,58 +55,96 @@ def _on_reals(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Loss(abc.ABC):
-    """What every loss offers; see the module's docstring for the formulas."""
+    """The interface of every loss; the module's docstring has the formulas."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """The loss as one writes it on a command line."""
+        """The name of the loss on a command line and for `by_name`."""
 
     @abc.abstractmethod
     def __call__(self, Yhat: Targets, Y: Targets) -> Scalar:
-        """The value, summed over samples and outputs."""
+        """Return the loss, summed over samples and outputs.
+
+        Args:
+            Yhat: predictions (m, dy).
+            Y: targets (m, dy).
+        """
 
     @abc.abstractmethod
     def gradient(self, Yhat: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        """The gradient in the prediction, shape (m, dy)."""
+        """Return the gradient in the prediction, of shape (m, dy).
+
+        Args:
+            Yhat: predictions (m, dy).
+            Y: targets (m, dy).
+        """
 
     @abc.abstractmethod
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
-        """``loss*(U)``; +inf outside the domain."""
+        """Return the convex conjugate ``loss*(U)``, or +inf if U lies outside its domain.
+
+        Args:
+            U: a dual point (m, dy).
+            Y: targets (m, dy).
+        """
 
     @abc.abstractmethod
     def dual_limit(self, U: Targets, Y: Targets) -> Scalar:
-        """The largest s for which ``s U`` lies in the conjugate's domain (0 <= s, U itself in the domain)."""
+        """Return the largest s >= 0 for which ``s U`` lies in the conjugate's domain; inf if there is no largest.
+
+        Args:
+            U: a point (m, dy) of the conjugate's domain.
+            Y: targets (m, dy).
+        """
 
     @abc.abstractmethod
     def dual_point(self, free: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        """A point of the conjugate's domain from unconstrained coordinates (for ascent in the dual)."""
+        """Return the point of the conjugate's domain that has the given coordinates.
+
+        Args:
+            free: coordinates (m, dy) without constraints, in which the dual can be ascended.
+            Y: targets (m, dy).
+        """
 
     @abc.abstractmethod
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        """Coordinates that ``dual_point`` maps to U (up to rounding at the domain's boundary)."""
+        """Return coordinates (m, dy) that `dual_point` maps to U, up to rounding at the boundary of the domain.
+
+        Args:
+            U: a point (m, dy) of the conjugate's domain.
+            Y: targets (m, dy).
+        """
 
     def __init_subclass__(cls) -> None:
-        """Let what users call take any arrays of real numbers."""
+        """Make the methods that users call accept every array of real numbers that `inputs.real` accepts."""
         for name in ("__call__", "gradient", "conjugate"):
             if name in vars(cls):
                 setattr(cls, name, _on_reals(vars(cls)[name]))
 
     def check_targets(self, Y: np.ndarray) -> None:
-        """Raise ValueError unless Y can be the target of this loss; here any real numbers can."""
+        """Raise ValueError unless Y can be the targets of this loss. By default all real numbers can."""
         del Y
 
     def exact_targets(self, Y: np.ndarray) -> np.ndarray:
-        """The targets that are computed with: Y itself, or the nearby point of the loss's domain (a host function)."""
+        """Return the targets to compute with: Y, or a point near Y at which the loss is defined (a host function)."""
         return Y
 
     def into_domain(self, V: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        """V moved into the conjugate's domain, to the last digit (a host function)."""
+        """Return V moved into the conjugate's domain (a host function)."""
         del Y
         return V
 
     def best_scale(self, U: Targets, Y: Targets, upper: Scalar) -> Scalar:
-        """The s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by bisection on its slope."""
+        """Return the s in ``[0, upper]`` that maximizes the concave function ``-loss*(s U)``.
+
+        The default is a bisection on the slope.
+
+        Args:
+            U: a dual point (m, dy).
+            Y: targets (m, dy).
+            upper: the largest s allowed.
+        """
         slope = jax.grad(lambda s: -self.conjugate(s * U, Y))
 
         def halve(_: Array, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
@@ -110,13 +154,16 @@ class Loss(abc.ABC):
             return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
 
         low, high = jax.lax.fori_loop(0, 40, halve, (jnp.zeros_like(upper), upper))
-        # A maximum at the upper end is handed back exactly, so that its derivative in `upper` survives.
+        # Where the maximum is at the upper end, `upper` itself is returned, and with it the derivative in `upper`.
         return jnp.where(high >= upper, upper, jax.lax.stop_gradient(low))
 
 
 @dataclass(frozen=True)
 class Squared(Loss):
-    """``1/2 ||Yhat - Y||_F^2``; conjugate ``1/2 ||U||^2 + <U, Y>``, finite everywhere."""
+    """The squared loss ``1/2 ||Yhat - Y||_F^2``.
+
+    The conjugate is ``1/2 ||U||_F^2 + <U, Y>``, which is finite everywhere.
+    """
 
     @property
     def name(self) -> str:
@@ -148,10 +195,11 @@ class Squared(Loss):
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
-    """``sum_i logsumexp(yhat_i) - <y_i, yhat_i>`` for rows y_i of the probability simplex (one-hot labels).
+    """Softmax cross-entropy: ``sum_i logsumexp(yhat_i) - <y_i, yhat_i>`` over the rows i.
 
-    Conjugate ``sum q log q`` with ``q = U + Y``, finite where every row of q lies in the simplex. The
-    minimum over predictions is the entropy of Y: 0 for one-hot rows.
+    The targets' rows y_i lie in the probability simplex; one-hot labels do. The conjugate is ``sum q log q`` with
+    ``q = U + Y``, finite where every row of q lies in the simplex. The infimum over predictions is the entropy of Y,
+    which is 0 for one-hot rows.
     """
 
     @property
@@ -166,14 +214,14 @@ class SoftmaxCrossEntropy(Loss):
 
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
         q = U + Y
-        # q comes out of a sum of numbers of size at most 1: its zero and its row sums are known to a few eps.
+        # Entries of q are sums of two numbers of size at most 1, so q and its row sums have errors of a few eps.
         slack = 8 * q.shape[1] * linalg.machine_epsilon(q.dtype)
         inside = jnp.all(q >= -slack) & jnp.all(jnp.abs(jnp.sum(q, axis=1) - 1) <= slack)
         safe = jnp.where(q > 0, q, 1)
         return jnp.where(inside, jnp.sum(xlogy(safe, safe)), jnp.inf)
 
     def dual_limit(self, U: Targets, Y: Targets) -> Scalar:
-        # q = s p + (1 - s) y stays non-negative up to the smallest y / (y - p) = -y / u over u < 0.
+        # The entries y + s u stay non-negative up to the smallest -y / u over the entries with u < 0.
         falling = U < 0
         return jnp.min(jnp.where(falling, -Y / jnp.where(falling, U, 1), jnp.inf))
 
@@ -184,9 +232,11 @@ class SoftmaxCrossEntropy(Loss):
         return jnp.log(jnp.maximum(U + Y, linalg.smallest_normal(U.dtype) ** 0.5))
 
     def exact_targets(self, Y: np.ndarray) -> np.ndarray:
-        """Y with rows that sum to 1 exactly: multiples of 2^-53 (2^-24 in float32), the largest takes what is left.
+        """Return Y with rows that sum to 1 exactly (a host function).
 
-        A sum that misses 1 by d makes the loss fall without end along (1, ..., 1), and every bound of it false.
+        Each entry is divided by its row's sum and rounded to a multiple of 2^-53 (2^-24 in float32). The largest entry
+        of a row takes the remainder. If a row did not sum to 1 exactly, the loss would fall without end along
+        (1, ..., 1) or its negative, and every lower bound would be false.
 
         >>> from fractions import Fraction
         >>> sum(map(Fraction, softmax_cross_entropy.exact_targets(np.full((1, 3), 0.333333))[0].tolist()))
@@ -204,7 +254,7 @@ class SoftmaxCrossEntropy(Loss):
         return self.exact_targets(np.maximum(V + Y, 0)) - Y
 
     def check_targets(self, Y: np.ndarray) -> None:
-        """Raise ValueError unless the rows of Y lie in the probability simplex, in two columns or more."""
+        """Raise ValueError unless Y has two columns or more and rows of the probability simplex (sums within 1e-5)."""
         sums = np.abs(Y.sum(axis=1) - 1)
         if Y.shape[1] < 2 or Y.min() < 0 or sums.max() > 1e-5:
             raise ValueError(
@@ -216,9 +266,9 @@ class SoftmaxCrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class Logistic(Loss):
-    """``sum log(1 + exp(-y yhat))`` for y in {-1, 1}.
+    """The logistic loss ``sum log(1 + exp(-y yhat))`` for targets y in {-1, 1}.
 
-    Conjugate ``sum q log q + (1 - q) log(1 - q)`` with ``q = -y u``, finite for q in [0, 1].
+    The conjugate is ``sum q log q + (1 - q) log(1 - q)`` with ``q = -y u``, finite where every q lies in [0, 1].
     """
 
     @property
@@ -234,7 +284,7 @@ class Logistic(Loss):
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
         q = -Y * U
         inside = jnp.all((q >= 0) & (q <= 1))
-        # Inner where: the entropy's slope is infinite at 0 and 1, where its value is 0.
+        # The entropy is 0 at q = 0 and q = 1, but its slope is infinite there; the inner where keeps gradients finite.
         interior = (q > 0) & (q < 1)
         safe = jnp.where(interior, q, 0.5)
         entropy = jnp.where(interior, safe * jnp.log(safe) + (1 - safe) * jnp.log1p(-safe), 0)
@@ -267,12 +317,13 @@ class Logistic(Loss):
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """``sum h(yhat - y)`` with ``h(t) = t^2/2`` for ``|t| <= delta``, else ``delta |t| - delta^2/2``.
+    """The Huber loss ``sum h(yhat - y)`` with ``h(t) = t^2/2`` for ``|t| <= delta``, else ``delta |t| - delta^2/2``.
 
-    Conjugate ``sum u y + u^2/2``, finite where ``|u| <= delta``.
+    The conjugate is ``sum u y + u^2/2``, finite where every ``|u| <= delta``.
     """
 
     delta: float = 1.0
+    """The threshold, in the units of Y."""
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.delta) and self.delta > 0):
@@ -280,7 +331,7 @@ class Huber(Loss):
 
     @property
     def name(self) -> str:
-        # Every digit: a certificate knows the loss by its name alone.
+        # A certificate stores the loss by its name alone, so the name has all digits of delta.
         return f"huber:{float(self.delta)!r}".removesuffix(".0")
 
     def __call__(self, Yhat: Targets, Y: Targets) -> Scalar:
@@ -309,16 +360,19 @@ class Huber(Loss):
         return np.clip(V, -self.delta, self.delta)
 
 
-#: ``losses.squared(Yhat, Y)``, ``.gradient``, ``.conjugate``.
+#: The squared loss, called as ``losses.squared(Yhat, Y)``; it has ``.gradient`` and ``.conjugate``, too.
 squared = Squared()
-#: ``losses.softmax_cross_entropy(Yhat, Y)`` for one-hot (or simplex) rows.
+#: Softmax cross-entropy, for targets whose rows are one-hot or lie in the probability simplex.
 softmax_cross_entropy = SoftmaxCrossEntropy()
-#: ``losses.logistic(Yhat, Y)`` for targets in {-1, 1}.
+#: The logistic loss, for targets in {-1, 1}.
 logistic = Logistic()
 
 
 def huber(delta: float = 1.0) -> Huber:
-    """The Huber loss with threshold delta > 0, in the units of Y.
+    """Return the Huber loss, which is quadratic for residuals of size up to delta and linear beyond.
+
+    Args:
+        delta: the threshold > 0, in the units of Y.
 
     Raises:
         ValueError: delta is not a finite number > 0.
@@ -331,10 +385,14 @@ def huber(delta: float = 1.0) -> Huber:
 
 
 def by_name(name: str) -> Loss:
-    """The loss that a command line names: squared, softmax_cross_entropy, logistic or huber:DELTA.
+    """Return the loss of a name.
+
+    Args:
+        name: squared, softmax_cross_entropy, logistic, or huber:DELTA (huber alone means delta = 1).
 
     Raises:
-        ValueError: no such loss. TypeError: no name.
+        ValueError: there is no loss of this name.
+        TypeError: the name is not a string.
 
     >>> by_name("huber:0.5")
     Huber(delta=0.5)

@@ -1,6 +1,7 @@
-"""Feed-forward networks as pure functions of (params, X), and models of Flax in the same form.
+"""Feed-forward networks as pure functions of (params, X), and Flax models in the same form.
 
-A network without biases is ``Yhat = act(... act(X W_1) ... W_H) W_{H+1}`` with kernels W_l (d_{l-1}, d_l).
+A network with H hidden layers and no biases is ``Yhat = act(... act(X W_1) ... W_H) W_{H+1}``. The kernel W_l has the
+shape (d_{l-1}, d_l).
 
     >>> network = feed_forward("relu")
     >>> network([jnp.array([[1.0, -1.0]]), jnp.array([[2.0], [3.0]])], jnp.array([[1.0], [-1.0]])).tolist()
@@ -28,57 +29,77 @@ def __dir__() -> list[str]:
     return __all__
 
 
-#: name -> (negative slope, positive slope)
+#: The piecewise linear activations that have names, each with its (negative slope, positive slope).
 ACTIVATIONS = {"relu": (0.0, 1.0), "leaky_relu": (0.01, 1.0), "absolute": (-1.0, 1.0), "linear": (1.0, 1.0)}
 
-#: A name, a function of an array, a pair of slopes, or for each hidden layer its pair or one pair a unit (d_l, 2).
+#: An activation: a name, an elementwise function, a pair of slopes, or a sequence with an entry for each hidden layer,
+#: which is a pair of slopes or an array (d_l, 2) with a pair for each unit.
 Activation: TypeAlias = Any
-#: One pair for all units of a layer, or one pair a unit.
+#: The slopes of a layer as nested tuples: one pair for all units, or one pair for each unit.
 Slopes: TypeAlias = tuple[Any, ...]
 
 
 class Layer(NamedTuple):
-    """``kernel`` (d_{l-1}, d_l); ``bias`` (d_l,), or None."""
+    """The weights of one layer."""
 
     kernel: Array
+    """(d_{l-1}, d_l)."""
     bias: Array | None
+    """(d_l,), or None if the layer has no bias."""
 
 
 class Sweep(NamedTuple):
-    """What one forward pass sees.
-
-    ``features``: ``Phi^(l)`` (m, d_l), l = 0..H, the inputs first. ``patterns``: ``Lam_l`` (m, d_l), l = 1..H, the
-    derivative of the activation, 0 where it does not exist. ``preactivations``: (m, d_l), l = 1..H. ``output`` (m, dy).
-    ``kinks``: how many pre-activations of a hidden unit lie exactly where its activation has no derivative.
-    """
+    """The values that one forward pass computes on the way, as the Jacobian needs them."""
 
     features: list[Any]
+    """``Phi^(l)`` of shape (m, d_l) for l = 0..H: the inputs, then the output of each hidden layer."""
     patterns: list[Any]
+    """``Lam_l`` of shape (m, d_l) for l = 1..H, the activation patterns: the derivative of the activation at each
+    pre-activation, and 0 where the derivative does not exist."""
     preactivations: list[Any]
+    """The pre-activations of shape (m, d_l) for l = 1..H: the inputs of the activation."""
     output: Array
+    """The output of the network (m, dy)."""
     kinks: Array
+    """The number of pre-activations at which the activation has no derivative; always 0 for a smooth function."""
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """``apply(params, X)`` of a fully connected network whose structure the package knows; see `feed_forward`.
+    """A fully connected network as a function ``apply(params, X)`` whose structure the package knows.
 
-    ``slopes``: one pair for all, or an entry a hidden layer; None beside a smooth ``function``.
+    `feed_forward` makes one.
     """
 
     slopes: Slopes | None
+    """The slopes (negative, positive) of a piecewise linear activation: one pair for all units, or with `per_layer` an
+    entry for each hidden layer. None if there is a `function`."""
     function: Callable[[Any], Any] | None = None
+    """A smooth elementwise activation, or None."""
     per_layer: bool = False
+    """Whether `slopes` has an entry for each hidden layer."""
 
     def __call__(self, params: Any, X: Inputs) -> Targets:
-        """The output (m, dy). Where an activation has no derivative, `jax.grad` takes 0."""
+        """Return the output (m, dy). Where an activation has no derivative, `jax.grad` takes 0 for it.
+
+        Args:
+            params: a list of kernels, or of pairs (kernel, bias).
+            X: inputs (m, dx).
+
+        Raises:
+            ValueError: the kernels do not fit together, or X does not fit the first kernel.
+        """
         return self.sweep(params, X).output
 
     def sweep(self, params: Any, X: Inputs) -> Sweep:
-        """One forward pass with everything that the Jacobian is made of.
+        """Run one forward pass and return all values that the Jacobian is computed from.
+
+        Args:
+            params: a list of kernels, or of pairs (kernel, bias).
+            X: inputs (m, dx).
 
         Raises:
-            ValueError: kernels that do not fit together, or inputs that do not fit the first.
+            ValueError: the kernels do not fit together, or X does not fit the first kernel.
         """
         X = real("X", X)
         layers = [Layer(real("kernel", w), None if b is None else real("bias", b)) for w, b in layers_of(params)]
@@ -96,13 +117,18 @@ class FeedForward:
         return Sweep(features, patterns, before, _affine(features[-1], layers[-1]), kinks)
 
     def slopes_at(self, l: int, hidden: int) -> np.ndarray:
-        """The (negative, positive) slopes of hidden layer l (0-based), shape (1, 2) or (d_l, 2).
+        """Return the slopes (negative, positive) of one hidden layer, of shape (1, 2) or (d_l, 2).
+
+        Args:
+            l: the hidden layer, counted from 0.
+            hidden: the number of hidden layers of the network.
 
         Raises:
-            ValueError: a smooth activation has none, or the network has another number of hidden layers.
+            ValueError: the activation is a smooth function and has no slopes, or the number of hidden layers is not the
+                number of slopes.
         """
         if self.slopes is None:
-            raise ValueError("activation: Expected: a piecewise linear one. Received: a function.")
+            raise ValueError("activation: Expected: a piecewise linear activation. Received: a function.")
         if self.per_layer and len(self.slopes) != hidden:
             raise ValueError(
                 f"activation: Expected: slopes for each of {hidden} hidden layers. Received: {len(self.slopes)}."
@@ -110,10 +136,23 @@ class FeedForward:
         return np.asarray(self.slopes[l] if self.per_layer else self.slopes, np.float64).reshape(-1, 2)
 
     def activate(self, z: Any, l: int, hidden: int) -> tuple[Any, Any, Any]:
-        """Value, derivative, and whether there is none."""
+        """Apply the activation of one hidden layer.
+
+        Args:
+            z: pre-activations (m, d_l).
+            l: the hidden layer, counted from 0.
+            hidden: the number of hidden layers of the network.
+
+        Returns:
+            The value, the derivative (0 where it does not exist), and a bool that is True where the derivative does not
+            exist. The bool is always False for a function, where kinks are not looked for.
+
+        Raises:
+            ValueError: the slopes do not fit the layer.
+        """
         if self.function is not None:
             value, pattern = jax.jvp(self.function, (z,), (jnp.ones_like(z),))
-            return value, pattern, jnp.zeros((), bool)  # not looked for
+            return value, pattern, jnp.zeros((), bool)
         pairs = self.slopes_at(l, hidden)
         if len(pairs) not in (1, z.shape[-1]):
             raise ValueError(
@@ -127,19 +166,23 @@ class FeedForward:
 
 
 def feed_forward(activation: Activation = "relu") -> FeedForward:
-    """Return ``apply(params, X)`` of a fully connected network, in the form in which its structure is recognized.
+    """Return a fully connected network as a function ``apply(params, X)`` whose structure this package recognizes.
 
-    Its params are a list of kernels ``W_l (d_{l-1}, d_l)``, or of pairs ``(kernel, bias)``; the last layer is linear.
-    The derivative of a piecewise linear activation is 0 where it does not exist (KHK19 section 3.2), here and in what
-    `jax.grad` gives. Equal activations give equal, hashable networks: nothing is compiled twice.
+    The params are a list of kernels W_l of shape (d_{l-1}, d_l), or of pairs (kernel, bias). The last layer is linear.
+    Where a piecewise linear activation has no derivative, 0 is taken for it (KHK19 section 3.2), by `jax.grad` as well.
+    Networks with equal activations are equal and hashable, so that jitted functions do not compile twice for them.
 
     Args:
-        activation: a name (relu, leaky_relu, absolute, linear), a pair (negative slope, positive slope), a sequence
-            with a pair or a (d_l, 2) array of pairs for each hidden layer, or a smooth function of an array, entry by
-            entry.
+        activation: one of four forms. A name: relu, leaky_relu, absolute or linear. A pair (negative slope, positive
+            slope). A sequence with an entry for each hidden layer, which is a pair or an array (d_l, 2) with a pair for
+            each unit. Or a smooth function that acts on each entry of an array alone.
+
+    Returns:
+        The network: ``apply(params, X)`` is the output (m, dy), and ``apply.sweep(params, X)`` the whole forward pass.
 
     Raises:
-        ValueError: an unknown name, slopes that are not finite pairs, a function that mixes the entries of its array.
+        ValueError: an unknown name, slopes that are not finite pairs, or a function that mixes the entries of its
+            array.
 
     Example:
         >>> feed_forward("absolute")([jnp.ones((1, 1)), jnp.ones((1, 1))], jnp.array([[-2.0]])).tolist()
@@ -173,7 +216,10 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
 
 
 def _check_elementwise(function: Callable[[Any], Any]) -> None:
-    """Raise ValueError if an entry of the result depends on another entry: its derivative would be no pattern."""
+    """Raise ValueError if an entry of the result depends on another entry of the argument.
+
+    The derivative of such a function is not one number for each unit and sample, as patterns are.
+    """
     with jax.ensure_compile_time_eval():
         z = jnp.asarray([[-1.3, 0.4, 2.1], [0.7, -0.2, 1.1]], jnp.float32)
         whole = function(z)
@@ -184,12 +230,13 @@ def _check_elementwise(function: Callable[[Any], Any]) -> None:
     if not fits:
         raise ValueError(
             "activation: Expected: a function that acts on each entry alone. Received: "
-            f"{getattr(function, '__name__', function)}, which mixes them (give the network as a function of its own)."
+            f"{getattr(function, '__name__', function)}, which mixes entries. Pass such a network as a function of "
+            "(params, X) instead."
         )
 
 
 def _pairs(slopes: Any) -> Slopes:
-    """Slopes (2,) or (d, 2) as nested tuples, which are hashable."""
+    """Return slopes of shape (2,) or (d, 2) as nested tuples, which are hashable."""
     if np.shape(slopes)[-1:] != (2,):
         raise ValueError("no pairs of finite slopes")
     pairs = np.asarray(slopes, np.float64).reshape(-1, 2)
@@ -199,10 +246,18 @@ def _pairs(slopes: Any) -> Slopes:
 
 
 def layers_of(params: Any, name: str = "params") -> list[Layer]:
-    """Kernels, or (kernel, bias) pairs, as layers. `name`: what the caller calls them.
+    """Return the layers of a network.
+
+    Args:
+        params: a list of kernels (d_{l-1}, d_l), or of pairs (kernel, bias) with a bias (d_l,) or None.
+        name: the name of `params` in error messages.
 
     Raises:
-        ValueError: something else, shapes that do not fit together.
+        ValueError: the params have another form, or their shapes do not fit together.
+
+    Example:
+        >>> [layer.kernel.shape for layer in layers_of([jnp.ones((3, 5)), jnp.ones((5, 2))])]
+        [(3, 5), (5, 2)]
     """
     expected = f"{name}: Expected: a list of kernels (d_(l-1), d_l), or of pairs with a bias (d_l,) or None."
     if not isinstance(params, tuple | list):
@@ -223,10 +278,17 @@ def layers_of(params: Any, name: str = "params") -> list[Layer]:
 
 
 def kernels_of(params: Any) -> list[Array]:
-    """The kernels of a network without biases.
+    """Return the kernels of a network without biases.
+
+    Args:
+        params: a list of kernels (d_{l-1}, d_l), or of pairs (kernel, None).
 
     Raises:
-        ValueError: `layers_of`, or there are biases.
+        ValueError: the params have another form, their shapes do not fit together, or there is a bias.
+
+    Example:
+        >>> [kernel.shape for kernel in kernels_of([(jnp.ones((3, 5)), None), (jnp.ones((5, 2)), None)])]
+        [(3, 5), (5, 2)]
     """
     layers = layers_of(params, "weights")
     if any(layer.bias is not None for layer in layers):
@@ -240,21 +302,30 @@ def _affine(features: Any, layer: Layer) -> Any:
 
 
 def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, Any], Any], Any]:
-    """Return ``(apply, params)`` of a Flax model, linen or nnx.
+    """Return a Flax model, linen or nnx, as a pair ``(apply, params)``.
+
+    Switch batch statistics and dropout off first (linen's ``use_running_average`` and ``deterministic``, or nnx's
+    ``model.eval()``), so that the output of a sample depends on no other sample and on no random number.
 
     Args:
-        model: a linen module, or an nnx module (which holds its own parameters).
-        variables: of linen: the dictionary from ``model.init``; collections other than "params" stay as they are. Of
-            nnx: None. Batch statistics and dropout have to be switched off in the model (``use_running_average``,
-            ``deterministic``, or nnx's ``model.eval()``), so that samples count one by one.
+        model: a linen module, or an nnx module, which holds its parameters itself.
+        variables: for linen the dictionary that ``model.init`` returns; its collections other than "params" are kept
+            fixed. For nnx None.
 
     Returns:
-        ``apply(params, X)``, a new function every time, and the parameters: keep it, or everything compiles again.
+        A function ``apply(params, X)`` and the model's parameters. Call `from_flax` once and keep `apply`: every call
+        returns a new function, for which JAX compiles again.
 
     Raises:
-        TypeError: no Flax model, linen without variables, nnx with them.
+        TypeError: the model is no Flax module, a linen module comes without variables, or an nnx module with them.
+
+    Example:
+        >>> from flax import nnx
+        >>> apply, params = from_flax(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+        >>> apply(params, jnp.ones((4, 2), "float32")).shape
+        (4, 3)
     """
-    from flax import linen, nnx  # late: a second's import
+    from flax import linen, nnx  # imported here, since the import takes a second that other users do not need
 
     if isinstance(model, linen.Module):
         if variables is None or "params" not in variables:
@@ -270,7 +341,7 @@ def from_flax(model: Any, variables: Any | None = None) -> tuple[Callable[[Any, 
 
         return apply, variables["params"]
     if isinstance(model, nnx.Module) and variables is not None:
-        raise TypeError("variables: Expected: none, since an nnx module holds its own. Received: variables.")
+        raise TypeError("variables: Expected: none, since an nnx module holds its own parameters. Received: variables.")
     if isinstance(model, nnx.Module):
         graph, params, rest = nnx.split(model, nnx.Param, ...)
 

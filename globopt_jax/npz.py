@@ -1,7 +1,8 @@
-"""Read an .npz that may be anything: the one reader of this package. It needs NumPy and the standard library alone.
+"""Read .npz files that may be damaged or may be something else. The module needs NumPy and the standard library alone.
 
-`numpy.load` trusts a file: it allocates what a header asks for, hands out members that are no arrays as bytes, takes
-the last of two members of one name, and fails on damaged bytes with the error of whichever decompressor met them.
+`numpy.load` trusts a file. It allocates as much memory as a header asks for, returns members that are no arrays as
+bytes, takes the last of two members of the same name, and raises different errors for damaged bytes, depending on the
+decompressor. `read_arrays` refuses all such files with a ValueError that says why. This package reads every .npz by it.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -33,19 +34,19 @@ _EMPTY = 22  # bytes of an archive without members
 def read_arrays(path: str | os.PathLike[str], only: Container[str] | None = None) -> dict[str, np.ndarray]:
     """Read every array of an .npz into memory, or refuse the file.
 
-    No more memory is taken than the file has bytes for, whatever its headers say.
+    The arrays take no more memory than the file has bytes for, whatever its headers say.
 
     Args:
         path: the file.
-        only: the names to read; other members may be anything. None: all.
+        only: the names of the arrays to read; the content of the others is not looked at. None reads all.
 
     Returns:
         The arrays by their names, writable.
 
     Raises:
-        ValueError: the file is no plain .npz of numbers or text: another format, a zip with members that are no .npy
-            (as in PyTorch's and Keras's files), Python objects or records, two members of one name, an array whose
-            shape does not fit its bytes, damaged, encrypted or cut off. The message says which.
+        ValueError: the file is no plain .npz of numbers or text. It has another format, members that are no .npy (as
+            PyTorch's and Keras's files have), Python objects or records, two members of one name, or an array whose
+            shape does not fit its bytes; or it is damaged, encrypted or cut off. The message says which.
         OSError: the file cannot be opened or read.
     """
     with _opened(path) as (archive, members):
@@ -53,10 +54,14 @@ def read_arrays(path: str | os.PathLike[str], only: Container[str] | None = None
 
 
 def names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of an .npz's arrays, in their order.
+    """Return the names of the arrays of an .npz, in the order of the file.
+
+    Args:
+        path: the file.
 
     Raises:
-        ValueError: no .npz. OSError: the file cannot be opened or read.
+        ValueError: the file is no .npz, see `read_arrays`.
+        OSError: the file cannot be opened or read.
     """
     with _opened(path) as (_, members):
         return list(members)
@@ -64,7 +69,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """The archive and its members by name; what the block raises about the content becomes one ValueError."""
+    """Open the archive, with its members by name, and turn every error about its content into one ValueError."""
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -73,7 +78,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dic
                     name = member.filename.removesuffix(".npy")
                     if name == member.filename:
                         raise ValueError(f"a zip with {name!r}, which is no .npy")
-                    if member.comment:  # NumPy writes none, and a damaged length of one swallows the next member
+                    if member.comment:  # NumPy writes no comments, and a damaged comment length hides the next member
                         raise ValueError(f"{member.filename}: a comment of {len(member.comment)} bytes")
                     if name in members:
                         raise ValueError(f"two arrays of the name {name!r}")
@@ -81,31 +86,33 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dic
                 if not members and file.seek(0, os.SEEK_END) > _EMPTY:
                     raise ValueError("a zip whose directory is empty or damaged")
                 yield archive, members
-        except Exception as error:  # each decompressor and parser has errors of its own for damaged bytes
+        except Exception as error:  # decompressors and parsers raise many kinds of errors for damaged bytes
+            # Errors of the disk pass. For damaged bytes bz2 raises an OSError without a number, and a seek to before
+            # the file is EINVAL.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise  # the disk's; bz2 has no number for damaged bytes, and EINVAL is a seek to before the file
+                raise
             what = (str(error) or type(error).__name__).rstrip(".")
             raise ValueError(f"{path}: Expected: an .npz of numbers. Received: something else ({what}).") from error
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array; its header is held against the bytes that are there before it is believed."""
+    """Read one array, after comparing its header with the number of bytes that the member has."""
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
-            raise ValueError(f"{member.filename}: version {version} of the .npy format, which is for records")
+            raise ValueError(f"{member.filename}: version {version} of the .npy format, which only records need")
         shape, fortran, dtype = _HEADERS[version](stream)
-        if dtype.kind in "OV" or not dtype.itemsize:  # bfloat16 is stored as records, too
+        if dtype.kind in "OV" or not dtype.itemsize:  # NumPy stores bfloat16 as records, too
             raise ValueError(f"{member.filename}: dtype {dtype}, neither numbers nor text")
         need, there = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
         if need != there or min(shape, default=0) < 0:
             raise ValueError(f"{member.filename}: {there} bytes for an array of {need}")
-        raw = bytearray()  # grows with what is read, since the zip's own sizes may lie as well
+        raw = bytearray()  # grows with the bytes that were read, since the sizes in the zip may be wrong, too
         while chunk := stream.read(_CHUNK):
-            raw += chunk  # the last read compares the checksum
+            raw += chunk  # zipfile compares the checksum at the last read
     if len(raw) != need:
         raise ValueError(f"{member.filename}: {len(raw)} bytes for an array of {need}")
     array = np.frombuffer(raw, dtype)
     if dtype.kind == "b" and np.any(array.view(np.uint8) > 1):
-        raise ValueError(f"{member.filename}: bytes other than 0 and 1 for truth values")
+        raise ValueError(f"{member.filename}: bytes other than 0 and 1 in an array of truth values")
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

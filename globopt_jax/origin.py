@@ -1,4 +1,4 @@
-"""Where a result comes from."""
+"""Record the origin of a result: versions, machine, time, command line and a hash of the data."""
 
 import datetime
 import hashlib
@@ -16,11 +16,14 @@ from globopt_jax import __version__
 
 
 def provenance(data: Mapping[str, Any] | None = None, dtype: Any = None) -> dict[str, Any]:
-    """Return what a reader needs to judge or to repeat a result: versions, machine, time, command line, data.
+    """Return the facts that a reader needs to judge or to repeat a result.
 
     Args:
-        data: named arrays, whose `hash_arrays` is recorded.
-        dtype: the dtype computed in; None: JAX's default float.
+        data: arrays by their names; their `hash_arrays` is recorded. None records no hash.
+        dtype: the dtype of the computation. None is JAX's default float.
+
+    Returns:
+        Versions of the libraries and of Python, platform and device, dtype, time (UTC), command line, and the hash.
 
     Example:
         >>> sorted(provenance())
@@ -43,7 +46,10 @@ def provenance(data: Mapping[str, Any] | None = None, dtype: Any = None) -> dict
 
 
 def hash_arrays(arrays: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of named arrays: of their names, dtypes, shapes and entries, the names sorted.
+    """Return the SHA-256 of the names, dtypes, shapes and entries of named arrays, in the order of the sorted names.
+
+    Args:
+        arrays: the arrays by their names.
 
     Example:
         >>> column, row = np.zeros((2, 1)), np.zeros((1, 2))

@@ -1,6 +1,7 @@
-"""What every result can do: a NamedTuple of arrays, read as words, as JSON, or from an .npz file with its origin.
+"""The methods that every result has: its sentence, its JSON, and an .npz file that records the result's origin.
 
-NamedTuples take no base class, so each of them names these functions in its body:
+A result is a NamedTuple of arrays. NamedTuples cannot inherit methods, so each result class assigns these functions in
+its body:
 
     >>> from typing import NamedTuple
     >>> class Answer(NamedTuple):
@@ -28,14 +29,14 @@ _ORIGIN = "__provenance__"
 
 
 def words(self: Any) -> str:
-    """The result in a few sentences."""
+    """Return the result in a few sentences, its ``reason``."""
     return self.reason
 
 
 def to_json(result: Any, /) -> dict[str, Any]:
-    """What is read off the fields, and the fields, as numbers, strings and lists.
+    """Return the properties and the fields of a result as a dictionary of numbers, strings and lists.
 
-    Infinities become strings, which JSON can say, and NaN becomes null.
+    JSON has no infinities and no NaN: infinities become the strings "inf" and "-inf", and NaN becomes None.
     """
     derived = [name for name, value in vars(type(result)).items() if isinstance(value, property)]
     return {name: _plain(getattr(result, name)) for name in (*derived, *result._fields)}
@@ -58,17 +59,22 @@ def _sayable(value: Any) -> Any:
 
 
 def save(result: Any, /, path: str | Path) -> None:
-    """Write the arrays to an .npz, atomically, with versions, machine, time and command line.
+    """Write the arrays to an .npz, atomically, together with versions, machine, time and command line.
+
+    Args:
+        result: the result.
+        path: the file, in a folder that exists.
 
     Raises:
-        ValueError: no such folder.
+        ValueError: there is no such folder.
+        OSError: the file cannot be written.
     """
     arrays: dict[str, np.ndarray] = {}
     for name, value in result._asdict().items():
-        several = isinstance(value, tuple)  # arrays of several shapes, one a layer
+        several = isinstance(value, tuple)  # one array per layer, of different shapes
         arrays |= {f"{name}.{i}": np.asarray(v) for i, v in enumerate(value)} if several else {name: np.asarray(value)}
         if several and not value:
-            arrays[f"{name}."] = np.zeros(0)  # so that the file names the field
+            arrays[f"{name}."] = np.zeros(0)  # without this entry `load` would miss the field
     if not Path(path).parent.is_dir():
         raise ValueError(f"path: Expected: a file in a folder that exists. Received: {path}.")
     origin = canonical_json(provenance(dtype=next(iter(arrays.values())).dtype))
@@ -76,10 +82,15 @@ def save(result: Any, /, path: str | Path) -> None:
 
 
 def load(kind: Any, /, path: str | Path) -> Any:
-    """Read what `save` wrote.
+    """Return the result that `save` wrote to a file.
+
+    Args:
+        kind: the class of the result.
+        path: the file.
 
     Raises:
-        ValueError: the file holds another kind of result, or none.
+        ValueError: the file holds another kind of result, or no result.
+        OSError: the file cannot be opened or read.
     """
     arrays = read_arrays(path)
     fields = getattr(kind, "_fields", ())
@@ -89,6 +100,6 @@ def load(kind: Any, /, path: str | Path) -> Any:
 
 
 def _several(arrays: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, ...]:
-    """The arrays of one field, in their order."""
+    """Return the arrays of one field, in their order."""
     count = sum(key.startswith(f"{name}.") and key != f"{name}." for key in arrays)
     return tuple(arrays[f"{name}.{i}"] for i in range(count))

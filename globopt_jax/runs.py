@@ -1,10 +1,10 @@
-"""Run folders: where a long computation keeps its configuration, its checkpoints and its result.
+"""Run folders, in which a long computation keeps its configuration, its checkpoints and its result.
 
-A folder belongs to one configuration. The same configuration resumes there, or reads the finished result;
-another one is refused. Every file appears whole or not at all, so that a process killed at any moment leaves
-a folder that reads: what it loses is the step in progress.
+A folder belongs to one configuration. The same configuration resumes the run or reads the finished result; another
+configuration is refused. Every file appears whole or not at all. A process that is killed at any moment therefore
+leaves a folder that can be read, and loses only the step in progress.
 
-A checkpoint is one small .npz, not a sharded array tree, so that NumPy alone reads it, here and anywhere.
+A checkpoint is one small .npz and not a sharded array tree, so that NumPy alone can read it on any machine.
 """
 
 import hashlib
@@ -27,39 +27,40 @@ __all__ = ["Checkpoint", "FolderInUse", "RunFolder", "canonical_json", "default_
 __all__ += ["read_arrays", "write_arrays", "write_bytes", "write_json", "write_text"]
 
 FORMAT = 1
-"""Written into config.json; raised when the layout of a folder changes."""
+"""The version of the layout of a run folder, stored in config.json."""
 
 _CONFIG, _RESULT, _CHECKPOINT, _LOCK = "config.json", "result.json", "checkpoint.npz", "run.lock"
-_META = "__meta__"  # the checkpoint's entry that holds its meta, as JSON
+_META = "__meta__"  # the entry of the checkpoint that holds its meta as JSON
 
 
 class FolderInUse(RuntimeError):
-    """Another process is writing the folder."""
+    """Raised where another process, or another `RunFolder` of this one, is writing the folder."""
 
 
 class Checkpoint(NamedTuple):
-    """What a run needs to go on: arrays by name, and numbers and words that JSON can say."""
+    """The state from which an interrupted run goes on."""
 
     arrays: dict[str, np.ndarray]
+    """Arrays by their names."""
     meta: dict[str, Any]
+    """Other values that JSON can represent, such as step counts."""
 
 
 class RunFolder:
-    """The folder of one run, which it creates at the first write and holds alone until it is closed.
+    """The folder of one run. The first write creates and locks it, and the lock lasts until `close`.
 
-    Opening reads and never writes. `with` locks a folder that holds an unfinished run at once, so that two
-    processes do not both resume it; a fresh folder is created, and locked, by the first write. The lock
-    goes when the process does, however it ends. On a file system without locks `unlocked` says why there is
-    none, and nothing keeps a second process away.
+    The constructor reads and never writes. A `with` block locks a folder with an unfinished run at its beginning, so
+    that two processes cannot both resume the run. The system releases the lock when the process ends, in whichever way.
+    On a file system without locks `unlocked` says so, and nothing keeps a second process from writing.
 
     Args:
-        config: the configuration, anything that JSON can say (NumPy numbers and paths included).
-        path: the folder; None names it by the configuration's hash, see `default_folder`.
+        config: the configuration, of values that JSON can represent (NumPy numbers and paths included).
+        path: the folder. None is a folder named by the configuration's hash, see `default_folder`.
 
     Raises:
-        ValueError: the folder holds a run of another configuration (each differing key is named with both
-            values), or something else altogether, or the path is a file.
-        FolderInUse: from `with` or from a write, if another process writes the folder.
+        ValueError: the folder holds a run of another configuration (the message names each differing key with both
+            values), or other files, or the path is a file.
+        FolderInUse: raised by `with` and by writes, if another process writes the folder.
 
     Example:
         >>> import tempfile
@@ -82,19 +83,19 @@ class RunFolder:
         self.config: dict[str, Any] = json.loads(files.canonical_json(config))
         self.path = default_folder(config) if path is None else pathlib.Path(path)
         self.unlocked: str | None = None
-        """Why a claimed folder is not locked, in the system's words; None where it is."""
+        """The system's reason why the folder could not be locked; None if it could, or if it was not tried yet."""
         self._lock: IO[bytes] | None = None
         self._claimed = False
         self._inspect()
 
     @property
     def started(self) -> bool:
-        """Whether the folder holds this run already."""
+        """Whether the folder already holds this run, finished or not."""
         return (self.path / _CONFIG).exists()
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `finish` stored; None while the run is unfinished."""
+        """The result that `finish` stored; None while the run is unfinished."""
         path = self.path / _RESULT
         if not path.exists():
             return None
@@ -112,21 +113,21 @@ class RunFolder:
         self.close()
 
     def claim(self) -> None:
-        """Create the folder if it is fresh, and lock it until `close`; every write does so first.
+        """Create the folder if it does not exist, and lock it until `close`. Every write calls this method first.
 
         Raises:
-            FolderInUse: if another process, or another `RunFolder`, holds it.
-            ValueError: if another run has settled there since this one was opened.
+            FolderInUse: another process, or another `RunFolder`, holds the lock.
+            ValueError: another run has started in the folder since this object was made.
         """
         if self._claimed:
             return
-        self._inspect()  # before anything is created beside what is not ours
+        self._inspect()  # so that no lock file is created in a folder that holds other files
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock, self.unlocked = _locked(self.path / _LOCK)
         self._claimed = True
         try:
-            self._inspect()  # again: only now can nobody come between
-            for abandoned in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            self._inspect()  # again, since another process may have started a run before the lock was taken
+            for abandoned in self.path.glob(".*.tmp"):  # left by a process that was killed while it wrote
                 abandoned.unlink()
             if not self.started:
                 files.write_json(self.path / _CONFIG, {"globopt_jax_run": FORMAT, "config": self.config})
@@ -135,53 +136,57 @@ class RunFolder:
             raise
 
     def close(self) -> None:
-        """Let others write; the folder can be claimed again."""
+        """Release the lock, so that others can write. The folder can be claimed again."""
         if self._lock is not None:
             self._lock.close()
         self._lock, self._claimed = None, False
 
     def write_json(self, name: str, value: object) -> None:
-        """Store a value as JSON, atomically; see `files.write_json`."""
+        """Write a value as JSON, atomically; see `files.write_json`."""
         self.claim()
         files.write_json(self.path / name, value)
 
     def write_text(self, name: str, text: str) -> None:
-        """Store a text, atomically."""
+        """Write a text, atomically."""
         self.claim()
         files.write_text(self.path / name, text)
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Store bytes, a picture for instance, atomically."""
+        """Write bytes, such as a picture, atomically."""
         self.claim()
         files.write_bytes(self.path / name, content)
 
     def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
-        """Store named arrays as an .npz, atomically; see `files.write_arrays`."""
+        """Write named arrays as an .npz, atomically; see `files.write_arrays`."""
         self.claim()
         files.write_arrays(self.path / name, arrays)
 
     def read_json(self, name: str) -> Any:
-        """Read what `write_json` stored."""
+        """Return the value that `write_json` wrote, as plain JSON types."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Read what `write_arrays` stored."""
+        """Return the arrays that `write_arrays` wrote."""
         return read_arrays(self.path / name)
 
     def save_checkpoint(self, arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
-        """Replace the checkpoint, arrays and meta in one file, so that they never come from different steps.
+        """Replace the checkpoint. Arrays and meta share one file, so that they always come from the same step.
+
+        Args:
+            arrays: arrays by their names.
+            meta: other values that JSON can represent; None is an empty mapping.
 
         Raises:
-            ValueError: if an array takes the name of the meta.
+            ValueError: an array has the name under which the file stores the meta.
         """
         if _META in arrays:
             raise ValueError(
-                f"arrays: Expected: any name but {_META!r}, which is the meta's. Received: an array of that name."
+                f"arrays: Expected: any name but {_META!r}, which is reserved. Received: an array of that name."
             )
         self.write_arrays(_CHECKPOINT, {**arrays, _META: np.array(files.canonical_json(meta or {}))})
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """Return the last checkpoint that was written whole; None if there is none."""
+        """Return the last complete checkpoint, or None if there is none."""
         if not (self.path / _CHECKPOINT).exists():
             return None
         arrays = self.read_arrays(_CHECKPOINT)
@@ -189,11 +194,11 @@ class RunFolder:
         return Checkpoint(arrays, meta)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Store the result, which marks the run as finished. Write its other files before it."""
+        """Store the result, which marks the run as finished. Write all other files of the run before."""
         self.write_json(_RESULT, result)
 
     def _inspect(self) -> None:
-        """Raise unless the folder is fresh or holds this run."""
+        """Raise ValueError unless the folder is missing, empty, or holds this run."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -205,7 +210,7 @@ class RunFolder:
             known = False
             stored = {}
         if not known:
-            # A process killed between its first lock and its configuration leaves no more than these.
+            # A process that was killed before it wrote its configuration leaves only a lock and partial files.
             foreign = [p.name for p in self.path.iterdir() if p.name != _LOCK and not p.match(".*.tmp")]
             if foreign:
                 raise ValueError(
@@ -219,7 +224,11 @@ class RunFolder:
 
 
 def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "globopt-runs") -> pathlib.Path:
-    """Name a folder by its configuration: the first 12 hex digits of the SHA-256 of its canonical JSON.
+    """Return the folder of a configuration, named by the first 12 hex digits of the SHA-256 of its `canonical_json`.
+
+    Args:
+        config: the configuration, of values that JSON can represent.
+        parent: the folder that holds the run folders.
 
     Example:
         >>> default_folder({"lam": 0.1, "seed": 0}).as_posix()
@@ -229,10 +238,10 @@ def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "
 
 
 def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
-    """Open and lock a file: the file, or why the file system cannot lock it.
+    """Open and lock a file. Return the file and None, or None and the reason why the file system cannot lock it.
 
-    The system drops the lock with the process: `kill -9` leaves no stale one. Hence no lock that is a file's mere
-    existence, not even where there is no other.
+    The system releases the lock when the process ends, even by `kill -9`. A lock that consists of a file's existence
+    would outlive the process, so there is no such fallback where the file system has no locks.
 
     Raises:
         FolderInUse: another process holds the lock.
@@ -250,7 +259,7 @@ def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
         file.close()
         raise
     if not mine:
-        _ = file.seek(1)  # Windows locks the first byte against readers, too
+        _ = file.seek(1)  # on Windows the locked first byte cannot be read
         holder = file.read().decode(errors="replace").strip() or "another process"
         file.close()
         raise FolderInUse(f"{path.parent}: Expected: a folder that is free. Received: one in use by {holder}.")
@@ -260,7 +269,7 @@ def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Name each key that two configurations do not share, with both values; empty if they are equal."""
+    """Return each key in which two configurations differ, with both values; an empty string if they are equal."""
     there, here = dict(_leaves(stored)), dict(_leaves(wanted))
     return "; ".join(
         f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
@@ -270,7 +279,7 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted name and the JSON of each entry."""
+    """Yield the dotted name and the JSON of each entry of a nested configuration."""
     for name, value in config.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{name}.")

@@ -128,7 +128,7 @@ def test_a_key_is_given_once(monkeypatch):
 
     monkeypatch.setattr(registry.pkgutil, "iter_modules", lambda _: [(None, "a_paper", False)])
     monkeypatch.setattr(registry.importlib, "import_module", lambda _: Paper)
-    with pytest.raises(ValueError, match="more than one A 1"):
+    with pytest.raises(ValueError, match="the same key twice: A 1"):
         claims.all_claims()
 
 

@@ -282,7 +282,7 @@ WRONG = {
     "--map gelu:3": "not positively homogeneous",
     "--map relu:x": "NAME:LAYERS",
     "--map relu:0": "at least 1 weight layer",
-    "--widths 4": "a deep map such as relu:3",
+    "--widths 4": "--widths needs a deep map such as relu:3",
     "--map relu:3 --widths 4": "2 hidden widths",
     "--map relu:3 --widths 4,0": "2 hidden widths",
     "--map relu:3 --widths four": "integers",
@@ -301,14 +301,14 @@ WRONG = {
     "--lam 1 --lam-fraction 0.2": "both",
     "--width 0": "--width: Expected: an integer from 1",
     "--optimizer newton": "lbfgs, adam or sgd",
-    "--optimizer sgd": "a learning rate",
+    "--optimizer sgd": "--optimizer sgd needs a learning rate: give --rate.",
     "--optimizer adam --rate 0": "finite and > 0",
     "--rate 0.1": "cannot be combined with lbfgs",
     "--dtype bfloat16": "float64 or float32",
     "--effort heroic": "one of quick, standard, high",
     "--seed x": "Invalid value",
     "--colour": "No such option",
-    "--resume": "no such run",
+    "--resume": "--resume: there is no such run in",
 }
 
 

@@ -139,8 +139,8 @@ def test_without_the_variable_a_bug_is_one_line_and_no_memory_is_bad_input(capsy
     monkeypatch.delenv("GLOBOPT_TRACEBACK", raising=False)
     for error, code, text in (
         (KeyError("x"), 70, "a bug: KeyError: 'x'"),
-        (MemoryError(), 2, "this takes more memory than there is (MemoryError)"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "this takes more memory than there is"),
+        (MemoryError(), 2, "this needs more memory than the machine has (MemoryError)"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "this needs more memory than the machine has"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),
     ):
         with pytest.raises(type(error)) as raised:
@@ -171,7 +171,7 @@ def test_what_jax_says_about_a_platform_that_is_not_there(data, monkeypatch):
     for arguments in (("solve",), ("certify", "w.npz"), ("linear",), ("linear", "w.npz"), ("verify",)):
         done = globopt(*arguments)
         assert done.exit_code == 2, arguments
-        assert "JAX says nothing but AssertionError. Unset it" in done.stderr
+        assert "JAX says nothing but AssertionError. Unset the variable" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
@@ -187,7 +187,7 @@ def test_what_jax_says_about_a_platform_that_is_not_there(data, monkeypatch):
         ("solve --map relu:99999999", "--map: Expected: NAME or NAME:LAYERS"),
         ("linear --hidden 1000000000000", "--hidden: Expected: a size that fits into"),
         ("linear --hidden 9000000,9000000", "--hidden: Expected: a size that fits into"),
-        ("linear --hidden " + ",".join("1" * 1000), "--hidden: Expected: less than 1000 widths"),
+        ("linear --hidden " + ",".join("1" * 1000), "--hidden: Expected: fewer than 1000 widths"),
         ("linear --steps 2147483648", "--steps: Expected: an integer from 1 to 2^31 - 1"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_layout_beside_three_layers_or_none_is_refused(data):
         layouts.chain(pathlib.Path("w"), three, (3, 3), "stacked")
     done = globopt("linear", "--data", data, "--layout", "kernels")
     assert done.exit_code == 2
-    assert "--layout: Expected: weights to read. Received: none." in done.stderr
+    assert "--layout needs a weights file." in done.stderr
 
 
 # -- version and help ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ _claim = partial(Claim, paper=_PAPER)
 
 
 def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
-    """A random ReLU regression problem whose lam is a tenth of lam_max, and its data."""
+    """Return a random ReLU regression problem, with lam a tenth of lam_max, and its data."""
     kx, ky = jax.random.split(key)
     X, Y = jax.random.normal(kx, (m, dx)), jax.random.normal(ky, (m, 1))
     make = partial(homogeneous.Problem, homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared)
@@ -56,7 +56,7 @@ def _zero_subnetwork(key: jax.Array) -> Outcome:
     problem, X, Y = _neurons(key)
     start = problem.phi.init(key, r=2, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
-    # A zero subnetwork stands beside the local minimum, which does not change the objective.
+    # Append a subnetwork that is all zero, which does not change the objective.
     params = pad(found.params, len(found.params[0]) + 1)
     certificate = homogeneous.certify(problem, params, X, Y, effort="quick")
     worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, params), X, Y, effort="quick")
@@ -69,21 +69,21 @@ def _escape(key: jax.Array) -> Outcome:
     start = problem.phi.init(key, r=1, dx=2, dy=1)
     options = {"key": key, "effort": homogeneous.EFFORTS["quick"]}
     *_, end = homogeneous.iterate(problem, start, X, Y, **options)
-    # One neuron alone: its local minimum is not global, and the polar says so.
+    # Control: a local minimum of one neuron alone is not global, and its polar exceeds lam.
     first = next(p for p in homogeneous.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
     return outcome(end.trace.polar[-1] - 1, 1e2 * eps() ** 0.5, first.trace.polar[-1] - 1)
 
 
 def _reduction(key: jax.Array) -> Outcome:
     problem, X, Y = _neurons(key, m=6)
-    params = problem.phi.init(key, r=20, dx=2, dy=1)  # more subnetworks than outputs: dependent for sure
+    params = problem.phi.init(key, r=20, dx=2, dy=1)  # more subnetworks than output entries, so dependent outputs
     params = steps.tidy(problem, params, X, Y)
     reduced = steps.reduce(problem, params, X)
     before, after = (homogeneous.predict(problem, p, X) for p in (params, reduced))
     moved = float(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
     rise = float(homogeneous.objective(problem, reduced, X, Y) / homogeneous.objective(problem, params, X, Y)) - 1
     left = int(alive(reduced).sum())
-    # The control zeroes as many subnetworks without the rescaling.
+    # Control: setting as many subnetworks to zero without rescaling the others changes the prediction.
     control = homogeneous.predict(problem, jax.tree.map(lambda w: w[:left], params), X)
     control = float(jnp.linalg.norm(control - before) / jnp.linalg.norm(before))
     return outcome(max(moved, rise, left > 6), 1e4 * eps(), control)
@@ -106,15 +106,18 @@ def _low_degree(key: jax.Array) -> Outcome:
     size = 1e-2
 
     def rise(power: int) -> jax.Array:
-        """The objective's increment from zero to the weights times `size`, over size^3, without cancellation."""
+        """Return the increase of the objective from zero weights to size * params, divided by size^3.
+
+        The constant term of the loss is left out of the formula, so that nothing cancels.
+        """
         problem = homogeneous.Problem(phi, homogeneous.sum_of_powers(power), losses.squared, 1.0)
         fitted = homogeneous.predict(problem, params, X)
         matched = jnp.sum(jax.vmap(homogeneous.sum_of_powers(3))(params))
-        Y = fitted * 2 * matched / jnp.sum(fitted * fitted)  # the direction pays twice its matched penalty
+        Y = fitted * 2 * matched / jnp.sum(fitted * fitted)  # along params the loss falls by twice the matched penalty
         cost = jnp.sum(jax.vmap(problem.theta)(params)) * size ** (power - 3)
         return cost - jnp.sum(Y * fitted) + size**3 * jnp.sum(fitted * fitted) / 2
 
-    # Weight decay, degree 2 < 3, holds zero fast although the step fits; the matched power lets go.
+    # With weight decay, of degree 2 < 3, the objective rises although the loss falls. With the power 3 it falls.
     return outcome(jnp.maximum(-rise(2), 0.0), 0.0, -rise(3))
 
 
@@ -132,7 +135,7 @@ def _high_degree(key: jax.Array) -> Outcome:
         theta = jax.vmap(p.theta)
         return jnp.sum(theta(split)) / jnp.sum(theta(params))
 
-    # Degree 4 > 2: the penalty of 256 copies of the same function is 256 times smaller; matched, it stays.
+    # With degree 4 > 2 the same function as 256 copies has a penalty 256 times smaller. With degree 2 it is the same.
     return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * eps(), shrinkage(matched))
 
 
@@ -169,7 +172,7 @@ CLAIMS = (
     ),
     _claim(
         key="HV17 Thm 2",
-        statement="From any start a path on which the objective never rises leads to a global minimum.",
+        statement="From every start a path on which the objective never rises leads to a global minimum.",
         equation="Theorem 2",
         check=_monotone,
     ),

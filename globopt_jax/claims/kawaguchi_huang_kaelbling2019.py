@@ -14,7 +14,7 @@ from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 _PAPER = "Kawaguchi, Huang & Kaelbling 2019, Effect of depth and width on local minima in deep learning"
 _claim = partial(Claim, paper=_PAPER)
 
-#: One shape for most: ReLU units, then a layer with linear ones among them, then the outputs.
+#: The network of most claims: a layer of ReLU units, a layer of linear and ReLU units, and the outputs.
 _WIDTHS, _SAMPLES = (4, 5, 4, 2), 40
 _RELU, _LINEAR = (0.0, 1.0), (1.0, 1.0)
 _MIXED = ((_RELU,) * 5, (_LINEAR, _LINEAR, _RELU, _RELU))
@@ -34,7 +34,7 @@ def _weights(key: jax.Array, widths: tuple[int, ...]) -> list[jax.Array]:
 
 
 def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, free: Any = None) -> _Minimum:
-    """A local minimum: the targets are what the network says, plus a little that its tangent space does not see."""
+    """Return a local minimum, whose targets are the network's output plus noise orthogonal to the tangent space."""
     D = local_minima.jacobian_blocks(W, X, activation)
     A = np.concatenate([np.asarray(block, np.float64).transpose(1, 2, 0).reshape(block.shape[1], -1) for block in D], 1)
     if free is not None:
@@ -45,7 +45,7 @@ def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, 
     U = U[:, s > 1e3 * eps() * s[0]]
     noise, _ = linalg.split(U, noise)
     noise *= 0.02 * np.linalg.norm(Yhat) / np.linalg.norm(noise)
-    E = noise.reshape(Yhat.shape[::-1]).T  # vec's order
+    E = noise.reshape(Yhat.shape[::-1]).T  # vec stacks columns
     return _Minimum(W, X, jnp.asarray(Yhat + E, X.dtype), 0.5 * float(np.sum(E**2)))
 
 
@@ -63,7 +63,7 @@ def _lemma_1(key: jax.Array) -> Outcome:
         said = [jnp.einsum("kra,ak->r", block, w, precision="highest") for block, w in zip(D, at.W, strict=True)]
         return jnp.max(jnp.abs(jnp.stack(said) - vec[None])) / jnp.max(jnp.abs(vec))
 
-    # Rows before columns is the other order, and the wrong one.
+    # Control: ravel stacks rows, where vec stacks columns.
     return outcome(residual(local_minima.vec(Yhat)), 1e3 * eps(), residual(jnp.ravel(Yhat)))
 
 
@@ -81,7 +81,7 @@ def _decomposition(key: jax.Array) -> Outcome:
     at = _instance(key)
     found = local_minima.decompose(at.W, at.X, at.Y, _MIXED)
     target = float(found.target)
-    # Without N every block has its own projection, and what is common to several counts several times.
+    # Control: without N each block is projected on alone, and parts common to several blocks count several times.
     y = np.asarray(local_minima.vec(at.Y), np.float64)
     alone = 0.0
     for block in local_minima.jacobian_blocks(at.W, at.X, _MIXED):
@@ -93,7 +93,7 @@ def _decomposition(key: jax.Array) -> Outcome:
 
 
 def _proposition_1(key: jax.Array) -> Outcome:
-    """The shares of one hidden layer and a scalar output, with the projectors formed as they are printed."""
+    """Compare the shares of a network with one hidden layer and one output with the projectors printed in the paper."""
     kx, kw, ky = jax.random.split(key, 3)
     X, Y, W = jax.random.normal(kx, (30, 3)), jax.random.normal(ky, (30, 1)), _weights(kw, (3, 4, 1))
     found = local_minima.decompose(W, X, Y)
@@ -117,7 +117,10 @@ def _proposition_1(key: jax.Array) -> Outcome:
 
 
 def _lemma_5(key: jax.Array) -> Outcome:
-    """J is that of [Lam_k X]_k while no outgoing weight is 0; where one is, that takes a local minimum."""
+    """Check J against half the squared distance of y from the span of the columns of [Lam_k X]_k.
+
+    The two agree if no outgoing weight is 0. In the control some outgoing weights are 0, at no local minimum.
+    """
     kx, kw, ky = jax.random.split(key, 3)
     X, Y, W = jax.random.normal(kx, (30, 3)), jax.random.normal(ky, (30, 1)), _weights(kw, (3, 4, 1))
     inputs = np.asarray(X, np.float64)
@@ -132,14 +135,14 @@ def _lemma_5(key: jax.Array) -> Outcome:
 
 
 def _proposition_2(key: jax.Array) -> Outcome:
-    """Beyond dx d = m nothing is left of white noise; far below it, something is."""
+    """Check that the layer explains white noise completely where dx d > m, and only partly far below that."""
     found = local_minima.phase_change(key, 24, 6, (2, 40), 8)
     short = float(np.max(24 - found.rank[1]))
     return outcome(float(np.max(found.fraction[1])) + short, 0.0, float(np.min(found.fraction[0])))
 
 
 def _separated(key: jax.Array, *, strong: bool) -> Outcome:
-    """Built with one unit a layer from t = 1 on: found there, and gone with one edge too many."""
+    """Check that linear units built into each layer from t = 1 on are found, and are lost with some edges more."""
     X = jax.random.normal(key, (_SAMPLES, 3)).at[:, 0].set(1)
     W = local_minima.with_linear_units(key, X, (8, 5, 4, 2), 1, activation="absolute", strong=strong)
     found = local_minima.linear_units(W, X, "absolute", strong=strong)
@@ -163,7 +166,7 @@ def _theorem_2(key: jax.Array) -> Outcome:
 
 
 def _zeros(key: jax.Array) -> Outcome:
-    """Deep linear networks: at a global minimum the bound is the optimum; at zero, no minimum, it is false."""
+    """Check for deep linear networks that the bound is the optimum at a global minimum, and false at zero weights."""
     kx, ky = jax.random.split(key)
     X, Y = jax.random.normal(kx, (_SAMPLES, 4)), jax.random.normal(ky, (_SAMPLES, 2))
     best = deep_linear.global_minimum(X, Y, 2)
@@ -176,10 +179,10 @@ def _zeros(key: jax.Array) -> Outcome:
 
 
 def _corollary_1(key: jax.Array) -> Outcome:
-    """Separated edges are gone, and their derivatives do not count; away from the minimum it is no equality."""
+    """Check the equality without the separated edges and their derivatives; in the control the weights were moved."""
     kx, kw, ke = jax.random.split(key, 3)
     X = jax.random.normal(kx, (_SAMPLES, 3)).at[:, 0].set(1)
-    # The others take absolute values: never dead, and hardly ever linear on all samples.
+    # The other units take absolute values: such units are never dead, and rarely linear on all samples.
     activation = ((_RELU, *((-1.0, 1.0),) * 3),) * 3
     W: list[Any] = []
     while not W or any(np.sum(chosen) > 1 for chosen in local_minima.linear_units(W, X, activation).sets):
@@ -211,31 +214,31 @@ CLAIMS = (
     ),
     _claim(
         key="KHK19 Thm 1",
-        statement="At differentiable local minima the loss is J; elsewhere it is larger by the tangent gap.",
+        statement="At differentiable local minima the loss equals J; elsewhere the tangent gap is the difference.",
         equation="Theorem 1, (4.2)",
         check=_theorem_1,
     ),
     _claim(
         key="KHK19 Thm 1, shares",
-        statement="J is 1/2 ||Y||^2 less the shares of all units, each after those before it.",
+        statement="J is 1/2 ||Y||^2 minus the shares of all units, in order, each orthogonal to the earlier ones.",
         equation="Theorem 1, (4.2), Lemma 3",
         check=_decomposition,
     ),
     _claim(
         key="KHK19 Prop 1",
-        statement="With one hidden layer and a scalar output the blocks are W2_k Lam_k X, and Phi comes last.",
+        statement="With one hidden layer and a scalar output the blocks are W2_k Lam_k X for all k, then Phi.",
         equation="Proposition 1, (3.2)",
         check=_proposition_1,
     ),
     _claim(
         key="KHK19 Lemma 5",
-        statement="With one hidden layer J is what the columns of [Lam_k X]_k leave, unless an outgoing weight is 0.",
+        statement="With one hidden layer and no outgoing weight 0, J is the least-squares loss on [Lam_k X]_k.",
         equation="appendix B, (B.1)",
         check=_lemma_5,
     ),
     _claim(
         key="KHK19 Prop 2",
-        statement="On white noise with fixed patterns the rank is min(dx d, m), and nothing is left from dx d = m on.",
+        statement="On white noise with fixed patterns the rank is min(dx d, m), and J is 0 from dx d = m on.",
         equation="Proposition 2, Lemma 6",
         check=_proposition_2,
     ),
@@ -259,19 +262,19 @@ CLAIMS = (
     ),
     _claim(
         key="KHK19 Thm 2",
-        statement="The loss of local minima is the regression bound for every set S of layers from t on.",
+        statement="The loss at local minima equals the regression bound for every set S of layers from t on.",
         equation="Theorem 2, (5.1)",
         check=_theorem_2,
     ),
     _claim(
         key="KHK19 Thm 2, linear",
-        statement="For deep linear networks the bound is the global optimum; at zero, no local minimum, it fails.",
+        statement="For deep linear networks the bound equals the optimum at local minima; at zero weights it is false.",
         equation="section 5.2",
         check=_zeros,
     ),
     _claim(
         key="KHK19 Cor 1",
-        statement="With the separated edges removed the same holds without their derivatives.",
+        statement="With the separated edges removed Theorem 2 holds without the derivatives in them.",
         equation="Corollary 1, (5.2)",
         check=_corollary_1,
     ),

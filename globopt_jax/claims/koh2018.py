@@ -22,7 +22,7 @@ def _polar(key: jax.Array) -> Outcome:
     upper = rigorous.polar_bound("arcs", U, X, (0.0, 1.0))
     t = np.linspace(0, 2 * np.pi, 200_001)
     grid = np.linalg.norm(np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0).T @ U, axis=1).max()
-    # Between two grid points the function moves by less than its Lipschitz constant times half the spacing.
+    # From the nearest grid point the function changes by at most its Lipschitz constant times half the spacing.
     miss = np.linalg.norm(np.linalg.norm(U, axis=1) @ np.linalg.norm(X, axis=1)) * (t[1] / 2)
     below = max(grid - upper, 0.0)
     return outcome(below + max(upper - grid - miss, 0.0), 1e-12 * upper, abs(0.99 * upper - grid))
@@ -49,14 +49,14 @@ def _weak_duality(key: jax.Array) -> Outcome:
     params = problem.phi.init(key, r=8, dx=3, dy=2)
     found = homogeneous.minimize(problem, params, X, Y, key=key, effort="quick")
     excess = float(found.certificate.lower_bound - found.certificate.objective)
-    # Without rescaling into the polar ball the residual of the zero network claims more than there is.
+    # Control: the gradient at the zero network, not scaled into the polar ball, gives a value above the objective.
     claimed = rigorous.dual_value("squared", -np.asarray(Y, np.float64), np.asarray(Y, np.float64))[0]
     scale = float(found.certificate.objective)
     return outcome(max(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
 
 
 def _local_minima(key: jax.Array) -> Outcome:
-    """Descent from random weights, in networks with and without a bottleneck: the ends against the closed form."""
+    """Compare the ends of descents from random weights, with and without a bottleneck, with the closed form."""
     rate, steps = 0.02, 6000
     worst, control = 0.0, np.inf
     for widths in ((3, 4, 2), (4, 1, 3)):
@@ -78,7 +78,7 @@ def _local_minima(key: jax.Array) -> Outcome:
         scale = float(jnp.sum(Y * Y))
         ends = (deep_linear.loss(end, X, Y), deep_linear.relaxed_loss(deep_linear.product(end), X, Y))
         worst = max(worst, *(abs(float(value - best.value)) / scale for value in ends))
-        # The map of least norm is the image of balanced weights: the correspondence works both ways.
+        # The other direction: the minimizer of the rank-constrained problem is a product of weights.
         back = deep_linear.factors(best.map, widths)
         worst = max(worst, abs(float(deep_linear.loss(back, X, Y) - best.value)) / scale)
         control = min(control, abs(float(deep_linear.loss(start, X, Y) - best.value)) / scale)
@@ -88,7 +88,7 @@ def _local_minima(key: jax.Array) -> Outcome:
 CLAIMS = (
     _claim(
         key="K18 Thm 2.1",
-        statement="Local minima of a deep linear network are those of the rank-constrained problem; all are global.",
+        statement="Local minima of deep linear networks correspond to those of the rank-constrained problem; all are global.",
         equation="Theorems 2.1 to 2.3 (Lu & Kawaguchi 2017)",
         check=_local_minima,
     ),
@@ -106,7 +106,7 @@ CLAIMS = (
     ),
     _claim(
         key="K18 Thm 2.5",
-        statement="With a bottleneck the row space of S_p has to be the span of the top k directions as well.",
+        statement="With a bottleneck the row space of S_p must be the span of the top k directions as well.",
         equation="Theorem 2.5 (YSJ18 Theorem 2.2)",
         check=yun_sra_jadbabaie2018.with_bottleneck,
     ),

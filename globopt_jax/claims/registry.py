@@ -22,16 +22,16 @@ def eps() -> float:
 
 
 class Outcome(NamedTuple):
-    """What a check found; all arrays, so that a check can be vmapped over keys. Made by `outcome`."""
+    """The result of a check, made by `outcome`. Its fields are 0-d arrays, so that a check can be vmapped over keys."""
 
     residual: jax.Array
-    """How far the statement is from holding on this instance, ()."""
+    """The amount by which the statement fails on the instance; 0 up to rounding if it holds."""
     tolerance: jax.Array
-    """What rounding may account for, ()."""
+    """The largest residual that rounding can explain."""
     control: jax.Array | None
-    """The residual of an instance where the statement must fail, (); None if there is none."""
+    """The residual of an instance on which the statement must fail; None if the check has no such instance."""
     holds: jax.Array
-    """Whether residual <= tolerance, and control > tolerance: bool, ()."""
+    """A bool: whether residual <= tolerance and, if there is a control, control > tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,35 +39,39 @@ class Claim:
     """A statement of a paper that can be tried on random instances."""
 
     key: str
-    """The tag of the paper and the number, "HV17 Thm 1"."""
+    """The tag of the paper and the number of the statement, such as "HV17 Thm 1"."""
     statement: str
-    """One sentence, in this package's notation."""
+    """The statement in one sentence, in this package's notation."""
     paper: str
-    """Authors, year and title."""
+    """Authors, year and title of the paper."""
     equation: str
-    """Where it stands, "section 3, (12)"."""
+    """The place in the paper, such as "section 3, (12)"."""
     check: Callable[[jax.Array], Outcome]
-    """Draws an instance from a key, calls the library, and returns the outcome."""
+    """The check: a function that draws an instance from a key, calls the library, and returns the outcome."""
 
 
 class Verdict(NamedTuple):
-    """A claim and its outcome."""
+    """The outcome of one claim on one random instance."""
 
     claim: Claim
+    """The claim."""
     outcome: Outcome
+    """The outcome of its check."""
     seconds: float
+    """The time that the check took, with compilation."""
 
 
 def outcome(residual: Any, tolerance: Any, control: Any = None) -> Outcome:
-    """Judge a residual: it holds if `residual <= tolerance` and, with a control, `control > tolerance`.
+    """Return the outcome of a check.
 
-    A NaN holds nowhere.
+    The claim holds if ``residual <= tolerance`` and, with a control, ``control > tolerance``. With a NaN in one of them
+    it does not hold.
 
     Args:
-        residual: of the instance that satisfies the statement's hypotheses, ().
-        tolerance: (); derive it from the dtype and the scale of the instance.
-        control: the residual of an instance that must violate the statement, (); it finds out a check that
-            cannot fail.
+        residual: the residual () of an instance that satisfies the hypotheses of the statement.
+        tolerance: the largest residual () that rounding can explain, from the dtype and the scale of the instance.
+        control: the residual () of an instance that must violate the statement. The control detects checks that can
+            never fail.
 
     Example:
         >>> bool(outcome(1e-15, 1e-12).holds), bool(outcome(1e-15, 1e-12, control=1e-14).holds)
@@ -82,11 +86,14 @@ def outcome(residual: Any, tolerance: Any, control: Any = None) -> Outcome:
 
 
 def all_claims() -> tuple[Claim, ...]:
-    """Collect the claims of every paper: `CLAIMS` of each module of this folder, in order.
+    """Return the claims of all papers: the tuples `CLAIMS` of the modules in this folder, in alphabetical order.
 
     Raises:
-        AttributeError: if a paper's module has no `CLAIMS`.
-        ValueError: if two claims share a key.
+        AttributeError: the module of a paper has no `CLAIMS`.
+        ValueError: two claims have the same key.
+
+    >>> [claim.statement for claim in all_claims() if claim.key == "HV17 Thm 1"]
+    ['A local minimum with one subnetwork all zero is a global minimum.']
     """
     papers = [name for _, name, _ in pkgutil.iter_modules(globopt_jax.claims.__path__) if name != "registry"]
     modules = [importlib.import_module(f"globopt_jax.claims.{name}") for name in papers]
@@ -100,18 +107,18 @@ def all_claims() -> tuple[Claim, ...]:
 def verify(
     seed: int, select: str | Sequence[str] | None = None, claims: Sequence[Claim] | None = None
 ) -> Iterator[Verdict]:
-    """Try claims on random instances, and yield each verdict when it is there.
+    """Try claims on random instances, and yield each verdict as soon as it is known.
 
-    An instance depends on the seed and the claim's key alone: selecting fewer claims does not change it.
+    An instance depends only on the seed and the key of the claim, and not on the selection.
 
     Args:
-        seed: of the random instances.
-        select: keys or the beginnings of keys, in whole words and any case: "HV17", "hv17 thm 1" (not
-            Thm 10). None: all.
-        claims: those to choose from; None: `all_claims()`.
+        seed: the seed of the random instances.
+        select: keys, or beginnings of keys in whole words and in any case: "HV17", or "hv17 thm 1", which does not
+            match HV17 Thm 10. None selects all claims.
+        claims: the claims to select from. None is `all_claims()`.
 
     Raises:
-        ValueError: at once, if a selection matches no claim.
+        ValueError: a selection matches no claim. The error comes from the call, before any claim is tried.
     """
     claims = all_claims() if claims is None else claims
     wanted = [select] if isinstance(select, str) else select

@@ -13,7 +13,7 @@ from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 _PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
 _claim = partial(Claim, paper=_PAPER)
 
-#: Without and with a bottleneck; one shape each, so that the claims compile few programs.
+#: Widths without and with a bottleneck. All claims share these shapes, so that few programs are compiled.
 _WIDE, _NARROW, _SAMPLES = (5, 6, 5, 4), (5, 2, 6, 4), 30
 
 
@@ -41,16 +41,16 @@ def _gradients(key: jax.Array) -> Outcome:
 
     wanted = jax.grad(deep_linear.loss)(W, X, Y)
     found = deep_linear.gradients(W, X, Y)
-    wrong = deep_linear.gradients(W, X, 1.01 * Y)  # the same products with another E
+    wrong = deep_linear.gradients(W, X, 1.01 * Y)  # the same partial products with another residual E
     return outcome(distance(found, wanted), 1e3 * eps(), distance(wrong, wanted))
 
 
 def closed_form(key: jax.Array) -> Outcome:
-    """The closed-form value and map against NumPy's, and the loss that the map attains."""
+    """Compare the closed-form value, and the loss of the closed-form map, with a computation in NumPy."""
     X, Y = _data(key, _NARROW)
     found = deep_linear.global_minimum(X, Y, 2)
     attained = deep_linear.relaxed_loss(found.map, X, Y)
-    # Eckart and Young: the best rank-2 approximation of the fit, from NumPy.
+    # The best rank-2 approximation of the least-squares fit F, by Eckart and Young.
     F = np.asarray(X, np.float64) @ np.linalg.lstsq(np.asarray(X, np.float64), np.asarray(Y, np.float64), rcond=None)[0]
     s = np.linalg.svd(F, compute_uv=False)
     value = 0.5 * np.sum((np.asarray(Y, np.float64) - F) ** 2) + 0.5 * np.sum(s[2:] ** 2)
@@ -60,7 +60,7 @@ def closed_form(key: jax.Array) -> Outcome:
 
 
 def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
-    """Global minima by value are those by rank and row space; all other critical points are saddles with a way down."""
+    """Check that rank and row space tell which critical points are global minima, and that others are saddles."""
     X, Y = _data(key, widths)
     k = min(widths)
     keep = [(), (0,), (1,), tuple(range(k))] + ([(0, 2)] if k == 2 else [])
@@ -71,7 +71,7 @@ def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
         by_structure = len(indices) == k and (k == min(widths[0], widths[-1]) or float(found.angle) < eps() ** 0.5)
         wrong += (found.kind == "global_minimum") != by_structure
         wrong += not by_structure and not bool(deep_linear.escape(W, X, Y, 0.1, key).found)
-        # A point that is not critical gets neither name.
+        # Control: a point that is not critical is named neither a global minimum nor a saddle.
         kicked = [w + 0.1 * v for w, v in zip(W, _weights(key, widths), strict=True)]
         control += deep_linear.classify(kicked, X, Y).kind == "not_critical"
     return outcome(wrong, 0.5, control)
@@ -92,7 +92,7 @@ def _bound(key: jax.Array) -> Outcome:
             gap = float(deep_linear.loss(W, X, Y) - best.value)
             bounds = deep_linear.gap_bounds(W, X, Y)
             worst = max(worst, (gap - float(bounds.best)) / float(best.value))
-            # Without the square in c_l, or with a gradient half as long, the bound is false.
+            # Control: a quarter of the bound is false. A gradient of half the norm would give that quarter.
             control = max(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
     return outcome(max(worst, 0.0), 10 * eps(), control)
 
@@ -116,7 +116,7 @@ def _projector(key: jax.Array) -> Outcome:
         same = bool(found.distance < 1e3 * eps() ** 0.5) == (indices == (0, 1))
         error = jnp.abs(found.gap - gap) / best.value + found.map_residual / best.singular_values[0]
         errors.append(float(error) + (not same))
-    W = _weights(key, _NARROW)  # not critical: X R is not F Pi
+    W = _weights(key, _NARROW)  # control: at a point that is not critical X R differs from F Pi
     moved = deep_linear.bottleneck_conditions(W, X, Y)
     return outcome(max(errors), 1e4 * eps(), moved.map_residual / best.singular_values[0])
 
@@ -129,7 +129,7 @@ def _ascent(key: jax.Array) -> Outcome:
         deep_linear.critical_point(X, Y, _WIDE, range(4)),
     ]
     lowest = min(float(deep_linear.ascend(W, X, Y, 0.1, key).increase) for W in points)
-    # A step against the gradient is no ascent.
+    # Control: a step against the gradient lowers the loss.
     W = _weights(key, _WIDE)
     down = [w - 1e-4 * g for w, g in zip(W, deep_linear.gradients(W, X, Y), strict=True)]
     return outcome(max(-lowest, 0.0) + (lowest == 0), 0.0, deep_linear.loss(W, X, Y) - deep_linear.loss(down, X, Y))
@@ -149,7 +149,7 @@ def _residual(key: jax.Array) -> Outcome:
     descend = jax.jit(descend)
     R = jnp.eye(d) + 0.1 * jax.random.normal(key, (d, d))
     end = deep_linear.residual_gap(descend(R), R, covariance)
-    # With a reflection as target the region has no critical point: the gap stays.
+    # Control: with a reflection as target the region holds no critical point, and the gap does not vanish.
     turned = R.at[0].multiply(-1)
     stuck = deep_linear.residual_gap(descend(turned), turned, covariance)
     return outcome(jnp.where(end.inside, end.bound, 1.0), 1e3 * eps(), stuck.gap)
@@ -185,13 +185,13 @@ CLAIMS = (
     ),
     _claim(
         key="YSJ18 Thm 2.2",
-        statement="With a bottleneck the row space of S_p has to be the span of the top k directions as well.",
+        statement="With a bottleneck the row space of S_p must be the span of the top k directions as well.",
         equation="Theorem 2.2",
         check=with_bottleneck,
     ),
     _claim(
         key="YSJ18 Prop 3.4",
-        statement="Gradients over the singular values of partial products bound the gap, at any point.",
+        statement="Gradients divided by singular values of partial products bound the gap at every point.",
         equation="Propositions 3.4 and 3.5, generalized",
         check=_bound,
     ),
@@ -203,7 +203,7 @@ CLAIMS = (
     ),
     _claim(
         key="YSJ18 Prop 3.7",
-        statement="There X R = F Pi; it is a global minimum iff Pi projects on the span of the top k directions.",
+        statement="At these points X R = F Pi; minima are global iff Pi projects on the span of the top k directions.",
         equation="Proposition 3.7",
         check=_projector,
     ),

@@ -1,8 +1,9 @@
-"""The command `globopt`: the commands and their options; the work is done by the modules beside this one.
+"""The command `globopt`: its subcommands and their options. The other modules of this folder do the work.
 
-Progress goes to stderr and results to stdout, so that `--json` leaves exactly one document there. Exit codes:
-0 done, 1 a check failed or training diverged, 2 bad input (nothing is written) or too little memory, 70 a bug of this
-package, 130 stopped by Ctrl-C (the folder can be resumed).
+Progress goes to stderr and results to stdout, so that with `--json` stdout has exactly one document.
+
+Exit codes: 0 done, 1 a check failed or training diverged, 2 bad input (nothing is written) or too little memory, 70 a
+bug of this package, 130 stopped by Ctrl-C (the run can be resumed).
 """
 
 import contextlib
@@ -30,39 +31,58 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Is this network a global minimum, how far from one is it at most, and which way is down?\n\n"
     "Exit codes: 0 done, 1 a check failed or training diverged, 2 bad input or too little memory, 70 a bug of globopt "
-    "(GLOBOPT_TRACEBACK=1 shows where), 130 stopped by Ctrl-C. A reader that closes the pipe is no failure.",
+    "(GLOBOPT_TRACEBACK=1 prints the traceback), 130 stopped by Ctrl-C. If a reader such as head closes the pipe, the "
+    "command still ends with the exit code of its work.",
 )
 
 
 def _option(help: str, default: object = None, *names: str) -> Any:
-    """An option whose help ends with its default, in one style: Typer has another one for those that it computes."""
+    """Return an option whose help ends with its default, in one style for all options.
+
+    Typer itself would show a default in another style, and could not describe a default that depends on other options.
+    """
     return typer.Option(*names, help=help if default is None else f"{help} Default: {default}.", show_default=False)
 
 
-Data = Annotated[str, _option("A data set's name (`globopt datasets`), or an .npz with X and Y.", "digits")]
+Data = Annotated[str, _option("The name of a data set (see `globopt datasets`), or an .npz with X and Y.", "digits")]
 Map = Annotated[
-    str, _option("relu, leaky_relu, absolute or linear; relu:3 for subnetworks with 3 weight layers.", "relu")
+    str,
+    _option(
+        "The activation of a subnetwork: relu, leaky_relu, absolute or linear. relu:3 means subnetworks with 3 weight "
+        "layers.",
+        "relu",
+    ),
 ]
-Regularizer = Annotated[str, _option("sum_of_powers or product_of_norms.", "sum_of_powers")]
-Norms = Annotated[str, _option("l1, l2 or linf of each layer: one, or a list such as l1,l2.", "l2")]
-Loss = Annotated[str, _option("squared, softmax_cross_entropy, logistic or huber:DELTA; sums.", "squared")]
-Lam = Annotated[float | None, _option("The strength of the regularizer.")]
-FRACTION = "The strength as a fraction of lam_max, the smallest lam at which zero is optimal."
+Regularizer = Annotated[
+    str, _option("The penalty of a subnetwork: sum_of_powers or product_of_norms.", "sum_of_powers")
+]
+Norms = Annotated[
+    str, _option("The norm of each layer's weights in the penalty: l1, l2 or linf, or a list such as l1,l2.", "l2")
+]
+Loss = Annotated[
+    str,
+    _option(
+        "The loss, a sum over the samples and not a mean: squared, softmax_cross_entropy, logistic or huber:DELTA.",
+        "squared",
+    ),
+]
+Lam = Annotated[float | None, _option("The strength of the regularizer, a number > 0.")]
+FRACTION = "The strength as a fraction of lam_max, the smallest strength at which zero weights are optimal."
 Layout = Annotated[
     str | None,
     _option(
-        "How a file's matrices W1, W2 are meant: kernels (inputs, hidden) and (hidden, outputs), or stacked neurons "
-        "(hidden, inputs) and (hidden, outputs).",
-        "what fits the data",
+        "The meaning of two matrices W1 and W2 in a file: kernels (inputs, hidden) and (hidden, outputs), or stacked "
+        "neurons (hidden, inputs) and (hidden, outputs).",
+        "the meaning that fits the data",
     ),
 ]
-Seed = Annotated[int, _option("Of the initial weights and of the searches.", 0)]
-Dtype = Annotated[str, _option("float64 or float32.", "float64")]
-Effort = Annotated[str, _option("Of searches and bound: quick, standard or high.", "standard")]
-Out = Annotated[Path | None, _option("The run folder.", "globopt-runs/HASH")]
-Resume = Annotated[bool, _option("Insist that there is a run to go on with.", None, "--resume")]
+Seed = Annotated[int, _option("The seed of the initial weights and of the searches.", 0)]
+Dtype = Annotated[str, _option("The precision of the computation: float64 or float32.", "float64")]
+Effort = Annotated[str, _option("The effort of the searches and of the bound: quick, standard or high.", "standard")]
+Out = Annotated[Path | None, _option("The run folder.", "globopt-runs/HASH, with the hash of the configuration")]
+Resume = Annotated[bool, _option("Fail unless the folder already holds this run.", None, "--resume")]
 Json = Annotated[bool, _option("Print the result as one JSON document.", None, "--json")]
-Quiet = Annotated[bool, _option("Print nothing but errors, and what --json asks for.", None, "--quiet")]
+Quiet = Annotated[bool, _option("Print nothing but errors and the document that --json asks for.", None, "--quiet")]
 
 
 def _version(wanted: bool) -> bool:
@@ -85,15 +105,19 @@ def _globopt(
 def solve(
     data: Data = "digits",
     map: Map = "relu",
-    widths: Annotated[str, _option("Hidden widths of one deep subnetwork, such as 4,4.", "1 for each")] = "",
+    widths: Annotated[
+        str, _option("The hidden widths of each subnetwork of a deep map, such as 4,4.", "1 for each hidden layer")
+    ] = "",
     regularizer: Regularizer = "sum_of_powers",
     norms: Norms = "l2",
     loss: Loss = "squared",
     lam: Lam = None,
     lam_fraction: Annotated[float | None, _option(FRACTION, 0.2)] = None,
-    width: Annotated[int, _option("The number r of subnetworks to start from.", 16)] = 16,
-    optimizer: Annotated[str, _option("lbfgs, adam or sgd.", "lbfgs")] = "lbfgs",
-    rate: Annotated[float | None, _option("The learning rate of adam or sgd.", "0.01 for adam; sgd needs one")] = None,
+    width: Annotated[int, _option("The number of subnetworks at the start.", 16)] = 16,
+    optimizer: Annotated[str, _option("The optimizer: lbfgs, adam or sgd.", "lbfgs")] = "lbfgs",
+    rate: Annotated[
+        float | None, _option("The learning rate of adam or sgd.", "0.01 for adam; required for sgd")
+    ] = None,
     seed: Seed = 0,
     dtype: Dtype = "float64",
     effort: Effort = "standard",
@@ -102,11 +126,12 @@ def solve(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a regularized parallel network to a certificate of global optimality.
+    """Train a regularized parallel network, and certify how far it is at most from the global minimum.
 
-    The width is free: subnetworks are appended while that lowers the objective. The run folder gets
-    result.json, the weights, the certificate (see `globopt check`), the trace and plots. The same command
-    goes on with an interrupted run, and prints the result of a finished one.
+    The number of subnetworks is not fixed: training appends subnetworks while
+    that lowers the objective. The run folder receives result.json, the weights,
+    the certificate (see `globopt check`), the trace and plots. The same command
+    resumes an interrupted run, and prints the result of a finished one.
     """
     from globopt_jax.cli import folder_run, task, work
 
@@ -141,10 +166,15 @@ def certify(
 ) -> None:
     """Grade given weights, converged or not: how far are they at most from the global minimum?
 
-    W1..WK hold r subnetworks on a leading axis, neurons W1 (r, dx), W2 (r, dy) or kernels (r, n_k-1, n_k). W1 (dx, h)
-    and W2 (h, dy) are read as kernels where that fits the data, and --layout decides where both readings do. kernel1
-    and kernel2 are an ordinary two-layer network's; bias1 (h,) becomes the weight of a column of ones in X, penalized
-    like the others; bias2 has to be zero. One of --lam and --lam-fraction is needed.
+    The file has one of two forms. W1..WK are r subnetworks, stacked on the first
+    axis: neurons W1 (r, dx) and W2 (r, dy), or kernels (r, n_k-1, n_k). Two
+    matrices W1 (dx, h) and W2 (h, dy) are read as kernels if only that meaning
+    fits the data; if both meanings fit, give --layout. The other form is
+    kernel1 (dx, h) and kernel2 (h, dy), the kernels of an ordinary two-layer
+    network. Its bias1 (h,) becomes the weight of a column of ones in X and is
+    penalized like other weights; its bias2 must be zero.
+
+    Give either --lam or --lam-fraction.
     """
     from globopt_jax.cli import folder_run, task, work
 
@@ -177,25 +207,30 @@ def linear(
     weights: Annotated[
         Path | None,
         typer.Argument(
-            help="An .npz with W1..WL, kernels (d_{l-1}, d_l) or two layers of stacked neurons, to classify; without "
-            "it one is trained."
+            help="An .npz to classify, with W1..WL: kernels (d_{l-1}, d_l), or two layers of stacked neurons. Without "
+            "it a network is trained."
         ),
     ] = None,
     data: Data = "digits",
     escape: Annotated[
-        Path | None, _option("With weights: where to write weights of a lower loss, if there are any nearby.")
+        Path | None, _option("With weights: an .npz to which weights of a lower loss are written, if any are found.")
     ] = None,
     radius: Annotated[
-        float | None, _option("With weights: how far to look for them, in the Frobenius norm.", 0.1)
+        float | None,
+        _option("With weights: how far to search for weights of a lower loss, in the Frobenius norm.", 0.1),
     ] = None,
     layout: Layout = None,
-    hidden: Annotated[str | None, _option("Hidden widths, such as 32,32; '' for none.", "32,32")] = None,
-    init: Annotated[float | None, _option("Scale of the initial weights, times 1/sqrt(fan-in).", 0.01)] = None,
-    optimizer: Annotated[str | None, _option("sgd (full batch) or adam.", "sgd")] = None,
-    rate: Annotated[
-        float | None, _option("The learning rate.", "from the curvature at a minimum for sgd, 0.001 for adam")
+    hidden: Annotated[
+        str | None, _option("The hidden widths, such as 32,32, or '' for no hidden layer.", "32,32")
     ] = None,
-    steps: Annotated[int | None, _option("Of the optimizer.", 100000)] = None,
+    init: Annotated[
+        float | None, _option("The scale of the initial weights, which is multiplied by 1/sqrt(fan-in).", 0.01)
+    ] = None,
+    optimizer: Annotated[str | None, _option("The optimizer: sgd (full batch) or adam.", "sgd")] = None,
+    rate: Annotated[
+        float | None, _option("The learning rate.", "for sgd from the curvature at a minimum, for adam 0.001")
+    ] = None,
+    steps: Annotated[int | None, _option("The number of optimizer steps.", 100000)] = None,
     whiten: Annotated[bool, _option("Replace X by its left singular vectors.", None, "--whiten")] = False,
     seed: Seed = 0,
     dtype: Dtype = "float64",
@@ -204,11 +239,12 @@ def linear(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Classify a deep linear network, or train one and watch: loss, proved gap, singular values.
+    """Classify a deep linear network, or train one and record loss, proved gap and singular values.
 
-    Says whether the weights are a global minimum, a saddle (strict or not) or still moving, how far from the
-    optimum they are, and how much lower the loss is nearby. A trained network's run folder gets result.json, the
-    weights, the history and plots.
+    The command says whether the weights are a global minimum, a saddle (strict or
+    not) or no critical point, how far they are from the optimum, and how much
+    lower the loss is nearby. A training run leaves result.json, the weights, the
+    history and plots in its run folder.
     """
     from globopt_jax.cli import folder_run
     from globopt_jax.cli import linear_networks as work
@@ -242,13 +278,13 @@ def linear(
 def verify(
     select: Annotated[
         list[str] | None,
-        _option("Keys or their beginnings, such as HV17; may be repeated.", "all"),
+        _option("The claims to try: a key or its beginning, such as HV17. The option can be repeated.", "all claims"),
     ] = None,
-    seed: Annotated[int, _option("Of the random instances.", 0)] = 0,
+    seed: Annotated[int, _option("The seed of the random instances.", 0)] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try the papers' claims on random instances: statement, residual, verdict."""
+    """Try the papers' claims on random instances, and print statement, residual and verdict of each."""
     from globopt_jax.cli import inspection
 
     with _bad_input():
@@ -259,7 +295,7 @@ def verify(
 
 @app.command()
 def datasets(json: Json = False, quiet: Quiet = False) -> None:
-    """List the data sets: what is there, and where it comes from."""
+    """List the data sets with their content, source and licence."""
     from globopt_jax.cli import inspection
 
     inspection.datasets(json=json, quiet=quiet)
@@ -267,7 +303,7 @@ def datasets(json: Json = False, quiet: Quiet = False) -> None:
 
 @contextlib.contextmanager
 def _bad_input() -> Iterator[None]:
-    """Turn what is wrong with the input into one message and exit code 2."""
+    """Turn an error about the input into one message and exit code 2."""
     from globopt_jax.runs import FolderInUse
 
     try:
@@ -278,14 +314,14 @@ def _bad_input() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """The error's message; of a file's error the file and what is wrong with it."""
+    """Return the message of an error; for an error about a file, the file and the system's reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
-    """Do a run, show its result, and leave with the exit code that it deserves."""
+    """Do a run, print its result, and exit with 1 if the check of its certificate failed."""
     from globopt_jax.cli import report
 
     with _interruptible(run.folder):
@@ -306,14 +342,14 @@ def _worked(run: "work.Run", json: bool, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible(folder: "RunFolder") -> Iterator[None]:
-    """Hold a run folder; say how to go on after Ctrl-C, or when the disk is full."""
+    """Hold a run folder; after Ctrl-C or an error of the disk, say how to resume the run, and exit."""
     with folder:
         try:
             yield
         except KeyboardInterrupt:
             say(f"stopped; {folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(130) from None
-        except OSError as error:  # a full disk, a folder taken away
+        except OSError as error:  # such as a full disk, or a folder that was removed
             say(f"{_words(error)}; {folder.path} is kept. To go on: {_again()}")
             raise typer.Exit(2) from None
 

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: a live table on a terminal, plain lines elsewhere, or nothing."""
+"""The display of a command at work: a live table on a terminal, plain lines elsewhere, or nothing."""
 
 import time
 from typing import Any, NamedTuple
@@ -13,20 +13,29 @@ __all__ = ["Display", "Row"]
 
 
 class Row(NamedTuple):
-    """One line: what happened and where it stands. polar is over lam (0: not known yet), gap is relative."""
+    """One row of the table: an event, and the numbers after it."""
 
     step: str
+    """The outer step of training; empty for a stage of the bound."""
     event: str
+    """The event in words."""
     width: int
+    """The number of subnetworks that are not zero."""
     objective: float
+    """The objective."""
     polar: float
+    """The polar divided by lam: a value that a search found, or a proved upper bound if `rigorous`; 0 if unknown."""
     lower_bound: float
+    """The lower bound of the global minimum; an estimate unless `rigorous`."""
     gap: float
+    """The relative gap; an estimate unless `rigorous`."""
     rigorous: bool
+    """Whether lower bound, gap and upper bound of the polar are proved."""
     seconds: float
+    """The seconds that training and certificate have taken so far."""
 
     def cells(self) -> list[str]:
-        """The row in words: an estimated gap wears a ~, an upper bound of the polar a ≤."""
+        """Return the cells as text. A ~ marks an estimated gap, a ≤ an upper bound of the polar."""
         gap = "" if self.gap == float("inf") else f"{'' if self.rigorous else '~'}{100 * self.gap:.3g} %"
         return [
             self.step,
@@ -44,10 +53,12 @@ WIDTHS = (4, 40, 5, 13, 13, 12, 8)
 
 
 class Display:
-    """A `with` block that shows rows and remarks on stderr as they come.
+    """A `with` block that shows rows and remarks on stderr as soon as they are added.
 
     Args:
-        title: above the table. quiet: show nothing. rows: how many of the last rows a terminal keeps in view.
+        title: the title of the table.
+        quiet: whether to show nothing.
+        rows: the number of last rows that a terminal shows.
     """
 
     def __init__(self, title: str, *, quiet: bool = False, rows: int = 20) -> None:
@@ -70,11 +81,11 @@ class Display:
             self.live.stop()
 
     def remark(self, text: str) -> None:
-        """A sentence above the table."""
+        """Print a sentence above the table."""
         self.console.print(Text(text), soft_wrap=True)
 
     def now(self, doing: str) -> None:
-        """Say what is being worked on; a terminal shows for how long."""
+        """Name the work in progress. A terminal shows it below the table, with the seconds since this call."""
         self.doing, self.began = doing, time.monotonic()
 
     def row(self, row: Row) -> None:
@@ -88,7 +99,7 @@ class Display:
             self.console.print(_line(row.cells()), soft_wrap=True)
 
     def __rich__(self) -> Any:
-        """The table as it stands; called again and again by `rich`."""
+        """Return the current table. `rich` calls this method for every refresh."""
         table = Table(title=self.title, box=SIMPLE_HEAD, pad_edge=False)
         table.title_style, table.title_justify, table.caption_justify = "bold", "left", "left"
         for name in COLUMNS:
@@ -97,14 +108,14 @@ class Display:
         for row in self.rows[-self.keep :]:
             style = "bold green" if row.rigorous else "dim" if row.polar == 0 else ""
             table.add_row(*map(Text, row.cells()), style=style)
-        note = "~ an estimate from the search; without it, proved"
+        note = "~ marks an estimate from a search; a gap without it is proved"
         busy = f"{self.doing} ({time.monotonic() - self.began:.0f} s)   " if self.doing else ""
         table.caption = busy + note
         return table
 
 
 def _line(cells: Any) -> Text:
-    """Columns of fixed width, for logs."""
+    """Return a line with columns of fixed width, for logs."""
     left = [f"{c:<{w}.{w}}" for c, w in zip(cells[:2], WIDTHS[:2], strict=True)]
     right = [f"{c:>{w}}" for c, w in zip(cells[2:], WIDTHS[2:], strict=True)]
     return Text(" ".join(left + right))

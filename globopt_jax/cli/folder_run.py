@@ -1,4 +1,4 @@
-"""What every run in a folder does: it is opened once, worked off in steps that survive a kill, and shown again."""
+"""Runs in folders: open a folder, do the work in steps that survive a kill, and check a finished result again."""
 
 import abc
 import contextlib
@@ -13,38 +13,38 @@ __all__ = ["FolderRun", "opened"]
 
 
 def opened(configuration: dict[str, Any], out: Path | None, *, resume: bool) -> runs.RunFolder:
-    """The run folder of a configuration, locked; nothing is written before.
+    """Return the run folder of a configuration, locked unless the run is finished.
 
     Args:
-        configuration: what was asked for; its hash names the folder.
-        out: another folder; None is the one that is named by the hash.
-        resume: whether there has to be a run to go on with.
+        configuration: the options of the run; its hash is the default name of the folder.
+        out: another folder; None is the folder that is named by the hash.
+        resume: whether the folder must already hold this run.
 
     Raises:
-        ValueError: another run lives there, or `resume` finds nothing to go on with.
-        FolderInUse: another process is at work there.
+        ValueError: the folder holds another run or other files, or `resume` is set and the folder holds no run.
+        FolderInUse: another process is writing the folder.
     """
     folder = runs.RunFolder(configuration, out)
     if resume and not folder.started:
-        raise ValueError(f"--resume: Expected: a run in {folder.path}. Received: no such run.")
+        raise ValueError(f"--resume: there is no such run in {folder.path}. Leave --resume out to start one.")
     if folder.result is None:
         folder.claim()
         if folder.unlocked is not None:
             say(
-                f"{folder.path} is not locked, since its file system has no locks ({folder.unlocked}): start no second "
-                "run there"
+                f"{folder.path} is not locked, since its file system has no locks ({folder.unlocked}); do not start a "
+                "second run there"
             )
     return folder
 
 
 class FolderRun(abc.ABC):
-    """A run in its folder."""
+    """The base class of all runs in folders."""
 
     def __init__(self, folder: runs.RunFolder) -> None:
         self.folder = folder
 
     def document(self) -> dict[str, Any]:
-        """Do what is left of the run and return its result, which is in the folder, too."""
+        """Do the remaining work of the run and return its result, which the folder then holds, too."""
         if (result := self.folder.result) is not None:
             return self._again(result)
         with contextlib.ExitStack() as at_work:
@@ -56,15 +56,15 @@ class FolderRun(abc.ABC):
 
     @abc.abstractmethod
     def _enter(self, at_work: contextlib.ExitStack) -> None:
-        """Enter the contexts in which the work is done: the dtype, and a display."""
+        """Enter the contexts of the work: the precision, and a display if there is one."""
 
     @abc.abstractmethod
     def _work(self) -> dict[str, Any]:
-        """Do what is left, saving on the way; the result, all files but result.json written."""
+        """Do the remaining work with checkpoints, write all files except result.json, and return the result."""
 
     @abc.abstractmethod
     def _again(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A finished run's result, checked anew: nothing in the folder is believed."""
+        """Return the result of a finished run, after checking it against the files of the folder."""
 
     @abc.abstractmethod
     def _picture(self, figure: Any) -> None:

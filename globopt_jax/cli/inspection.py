@@ -1,4 +1,4 @@
-"""The commands that look at what there is: `check`, `verify` and `datasets`."""
+"""The work of `check`, `verify` and `datasets`, which write no files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,12 @@ __all__ = ["check", "datasets", "selected", "verify"]
 
 
 def check(folder: Path, *, json: bool, quiet: bool) -> bool:
-    """Whether the certificate stored in a run folder holds.
+    """Verify the certificate in a run folder, print the verdict, and return whether the certificate holds.
+
+    Args:
+        folder: the run folder.
+        json: whether to print one JSON document.
+        quiet: whether to print no text.
 
     Raises:
         ValueError: the folder holds no certificate that can be read.
@@ -29,30 +34,34 @@ def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     elif not quiet:
         console = Console()
         console.print(Text(verdict.reason, style="green" if verdict.holds else "bold red"), soft_wrap=True)
-        console.print(Text(f"The same without JAX: python -m globopt_jax.rigorous {folder}"), soft_wrap=True)
+        console.print(Text(f"Check again without JAX: python -m globopt_jax.rigorous {folder}"), soft_wrap=True)
     return verdict.holds
 
 
 def selected(select: Sequence[str] | None, seed: int) -> Iterator[claims.Verdict]:
-    """The verdicts on the claims asked for, computed one by one.
+    """Return an iterator that tries the selected claims one by one.
+
+    Args:
+        select: keys or beginnings of keys; None or an empty list selects all.
+        seed: the seed of the random instances.
 
     Raises:
-        ValueError: a selection that matches no claim.
+        ValueError: a selection matches no claim.
     """
     return claims.verify(seed, select or None)
 
 
 def verify(verdicts: Iterator[claims.Verdict], *, json: bool, quiet: bool) -> bool:
-    """Show verdicts as they come; whether all of them hold."""
+    """Print each verdict as soon as it is known, and return whether all claims hold."""
     console = Console(quiet=quiet or json)
     table = Table(title="claims", title_justify="left", title_style="bold")
     for name in ("claim", "statement", "residual", "tolerance", "control", "verdict", "seconds"):
         right = name in ("residual", "tolerance", "control", "seconds")
-        # Where there is little room the other columns give way, not the words.
+        # On a narrow terminal other columns shrink first, so that the statements stay readable.
         least = {"claim": 10, "statement": 24}.get(name)
         table.add_column(name, justify="right" if right else "left", min_width=least, overflow="fold")
     records: list[dict[str, Any]] = []
-    # The claims' residuals mean most in float64; in float32 they hold to what it resolves.
+    # float64 gives the sharpest residuals. The claims hold in float32, too, with larger tolerances.
     with jax.enable_x64(True), Live(table, console=console, auto_refresh=False) as live:
         for verdict in verdicts:
             record = _record(verdict)
@@ -75,7 +84,7 @@ def verify(verdicts: Iterator[claims.Verdict], *, json: bool, quiet: bool) -> bo
 
 
 def datasets(*, json: bool, quiet: bool) -> None:
-    """List the data sets."""
+    """Print the descriptions of all data sets."""
     described = [data.describe(name) for name in data.names()]
     if json:
         report.document(

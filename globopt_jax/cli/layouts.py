@@ -1,6 +1,7 @@
 """The meaning of the arrays in a weights file: kernels, or stacked subnetworks.
 
-The shapes decide; where both readings fit, `--layout` has to. A sentence says how the file was read.
+The shapes decide. Where both meanings fit the shapes, the user must give `--layout`. The functions here also return a
+sentence that says how the file was read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ KERNELS, STACKED = "kernels", "stacked"
 
 
 def check_layout(layout: str | None) -> None:
-    """Raise ValueError unless `--layout` is one that there is, or not given."""
+    """Raise ValueError unless `--layout` is kernels, stacked, or not given (None)."""
     if layout not in (None, KERNELS, STACKED):
         raise ValueError(f"--layout: Expected: {KERNELS} or {STACKED}. Received: {layout!r}.")
 
@@ -25,16 +26,19 @@ def check_layout(layout: str | None) -> None:
 def subnetworks(
     stored: Mapping[str, np.ndarray], ends: tuple[int, int], layout: str | None = None
 ) -> tuple[Params, bool, str]:
-    """Stacked subnetworks from a weights file, whether X needs a column of ones for their biases, and how it was read.
+    """Return the stacked subnetworks of a weights file.
 
     Args:
         stored: the arrays of the file.
         ends: dx and dy of the data.
         layout: the value of `--layout`.
 
+    Returns:
+        The subnetworks, whether X needs a column of ones for their biases, and a sentence on how the file was read.
+
     Raises:
-        ValueError: keys or shapes of no known layout, an output bias that is not zero, two matrices that could be
-            meant either way.
+        ValueError: the names or shapes fit no known layout, an output bias is not zero, or two matrices fit both
+            layouts and `layout` is None.
     """
     check_layout(layout)
     names = set(stored)
@@ -48,20 +52,22 @@ def subnetworks(
             return _deep(stored, weights, layout)
     raise ValueError(
         "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
-        f"kernel2 (h, dy) with bias1 (h,) if need be. Received: {shapes(stored)}"
+        f"kernel2 (h, dy) with or without bias1 (h,). Received: {shapes(stored)}."
     )
 
 
 def _two_layers(stored: Mapping[str, np.ndarray], layout: str | None) -> tuple[Params, bool, str]:
-    """The subnetworks of kernel1, kernel2 and perhaps bias1: an ordinary two-layer network."""
+    """Return the subnetworks of an ordinary two-layer network: kernel1, kernel2 and perhaps bias1."""
     if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
-        raise ValueError("Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: " + shapes(stored))
+        raise ValueError(f"Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: {shapes(stored)}.")
     if layout == STACKED:
-        raise ValueError(f"--layout: Expected: {KERNELS}, as the file names its arrays. Received: {layout}.")
+        raise ValueError(
+            f"--layout: Expected: {KERNELS}, as the file names its arrays kernel1, .... Received: {layout}."
+        )
     if np.any(stored.get("bias2", 0)):
         raise ValueError(
-            "bias2: Expected: zero or absent. Received: an output bias, which the problem does not have: "
-            "nothing penalizes it. Train without it; with a bias1 a hidden unit can be constant."
+            "bias2: Expected: zeros, or no bias2. Received: an output bias, which the problem does not have because "
+            "nothing penalizes it. Train without output bias; a hidden unit with a bias can be constant instead."
         )
     inner, outer = stored["kernel1"].T, stored["kernel2"]
     read = _words(stored, KERNELS, (len(inner.T), len(inner), outer.shape[1]))
@@ -76,7 +82,7 @@ def _two_layers(stored: Mapping[str, np.ndarray], layout: str | None) -> tuple[P
 def _pair(
     stored: Mapping[str, np.ndarray], weights: list[np.ndarray], ends: tuple[int, int], layout: str | None
 ) -> tuple[Params, bool, str]:
-    """The subnetworks of two matrices, kernels or stacked neurons."""
+    """Return the subnetworks of two matrices, which are kernels or stacked neurons."""
     meant = _meant(stored, weights, ends, layout) or STACKED
     inner = weights[0].T if meant == KERNELS else weights[0]
     widths = (inner.shape[1], len(inner), weights[1].shape[1])
@@ -84,10 +90,11 @@ def _pair(
 
 
 def _deep(stored: Mapping[str, np.ndarray], weights: list[np.ndarray], layout: str | None) -> tuple[Params, bool, str]:
-    """The subnetworks of arrays that all have an axis of subnetworks."""
+    """Return the subnetworks of arrays that all have a leading axis of subnetworks."""
     if layout == KERNELS:
         raise ValueError(
-            f"--layout: Expected: {STACKED}, since every array has an axis of subnetworks. Received: {layout}."
+            f"--layout: Expected: {STACKED}, since every array has three axes, the first of subnetworks. Received: "
+            f"{layout}."
         )
     widths = (*(w.shape[1] for w in weights), weights[-1].shape[2])
     return weights, False, _words(stored, STACKED, widths, f"{len(weights[0])} subnetworks of ")
@@ -96,16 +103,19 @@ def _deep(stored: Mapping[str, np.ndarray], weights: list[np.ndarray], layout: s
 def chain(
     path: Path, stored: Mapping[str, np.ndarray], ends: tuple[int, int], layout: str | None = None
 ) -> tuple[list[np.ndarray], str]:
-    """Kernels of a chain of layers, W1..WL or kernel1..kernelL, and how the file was read.
+    """Return the kernels of a chain of layers from a weights file with W1..WL or kernel1..kernelL.
 
     Args:
         path: the file, for messages.
-        stored: its arrays.
+        stored: the arrays of the file.
         ends: dx and dy of the data.
         layout: the value of `--layout`.
 
+    Returns:
+        The kernels, and a sentence on how the file was read.
+
     Raises:
-        ValueError: other arrays, or two matrices that could be meant either way.
+        ValueError: the file has other arrays, or two matrices fit both layouts and `layout` is None.
     """
     check_layout(layout)
     for prefix in ("W", "kernel"):
@@ -129,14 +139,18 @@ def chain(
 
 
 def shapes(stored: Mapping[str, np.ndarray]) -> str:
-    """The names and shapes of a file's arrays."""
+    """Return the names and shapes of the arrays of a file, for messages."""
     return ", ".join(f"{name} {array.shape}" for name, array in stored.items()) or "no arrays"
 
 
 def _meant(
     stored: Mapping[str, np.ndarray], pair: Sequence[np.ndarray], ends: tuple[int, int], layout: str | None
 ) -> str | None:
-    """How two matrices are meant: as `--layout` says, or as they fit the data; None if they do not."""
+    """Return the layout of two matrices: the value of `--layout`, or the layout that fits the data; None if none fits.
+
+    Raises:
+        ValueError: `--layout` does not fit the data, or both layouts fit and give different networks.
+    """
     inner, outer = pair
     h = len(outer)
     known = {KERNELS: (ends[0], h), STACKED: (h, ends[0])}
@@ -150,8 +164,9 @@ def _meant(
         return layout
     if len(fitting) == 2 and not np.array_equal(inner, inner.T):
         raise ValueError(
-            f"--layout: Expected: {KERNELS} or {STACKED}, since W1 is square: its rows are inputs of kernels or the "
-            f"hidden units of stacked neurons, which give different numbers. Received: neither, and {shapes(stored)}."
+            f"--layout: Expected: {KERNELS} or {STACKED}, since W1 is square: its rows can be the inputs of kernels or "
+            f"the hidden units of stacked neurons, which are different networks. Received: no --layout, with "
+            f"{shapes(stored)}."
         )
     return fitting[0] if fitting else None
 

@@ -1,4 +1,4 @@
-"""The work of `linear`: classify a deep linear network, or train one in steps that survive a kill."""
+"""The work of `globopt linear`: classify a deep linear network, or train one in steps that survive a kill."""
 
 import contextlib
 import time
@@ -26,45 +26,55 @@ from globopt_jax.npz import read_arrays
 __all__ = ["RADIUS", "Choices", "Diverged", "Run", "Task", "check_classifying", "check_training", "classified", "show"]
 __all__ += ["training"]
 
-#: How often a run is saved, and how often the monitor looks.
+#: The number of checkpoints of a run, and the number of rows of its history.
 CHUNKS, LOOKS = 50, 500
-#: How far `escape` looks for weights with a lower loss.
+#: The default radius of the search for weights of a lower loss, in the Frobenius norm.
 RADIUS = 0.1
 
 
 class Diverged(RuntimeError):
-    """The loss overflows: a matter of the rate, which only training can tell."""
+    """Raised where the loss overflows during training. The learning rate is too large, which only training can tell."""
 
 
 class Choices(NamedTuple):
-    """The options of training, as they were typed; None: the default."""
+    """The options of training, as they were typed. None is the default of an option."""
 
     data: str
+    """The name of a data set, or the path of an .npz."""
     hidden: str | None
+    """The hidden widths as a list such as 32,32."""
     init: float | None
+    """The scale of the initial weights, before the factor 1/sqrt(fan-in)."""
     optimizer: str | None
+    """sgd or adam."""
     rate: float | None
+    """The learning rate."""
     steps: int | None
+    """The number of optimizer steps."""
     whiten: bool
+    """Whether to replace X by its left singular vectors."""
     seed: int
+    """The seed of the initial weights and of the searches."""
     dtype: str
+    """float64 or float32."""
 
 
 def check_classifying(options: Sequence[Any], *, resume: bool) -> None:
-    """Raise ValueError if an option of training stands beside weights."""
+    """Raise ValueError if an option of training comes with a weights file."""
     names = ("--hidden", "--init", "--optimizer", "--rate", "--steps", "--out")
     given = [name for name, value in zip(names, options, strict=True) if value is not None]
     given += ["--resume"] * resume
     if given:
-        raise ValueError(f"{', '.join(given)}: Expected: nothing of the kind beside weights. Received: both.")
+        raise ValueError(
+            f"{' and '.join(given)} cannot be combined with a weights file, which is classified and not trained."
+        )
 
 
 def check_training(escape: Path | None, radius: float | None, layout: str | None) -> None:
-    """Raise ValueError if an option of classifying stands without weights."""
+    """Raise ValueError if an option of classifying comes without a weights file."""
     for name, value in (("--escape", escape), ("--radius", radius), ("--layout", layout)):
         if value is not None:
-            verb = "read" if name == "--layout" else "escape from"
-            raise ValueError(f"{name}: Expected: weights to {verb}. Received: none.")
+            raise ValueError(f"{name} needs a weights file. Without a weights file, globopt linear trains a network.")
 
 
 def classified(
@@ -78,11 +88,25 @@ def classified(
     seed: int,
     dtype: str,
 ) -> dict[str, Any]:
-    """The verdict on a file, and the way down.
+    """Classify the weights in a file, and search for weights of a lower loss nearby.
+
+    Args:
+        weights: the file of the weights.
+        data: the name of a data set, or the path of an .npz.
+        radius: the largest distance of weights of a lower loss; None is `RADIUS`.
+        escape: the file to which weights of a lower loss are written; None writes none.
+        layout: the value of `--layout`.
+        whiten: whether to replace X by its left singular vectors.
+        seed: the seed of the searches.
+        dtype: float64 or float32.
+
+    Returns:
+        The classification, the entry "escape" on the weights of a lower loss, and the entry "read", a sentence on how
+        the weights file was read.
 
     Raises:
-        ValueError: files or options that are wrong.
-        OSError: files that cannot be read or written.
+        ValueError: an option or the content of a file is wrong.
+        OSError: a file cannot be read or written.
     """
     check_numbers(seed=seed)
     radius = RADIUS if radius is None else radius
@@ -95,8 +119,9 @@ def classified(
         ends = kernels[0].shape[:1] + kernels[-1].shape[1:]
         if ends != (X.shape[1], Y.shape[1]):
             raise ValueError(
-                f"--data: Expected: data for weights from {ends[0]} to {ends[-1]} units (kernels are (d_(l-1), d_l); "
-                f"PyTorch's are transposed). Received: {data}, X {X.shape} and Y {Y.shape}."
+                f"--data: Expected: data with {ends[0]} inputs and {ends[-1]} outputs, as the weights have (kernels "
+                f"are (d_(l-1), d_l), where PyTorch stores their transposes). Received: {data} with X {X.shape} and Y "
+                f"{Y.shape}."
             )
         key = jax.random.key(seed)
         found = deep_linear.classify(kernels, X, Y, key=key)
@@ -114,12 +139,12 @@ def _way_down(down: deep_linear.Escape, radius: float, written: Path | None = No
         "radius": radius,
         "distance": float(down.distance),
         "decrease": float(down.decrease),
-        "weights": None if written is None else str(written),  # the file they were written to
+        "weights": None if written is None else str(written),  # the file to which the weights were written
     }
 
 
 def _data(name: str, dtype: str, *, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X and Y; whitened, X is replaced by its left singular vectors, as many as its rank, which has the same fits."""
+    """Return X and Y; with `whiten`, the left singular vectors of X, as many as its rank, take the place of X."""
     X, Y = (a.astype(dtype) for a in data_named(name))
     if whiten:
         fit = deep_linear.least_squares(X, Y)
@@ -132,7 +157,13 @@ def _save(path: Path, weights: Sequence[Any]) -> None:
 
 
 def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
-    """Print a verdict: what it is, how far from the optimum, which way is down."""
+    """Print a classification: verdict, distance from the optimum, and the way to a lower loss.
+
+    Args:
+        found: the result of `classified`, or the document of a run.
+        json: whether to print one JSON document.
+        quiet: whether to print no text.
+    """
     if json:
         report.document(found)
         return
@@ -147,7 +178,7 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
         ("verdict", kind + {True: ", strict", False: ", degenerate", None: ""}[found["is_strict"]]),
         ("loss", f"{found['loss']:.10g}"),
         ("optimum", f"{found['optimum']:.10g}"),
-        ("gap", f"{found['gap']:.6g}, proved by gradients and residual: at most {float(found['gap_bound']):.6g}"),
+        ("gap", f"{found['gap']:.6g}; gradients and residual prove at most {float(found['gap_bound']):.6g}"),
         ("way down", way + (f"; written to {down['weights']}" if down["weights"] else "")),
     ]
     if "folder" in found:
@@ -156,33 +187,44 @@ def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
 
 
 class Task(NamedTuple):
-    """A checked training run: nothing in it is wrong, and nothing has been computed or written yet."""
+    """A training run whose options were checked. Nothing has been computed or written yet."""
 
     X: np.ndarray
+    """Inputs (m, dx), whitened if `--whiten` was given."""
     Y: np.ndarray
+    """Targets (m, dy)."""
     widths: tuple[int, ...]
+    """All widths: dx, the hidden widths, dy."""
     init: float
+    """The scale of the initial weights, before the factor 1/sqrt(fan-in)."""
     steps: int
+    """The number of optimizer steps."""
     optimizer: str
+    """sgd or adam."""
     rate: float | None
+    """The learning rate; None is the default of the optimizer."""
     configuration: dict[str, Any]
+    """The options and the hash of the data, to which the run folder belongs."""
 
     @property
     def seed(self) -> int:
-        """Of the initial weights and of the searches."""
+        """The seed of the initial weights and of the searches."""
         return self.configuration["seed"]
 
     def x64(self) -> Any:
-        """The context in which everything is computed."""
+        """Return the context in which everything is computed: x64 is on for float64 and off for float32."""
         return jax.enable_x64(is_float64(self.configuration["dtype"]))
 
 
 def training(choices: Choices) -> Task:
-    """The task of training.
+    """Check the options of training and load the data.
+
+    Args:
+        choices: the options, as they were typed.
 
     Raises:
-        ValueError: anything that is wrong with the options or the data.
-        OSError: files that cannot be read.
+        ValueError: an option or the data are wrong, or the network does not fit into memory.
+        OSError: a file cannot be read.
     """
     hidden = integers("--hidden", "32,32" if choices.hidden is None else choices.hidden)
     steps = 100_000 if choices.steps is None else choices.steps
@@ -194,12 +236,12 @@ def training(choices: Choices) -> Task:
             raise ValueError(f"{option}: Expected: a positive number. Received: {value}.")
     if name not in ("sgd", "adam"):
         raise ValueError(f"--optimizer: Expected: sgd or adam. Received: {name!r}.")
-    if len(hidden) > 999:  # a thousand layers would compile for days
-        raise ValueError(f"--hidden: Expected: less than 1000 widths. Received: {len(hidden)}.")
+    if len(hidden) > 999:  # the compilation of a thousand layers would take days
+        raise ValueError(f"--hidden: Expected: fewer than 1000 widths. Received: {len(hidden)}.")
     with jax.enable_x64(is_float64(choices.dtype)):
         X, Y = _data(choices.data, choices.dtype, whiten=choices.whiten)
     widths = (X.shape[1], *hidden, Y.shape[1])
-    numbers = 3 * sum(a * b for a, b in pairwise(widths))  # weights, their gradient and the next ones
+    numbers = 3 * sum(a * b for a, b in pairwise(widths))  # weights, their gradient and the next weights
     check_memory("--hidden", choices.hidden, numbers * np.dtype(choices.dtype).itemsize)
     configuration = {
         "command": "linear",
@@ -218,7 +260,13 @@ def training(choices: Choices) -> Task:
 
 
 class Run(FolderRun):
-    """A run of `linear` in its folder."""
+    """A training run of `globopt linear` in its folder.
+
+    Args:
+        task: the checked options and data.
+        folder: the run folder.
+        quiet: whether to show no progress.
+    """
 
     def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool) -> None:
         super().__init__(folder)
@@ -239,10 +287,10 @@ class Run(FolderRun):
         return self._result(weights, seen, found, done, seconds)
 
     def _again(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A finished run's result, derived anew from its weights.
+        """Return the result of a finished run, computed again from its weights.
 
         Raises:
-            ValueError: the file says something else than the weights do, or cannot be read.
+            ValueError: result.json differs from the recomputed result, or a file cannot be read.
         """
         stored = self.folder.read_arrays("weights.npz")
         weights = [stored[f"W{l + 1}"] for l in range(len(self.task.widths) - 1) if f"W{l + 1}" in stored]
@@ -260,11 +308,15 @@ class Run(FolderRun):
             )
             if not same:
                 path = self.folder.path / "result.json"
-                raise ValueError(f"{path}: Expected: {name} {right}, as its weights have it. Received: {said}.")
+                raise ValueError(f"{path}: Expected: {name} {right}, as weights.npz gives. Received: {said}.")
         return {**result, **derived}
 
     def _train(self) -> tuple[list[Any], Any, int, float]:
-        """Chunks of steps, each saved before the next begins."""
+        """Train in chunks of steps, and save each chunk before the next begins.
+
+        Returns:
+            The weights, the state of the optimizer, the number of steps done, and the seconds that they took.
+        """
         fit = deep_linear.least_squares(self.task.X, self.task.Y)
         self.rate = self._rate(fit) if self.rate is None else self.rate
         make = {"sgd": optax.sgd, "adam": optax.adam}[self.task.optimizer]
@@ -298,8 +350,8 @@ class Run(FolderRun):
                 loss = float(deep_linear.loss(carry[0], fit.inputs, fit.targets) + fit.unexplained)
                 if not np.isfinite(loss):
                     raise Diverged(
-                        f"--rate: Expected: one that does not diverge. Received: {self.rate:g}; the loss overflows "
-                        f"after step {done}. Choose a smaller one. {self.folder.path} keeps the run up to that step."
+                        f"training diverged: with --rate {self.rate:g} the loss overflows after step {done}. Choose a "
+                        f"smaller --rate. {self.folder.path} keeps the run up to that step."
                     )
                 done, seconds = done + count, seconds + time.monotonic() - began
                 self._checkpoint(carry, done, seconds)
@@ -307,7 +359,11 @@ class Run(FolderRun):
         return carry[0], carry[1], done, seconds
 
     def _rate(self, fit: deep_linear.Fit) -> float:
-        """sgd: half the largest stable one, 1/lambda_max of the Hessian at a balanced global minimum."""
+        """Return the default learning rate.
+
+        For adam it is 0.001. For sgd it is 1 / lambda_max of the Hessian at a balanced global minimum, half the largest
+        rate at which gradient descent is stable there.
+        """
         if self.task.optimizer == "adam":
             return 1e-3
         k = min(self.task.widths)

@@ -1,4 +1,4 @@
-"""What a finished run shows: the sentence, a small table, and its picture."""
+"""The output of a finished run: a sentence, a small table, a JSON document, and a picture."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,18 +24,23 @@ __all__ = ["document", "draw", "facts", "picture", "place", "summary"]
 
 
 def document(value: Any) -> None:
-    """Print one JSON document on stdout; what is not finite becomes a string, as in every file of a run."""
+    """Print a value as one JSON document on stdout. Infinities and NaN become strings, as in the files of a run."""
     print(json.dumps(json.loads(runs.canonical_json(value)), indent=2))
 
 
 def summary(result: dict[str, Any], folder: Path) -> None:
-    """Print a result as a sentence and a small table on stdout."""
+    """Print the result of `solve` or `certify` as a sentence and a small table on stdout.
+
+    Args:
+        result: the document of the run.
+        folder: the run folder.
+    """
     found, lam = result["certificate"], result["lam"]
     share = ""
     if (ends := result["lam_max"]) is not None:
         fraction = result["configuration"]["lam_fraction"]
         share = f" = {fraction:g} lam_max; lam_max is {ends['lower']:.8g}, at most {ends['upper']:.8g}"
-    proved = "proved" if found["rigorous"] else "the trivial bound: nothing better was proved"
+    proved = "proved" if found["rigorous"] else "the trivial bound, since no better bound was proved"
     lines = [
         ("lam", f"{lam:.8g}{share}"),
         ("subnetworks", str(result["width"])),
@@ -52,13 +57,16 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     facts(result["reason"], lines)
     console = Console()
     if result["check"]["holds"]:
-        console.print(Text(f"Checked in NumPy alone; again: globopt check {folder}"), soft_wrap=True)
+        console.print(
+            Text(f"The certificate was checked in NumPy alone. To check it again: globopt check {folder}"),
+            soft_wrap=True,
+        )
     else:
         console.print(Text(f"The check of the stored certificate FAILED: {result['check']['reason']}"))
 
 
 def facts(sentence: str, lines: Sequence[tuple[str, str]]) -> None:
-    """Print a sentence and a table of named facts on stdout."""
+    """Print a sentence and a table of pairs (name, value) on stdout."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in lines:
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
@@ -68,7 +76,7 @@ def facts(sentence: str, lines: Sequence[tuple[str, str]]) -> None:
 
 
 def place(result: dict[str, Any], folder: Path | str) -> str:
-    """The run folder, and whether another process could have written there, too."""
+    """Return the run folder as text, with a remark if the folder could not be locked."""
     return f"{folder}{'' if result.get('locked', True) else ', which could not be locked'}"
 
 

@@ -1,4 +1,4 @@
-"""What a command line asks for, checked as a whole before any work: data, problem, weights, configuration."""
+"""The tasks of `solve` and `certify`: data, problem, weights and configuration, all checked before any work."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -26,62 +26,91 @@ class Options(NamedTuple):
     """The options that `solve` and `certify` share, as they were typed."""
 
     data: str
+    """The name of a data set, or the path of an .npz."""
     map: str = "relu"
+    """The map of a subnetwork: an activation, or activation:layers."""
     widths: str = ""
+    """The hidden widths of a deep subnetwork as a list such as 4,4."""
     regularizer: str = "sum_of_powers"
+    """The penalty of a subnetwork."""
     norms: str = "l2"
+    """The norm of each layer in the penalty, or a list of norms."""
     loss: str = "squared"
+    """The loss."""
     lam: float | None = None
+    """The strength of the regularizer; None if it is given as a fraction."""
     lam_fraction: float | None = None
+    """The strength as a fraction of lam_max; None if it is given itself."""
     seed: int = 0
+    """The seed of the initial weights and of the searches."""
     dtype: str = "float64"
+    """float64 or float32."""
     effort: str = "standard"
+    """The effort of the searches and of the bound."""
 
 
 class Training(NamedTuple):
-    """The options of `solve` alone."""
+    """The options that only `solve` has."""
 
     width: int
+    """The number of subnetworks at the start."""
     optimizer: str
+    """lbfgs, adam or sgd."""
     rate: float | None
+    """The learning rate; None is the default of the optimizer."""
 
 
 class Task(NamedTuple):
-    """A checked task: nothing in it is wrong, and nothing has been computed or written yet."""
+    """A task whose options were checked. Nothing has been computed or written yet."""
 
     command: str
+    """solve or certify."""
     configuration: dict[str, Any]
+    """The options and the hash of the data, to which the run folder belongs."""
     dtype: str
+    """float64 or float32."""
     phi: homogeneous.ElementalMap
+    """The map of a subnetwork."""
     theta: homogeneous.Regularizer
+    """The penalty of a subnetwork."""
     loss: Loss
+    """The loss."""
     params: Params
+    """The subnetworks at the start, or the subnetworks to grade."""
     X: Inputs
+    """Inputs (m, dx)."""
     Y: Targets
+    """Targets (m, dy)."""
     targets_moved: float
+    """The largest change of a target that completed rows to sums of exactly 1 (softmax cross-entropy)."""
     optimizer: optax.GradientTransformation | None
+    """The optimizer of training; None is L-BFGS."""
     read: str | None = None
-    """How a weights file was read."""
+    """A sentence on how the weights file was read; None without a weights file."""
 
     def problem(self, lam: float) -> homogeneous.Problem:
-        """The problem at a strength."""
+        """Return the problem with the given strength of the regularizer."""
         return homogeneous.Problem(self.phi, self.theta, self.loss, lam)
 
     def key(self, purpose: int) -> Array:
-        """A key a purpose: 0 initial weights, 1 lam_max, 2 the algorithm's searches, 3 the certificate."""
+        """Return the random key of a purpose: 0 initial weights, 1 lam_max, 2 training, 3 the certificate."""
         return jax.random.fold_in(jax.random.key(self.configuration["seed"]), purpose)
 
     def x64(self) -> Any:
-        """The context in which everything is computed."""
+        """Return the context in which everything is computed: x64 is on for float64 and off for float32."""
         return jax.enable_x64(self.dtype == "float64")
 
 
 def training(options: Options, start: Training) -> Task:
-    """The task of `solve`.
+    """Return the task of `solve`, with its data and initial weights.
+
+    Args:
+        options: the options that `solve` and `certify` share.
+        start: the options that only `solve` has.
 
     Raises:
-        ValueError: anything that is wrong with the options or the data.
-        OSError: files that cannot be read.
+        ValueError: an option or the data are wrong, or the network does not fit into memory.
+        OSError: a file cannot be read.
     """
     check_numbers(seed=options.seed, width=start.width)
     with jax.enable_x64(is_float64(options.dtype)):
@@ -90,14 +119,14 @@ def training(options: Options, start: Training) -> Task:
         widths = integers("--widths", options.widths)
         if widths and not isinstance(phi, maps.DeepSubnetwork):
             raise ValueError(
-                "--widths: Expected: a deep map such as relu:3 beside it. "
-                f"Received: {options.widths} with --map {options.map}."
+                "--widths needs a deep map such as relu:3. "
+                f"Received: --widths {options.widths} with --map {options.map}."
             )
         hidden = widths or (1,) * (phi.layers - 1)
-        if len(hidden) == phi.layers - 1:  # otherwise phi.init says what is wrong
+        if len(hidden) == phi.layers - 1:  # otherwise phi.init raises an error that names both numbers
             sizes = (X.shape[1], *hidden, Y.shape[1])
-            # Weights, gradient, next weights, and twenty pairs of them with L-BFGS; every hidden unit at every sample,
-            # and the gradient there.
+            # Weights, gradient, next weights, and for L-BFGS twenty pairs of steps and gradient changes. Each hidden
+            # unit also has a value and a derivative for each sample.
             copies = 43 if start.optimizer == "lbfgs" else 3
             numbers = start.width * (copies * sum(a * b for a, b in pairwise(sizes)) + 2 * len(X) * sum(hidden))
             given = f"{start.width}" + f" and --widths {options.widths}" * bool(widths)
@@ -109,11 +138,16 @@ def training(options: Options, start: Training) -> Task:
 
 
 def grading(options: Options, weights: Path, layout: str | None = None) -> Task:
-    """The task of `certify`; `layout` says how two matrices are meant, if their shapes do not.
+    """Return the task of `certify`, with its data and the weights to grade.
+
+    Args:
+        options: the options that `solve` and `certify` share.
+        weights: the file of the weights.
+        layout: the value of `--layout`, which two matrices need if their shapes fit both layouts.
 
     Raises:
-        ValueError: anything that is wrong with the options, the data or the weights.
-        OSError: files that cannot be read.
+        ValueError: an option, the data or the weights are wrong.
+        OSError: a file cannot be read.
     """
     check_numbers(seed=options.seed)
     with jax.enable_x64(is_float64(options.dtype)):
@@ -144,13 +178,13 @@ def _checked(
     optimizer: optax.GradientTransformation | None,
     extra: dict[str, Any],
 ) -> Task:
-    """The task, if everything in it fits together."""
+    """Return the task, or raise ValueError or TypeError unless everything in it fits together."""
     theta = _regularizer(options, phi.layers)
     loss = losses.by_name(options.loss)
     _ = effort_named(options.effort)
     if (options.lam is None) == (options.lam_fraction is None):
         raise ValueError(
-            f"Expected: one of --lam and --lam-fraction. Received: {'neither' if options.lam is None else 'both'}."
+            f"Expected: either --lam or --lam-fraction. Received: {'neither' if options.lam is None else 'both'}."
         )
     for name, value in (("--lam", options.lam), ("--lam-fraction", options.lam_fraction)):
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -164,8 +198,8 @@ def _checked(
     slope = loss.gradient(jnp.zeros_like(Y_checked), Y_checked)
     if options.lam is None and not (np.any(slope) and np.any(X)):
         raise ValueError(
-            "--lam-fraction: Expected: data that some network fits better than zero. "
-            "Received: data for which lam_max is 0; give --lam."
+            "--lam-fraction cannot be used with these data, for which lam_max is 0: no network fits them better than "
+            "zero weights. Give --lam instead."
         )
     given = options._asdict()
     known = options.data in datasets.names()
@@ -180,34 +214,39 @@ def _checked(
 
 
 def check_numbers(**numbers: int) -> None:
-    """Raise ValueError unless the options are integers that make sense; only counts have to be positive."""
+    """Raise ValueError unless the integer options are in range: a seed is at least 0, other numbers at least 1."""
     for name, number in numbers.items():
-        low, bits = (0, 63) if name == "seed" else (1, 31 if name == "steps" else 63)  # steps are counted in int32
+        low, bits = (0, 63) if name == "seed" else (1, 31 if name == "steps" else 63)  # optax counts steps in int32
         if not low <= number < 2**bits:
             raise ValueError(f"--{name}: Expected: an integer from {low} to 2^{bits} - 1. Received: {number}.")
 
 
 def is_float64(dtype: str) -> bool:
-    """Whether `--dtype` says float64; ValueError if it says neither that nor float32."""
+    """Return whether `--dtype` is float64; raise ValueError unless it is float64 or float32."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"--dtype: Expected: float64 or float32. Received: {dtype!r}.")
     return dtype == "float64"
 
 
 def _cast(name: str, array: Any, dtype: np.dtype) -> np.ndarray:
-    """The array in the dtype asked for, if it holds real numbers that the dtype can hold."""
+    """Return the array in the given dtype, or raise an error if that dtype cannot hold all its entries."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: Expected: real numbers. Received: dtype {array.dtype}.")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     if np.all(np.isfinite(array)) and not np.all(np.isfinite(cast)):
-        raise ValueError(f"{name}: Expected: numbers that {dtype} can hold. Received: larger ones.")
+        raise ValueError(f"{name}: Expected: numbers that {dtype} can hold. Received: larger numbers.")
     return cast
 
 
 def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """X and Y of a data set, or of an .npz."""
+    """Return X and Y of a data set or of an .npz.
+
+    Raises:
+        ValueError: `--data` is neither, or the arrays are refused.
+        OSError: the file cannot be read.
+    """
     if name in datasets.names():
         found = datasets.load(name)
     elif name.endswith(".npz"):
@@ -221,7 +260,7 @@ def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
 def _regularizer(options: Options, layers: int) -> homogeneous.Regularizer:
     norms = tuple(options.norms.split(","))
     if len(norms) not in (1, layers):
-        message = f"--norms: Expected: one, or one for each of {layers} layers. Received: {len(norms)}."
+        message = f"--norms: Expected: one norm, or one for each of {layers} layers. Received: {len(norms)} norms."
         raise ValueError(message)
     return regularizers.by_name(options.regularizer, norms[0] if len(norms) == 1 else norms, "--regularizer")
 
@@ -239,12 +278,20 @@ def _optimizer(start: Training) -> optax.GradientTransformation | None:
     if name == "adam":
         return optax.adam(0.01 if rate is None else rate)
     if rate is None:
-        raise ValueError("--rate: Expected: a learning rate with sgd. Received: none.")
+        raise ValueError("--optimizer sgd needs a learning rate: give --rate.")
     return optax.sgd(rate)
 
 
 def integers(name: str, text: str) -> tuple[int, ...]:
-    """A list such as `4,4`; ValueError, with the option's name, for anything else."""
+    """Return the integers of a list such as `4,4`.
+
+    Args:
+        name: the name of the option, for the message.
+        text: the list; an empty text is an empty list.
+
+    Raises:
+        ValueError: the text is no list of non-negative integers.
+    """
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdecimal() for part in parts):
         raise ValueError(f"{name}: Expected: integers such as 4,4. Received: {text!r}.")

@@ -1,4 +1,4 @@
-"""The work of `solve` and `certify`: lam, training, certificate, in steps that survive a kill."""
+"""The work of `solve` and `certify` in steps that survive a kill: find lam, train, prove the bound."""
 
 import contextlib
 import csv
@@ -35,23 +35,35 @@ STAGES = {
 
 
 class Bounds(NamedTuple):
-    """The certificates on the way, a row each; seconds go on from the trace's."""
+    """The history of the certificate, with a row for each stage of the bound."""
 
     stage: np.ndarray
+    """The names of the stages, keys of `STAGES`."""
     lower_bound: np.ndarray
+    """The proved lower bounds of the global minimum."""
     polar_upper: np.ndarray
+    """The proved upper bounds of the polar, not divided by lam."""
     relative_gap: np.ndarray
+    """The relative gaps."""
     rigorous: np.ndarray
+    """Whether a better bound than the trivial one was proved."""
     seconds: np.ndarray
+    """The seconds that training and certificate had taken by then."""
 
     def and_then(self, stage: str, certificate: Certificate, seconds: float) -> "Bounds":
-        """One row more."""
+        """Return the history with one more row."""
         row = (stage, *(getattr(certificate, name) for name in self._fields[1:-1]), seconds)
         return Bounds(*(np.append(column, entry) for column, entry in zip(self, row, strict=True)))
 
 
 class Run(FolderRun):
-    """A run of `solve` or `certify` in its folder."""
+    """A run of `solve` or `certify` in its folder.
+
+    Args:
+        task: the checked options, data and weights.
+        folder: the run folder.
+        quiet: whether to show no progress.
+    """
 
     def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool = False) -> None:
         super().__init__(folder)
@@ -64,10 +76,11 @@ class Run(FolderRun):
         self.meta: dict[str, Any] = {"lam_max": None, "trained": task.command == "certify", "seconds": {}}
 
     def load(self) -> None:
-        """Read what an earlier process left.
+        """Read the checkpoint of an interrupted run, or store the data of a new run.
 
         Raises:
-            ValueError: files that are damaged. OSError: files that cannot be read.
+            ValueError: a file is damaged.
+            OSError: a file cannot be read or written.
         """
         if self.folder.result is None:
             with self.task.x64():
@@ -92,7 +105,7 @@ class Run(FolderRun):
 
     @property
     def trace(self) -> Trace | None:
-        """What the training has done so far; None where there is none."""
+        """The trace of training so far; None before its first step and for `certify`."""
         return None if self.progress is None else self.progress.trace
 
     # -- steps -------------------------------------------------------------------------------------------
@@ -111,7 +124,7 @@ class Run(FolderRun):
                 task.Y,
                 params=task.params,
                 key=task.key(1),
-                # lam rests on the search; its proved upper bound is only shown, and need not be tight.
+                # lam follows from the search. The proved upper bound is only shown, so a looser one is enough.
                 effort=replace(effort_named(options["effort"]), fixed=150),
             )
             self.meta["lam_max"] = {"lower": float(found.lower), "upper": float(found.upper)}
@@ -133,11 +146,11 @@ class Run(FolderRun):
             "optimizer": task.optimizer,
             "resume": self.progress,
         }
-        self.display.now("descending")
+        self.display.now("training")
         for progress in homogeneous.iterate(problem, self.params, task.X, task.Y, **arguments):
             self.params, self.progress = progress.params, progress
             self.meta["trained"] = progress.done
-            if progress.whole:  # only there does a run that goes on end just as one that was never stopped
+            if progress.whole:  # a run that resumes at such a point ends exactly as an uninterrupted run
                 self._save()
             self.display.row(list(self._trace_rows())[-1])
         self.meta["seconds"]["training"] = self._clock()
@@ -163,7 +176,7 @@ class Run(FolderRun):
             self.bounds = self.bounds.and_then(refinement.stage, refinement.certificate, seconds)
             self._save()
             self.display.row(list(self._bound_rows(float(problem.lam)))[-1])
-        assert self.refinement is not None  # refine yields at once
+        assert self.refinement is not None  # refine yields at least once
         trained = self.meta["seconds"].get("training", 0.0)
         self.meta["seconds"]["certificate"] = self._clock() - trained
         return self.refinement.certificate
@@ -202,7 +215,7 @@ class Run(FolderRun):
     def _picture(self, figure: Any) -> None:
         from globopt_jax import plotting  # late: it loads matplotlib
 
-        assert self.refinement is not None  # the work is done
+        assert self.refinement is not None  # _work has set it
         certificate = self.refinement.certificate
         problem = self.task.problem(float(certificate.lam))
         rows = [*self._trace_rows(), *self._bound_rows(float(problem.lam))]
@@ -210,18 +223,18 @@ class Run(FolderRun):
         report.picture(figure, certificate, rows, np.asarray(penalty(problem, self.params)), curve)
 
     def _verdict(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The check of the folder; of a finished result also whether it is that of the task."""
+        """Check the certificate in the folder, and for a finished result also whether it belongs to the task."""
         try:
             verdict = rigorous.check_folder(self.folder.path)
             foreign = self._foreign(result) if verdict.holds and result is not None else None
-        except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:  # files are gone or broken
+        except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:  # files are missing or damaged
             return {"holds": False, "reason": f"The files of the run cannot be read ({error})."}
         if foreign is not None:
             return {"holds": False, "reason": f"The folder holds another run than this command's: {foreign}."}
         return {"holds": verdict.holds, "reason": verdict.reason}
 
     def _foreign(self, result: dict[str, Any]) -> str | None:
-        """What of a finished run does not belong to the task; None if all of it does."""
+        """Return the reason why a finished run does not belong to the task; None if it does."""
         task, folder, options = self.task, self.folder, self.task.configuration
         ends = result["lam_max"]
         lam = float(options["lam"]) if options["lam"] is not None else options["lam_fraction"] * ends["lower"]
@@ -240,7 +253,7 @@ class Run(FolderRun):
                 return "weights.npz has other weights"
         return None
 
-    # -- what survives a kill ----------------------------------------------------------------------------
+    # -- checkpoints -------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         arrays = {f"params.{k}": np.asarray(w) for k, w in enumerate(jax.tree.leaves(self.params))}
@@ -256,8 +269,8 @@ class Run(FolderRun):
             self._unpack(self.folder.load_checkpoint())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"{self.folder.path}: Expected: a checkpoint of this run. Received: damaged files ({error}). Another "
-                "--out, or no such folder, starts anew."
+                f"{self.folder.path}: Expected: a checkpoint of this run. Received: damaged files ({error}). To start "
+                "anew, remove the folder or give another --out."
             ) from error
 
     def _unpack(self, stored: runs.Checkpoint | None) -> None:
@@ -278,10 +291,10 @@ class Run(FolderRun):
         if "refinement" in parts:
             self.refinement = checkpoint.unpack_refinement(parts["refinement"])
 
-    # -- what a person sees ------------------------------------------------------------------------------
+    # -- the display -------------------------------------------------------------------------------------
 
     def _clock(self) -> float:
-        """Seconds of training and certificate so far, as recorded."""
+        """Return the recorded seconds of training and certificate so far."""
         if len(self.bounds.seconds):
             return float(self.bounds.seconds[-1])
         return 0.0 if self.trace is None else float(self.trace.seconds[-1])
@@ -328,7 +341,7 @@ class Run(FolderRun):
 
 
 def _csv(rows: list[Row]) -> str:
-    """The rows with their names; lower_bound and gap are estimates where rigorous is False."""
+    """Return the rows as CSV with a header. Lower bound and gap are estimates where `rigorous` is False."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     _ = writer.writerow(Row._fields)

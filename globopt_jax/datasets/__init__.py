@@ -1,12 +1,12 @@
-"""Data to train on: samples are rows, class labels are one-hot, scalar targets have one column.
+"""Data to train on: samples are rows, class labels are one-hot, and scalar targets have one column.
 
-`load` knows data sets by name, one module each; `load_npz` reads a user's own file; `validate` judges it.
+`load` returns a data set by its name, `load_npz` reads a user's file, and `validate` checks arrays.
 
     >>> X, Y, labels = load("digits")
     >>> X.shape, Y.shape, labels[:5].tolist()
     ((1797, 64), (1797, 10), [0, 1, 2, 3, 4])
     >>> describe("digits").source
-    "scikit-learn's own copy"
+    'the copy in scikit-learn'
 """
 
 import os
@@ -25,19 +25,29 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_MODULES = {"digits": digits, "mnist": mnist}  # a data set is a module with DESCRIPTION and load(root)
+_MODULES = {"digits": digits, "mnist": mnist}  # each module has DESCRIPTION and load(root)
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `load` knows."""
+    """Return the names of all data sets.
+
+    >>> names()
+    ('digits', 'mnist')
+    """
     return tuple(_MODULES)
 
 
 def describe(name: str) -> Description:
-    """Say what a data set is, where it comes from and how it may be used, without loading it.
+    """Return the description of a data set without loading it: its content, source and licence.
+
+    Args:
+        name: one of `names()`.
 
     Raises:
-        ValueError: if the name is unknown; the message lists the known ones.
+        ValueError: the name is unknown; the message lists the known names.
+
+    >>> describe("mnist").shape
+    (60000, 784, 10)
     """
     return _module(name).DESCRIPTION
 
@@ -47,14 +57,20 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
 
     Args:
         name: one of `names()`.
-        root: the folder that holds the official files; data that come with a package ignore it.
+        root: the folder that holds the official files. None downloads the files once into the user's cache folder. Data
+            sets that come with a package, such as digits, do not use it.
 
     Returns:
-        X: (m, dx), Y: (m, dy) and labels: (m,), NumPy arrays.
+        A `Dataset` of NumPy arrays: X (m, dx), Y (m, dy) and labels (m,).
 
     Raises:
-        ValueError: if the name is unknown; the message lists the known ones; if a file is not what its name says.
-        FileNotFoundError: if the folder lacks a file.
+        ValueError: the name is unknown (the message lists the known names), or a file has not the format that its name
+            promises.
+        FileNotFoundError: the folder lacks a file.
+        ImportError: a package is missing that has the data or downloads them; the message says how to install it.
+
+    >>> load("digits").X.shape
+    (1797, 64)
     """
     return _module(name).load(None if root is None else pathlib.Path(root))
 

@@ -1,4 +1,4 @@
-"""X and Y as every function of this package takes them, and the errors for whatever is not."""
+"""The arrays X and Y in the form that the whole package takes, and the checks of users' data."""
 
 import os
 from typing import NamedTuple
@@ -12,25 +12,25 @@ from globopt_jax.inputs import check_data, finite, numbers
 
 
 class Dataset(NamedTuple):
-    """Arrays only, so that a data set is a pytree."""
+    """Inputs, targets and labels: arrays only, so that a data set is a pytree."""
 
     X: np.ndarray
     """Inputs (m, dx)."""
     Y: np.ndarray
     """Targets (m, dy)."""
     labels: np.ndarray | None
-    """Class labels (m,), 0 to dy - 1; None where Y is not one-hot."""
+    """Class labels (m,) from 0 to dy - 1; None if Y is not one-hot."""
 
 
 def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, "m classes"]:
-    """Turn class labels into targets: `Y[i, j] = 1` if `labels[i] = j`, else 0, in float64.
+    """Return class labels as targets: ``Y[i, j] = 1`` if ``labels[i] = j``, else 0, in float64.
 
     Args:
         labels: (m,) integers from 0 to classes - 1.
-        classes: dy; None: one more than the largest label.
+        classes: the number of classes, dy. None is the largest label plus one.
 
     Raises:
-        ValueError: if the labels are not a vector of integers, or not in that range.
+        ValueError: the labels are no vector of integers, or are not in that range.
 
     Example:
         >>> one_hot([2, 0, 1])
@@ -57,17 +57,17 @@ def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, 
 def validate(X: ArrayLike, Y: ArrayLike) -> tuple[Float[np.ndarray, "m dx"], Float[np.ndarray, "m dy"]]:
     """Check inputs and targets, and return them as floating-point arrays.
 
-    float32 and float64 stay what they are, in this machine's byte order; integers, booleans and other floats become
-    float64. Masked and sparse arrays are refused, as everywhere (`globopt_jax.inputs`).
+    float32 and float64 keep their dtype, in this machine's byte order. Integers, booleans and other floats become
+    float64. Sparse arrays and arrays with masked entries are refused, as in the whole package (`globopt_jax.inputs`).
 
     Args:
-        X: (m, dx), samples in rows, finite.
-        Y: (m, dy), one-hot for classes, one column for a scalar target, finite.
+        X: finite inputs (m, dx), samples in rows.
+        Y: finite targets (m, dy): one-hot for classes, one column for a scalar target.
 
     Raises:
-        ValueError: if one has the wrong number of dimensions (where labels should be one-hot, the message
-            says what to do), is empty, is not real, or holds NaN or infinities (the message says how many and
-            where the first is); or if the two differ in m.
+        ValueError: an array has the wrong number of dimensions (for labels that should be one-hot, the message says
+            how to convert them), is empty, does not hold real numbers, or holds NaN or infinities (the message says
+            how many, and where the first is); or X and Y have different numbers of rows.
 
     Example:
         >>> X, Y = validate([[0, 1], [2, 3]], [[1.0], [2.0]])
@@ -80,12 +80,25 @@ def validate(X: ArrayLike, Y: ArrayLike) -> tuple[Float[np.ndarray, "m dx"], Flo
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
-    """Read X (m, dx) and Y (m, dy) from a user's .npz, validated; labels are read off Y if it is one-hot.
+    """Read X (m, dx) and Y (m, dy) from an .npz and check them. If Y is one-hot, the labels are derived from Y.
+
+    Args:
+        path: the file; arrays with other names in it are ignored.
+
+    Returns:
+        A `Dataset`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no .npz, lacks X or Y (the message names the keys found), or `validate`
-            refuses them.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no .npz, lacks X or Y (the message names the keys that the file has), or holds arrays
+            that `validate` refuses.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "data.npz"
+    ...     np.savez(path, X=np.zeros((3, 2)), Y=one_hot([0, 1, 1]))
+    ...     load_npz(path).labels
+    array([0, 1, 1])
     """
     arrays = npz.read_arrays(path, only=("X", "Y"))
     missing = [name for name in ("X", "Y") if name not in arrays]
@@ -102,7 +115,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
 
 
 def _real(name: str, array: ArrayLike) -> np.ndarray:
-    """Return an array of float32 or float64, or raise."""
+    """Return an array of float32 or float64, or raise ValueError."""
     try:
         found = numbers(name, array)
     except TypeError as error:  # not real: complex, objects, text, times, records; sparse
@@ -112,6 +125,6 @@ def _real(name: str, array: ArrayLike) -> np.ndarray:
 
 
 def _labels(Y: np.ndarray) -> Int[np.ndarray, " m"] | None:
-    """Read the labels off one-hot targets of two or more classes; None for others."""
+    """Return the labels of one-hot targets with two or more classes, or None for other targets."""
     one_hot_rows = Y.shape[1] > 1 and bool(np.all((Y == 0) | (Y == 1)) and np.all(Y.sum(axis=1) == 1))
     return Y.argmax(axis=1) if one_hot_rows else None

@@ -1,4 +1,4 @@
-"""Smaller images: the center, averaged over areas."""
+"""Make images smaller by cutting out the center and averaging over areas."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,14 +11,20 @@ __all__ = ["shrink"]
 def shrink(X: np.ndarray, crop: int, size: int) -> Float[np.ndarray, "m n"]:
     """Cut out the central square of gray images, and average it over size x size equal areas.
 
-    Where crop is no multiple of size, a pixel counts to each area by the part of it that lies there. KHK19 takes 24 and
-    8 for MNIST; its way of resizing is not said.
+    Where crop is no multiple of size, a pixel that lies in several areas counts in each of them by the share of the
+    pixel that lies there. KHK19 takes crop = 24 and size = 8 for MNIST, and does not say how it averages.
 
     Args:
-        X: (m, h w), square images row by row. crop: side of the center, in pixels. size: side of the result.
+        X: square images (m, h h), row by row.
+        crop: the side of the central square, in pixels; at most h.
+        size: the side of the result, in areas; at most crop.
+
+    Returns:
+        Images (m, size size), row by row.
 
     Raises:
-        ValueError: images that are not square, sizes that do not fit.
+        ValueError: the images are not square, or crop or size is out of range.
+        TypeError: X does not hold real numbers.
 
     Example:
         >>> shrink(np.arange(16.0)[None], 4, 2).tolist()
@@ -32,7 +38,7 @@ def shrink(X: np.ndarray, crop: int, size: int) -> Float[np.ndarray, "m n"]:
     size = integer("size", size, 1, crop)
     begin = (side - crop) // 2
     edges, pixels = np.arange(size + 1) * crop / size, np.arange(crop)
-    # How much of pixel [p, p + 1] lies in area [e_i, e_(i+1)], relative to the area.
+    # The length of the part of pixel [p, p + 1] that lies in area [e_i, e_(i+1)].
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     weights = np.maximum(overlap, 0) * size / crop
     center = X.reshape(-1, side, side)[:, begin : begin + crop, begin : begin + crop]
