@@ -117,9 +117,9 @@ def gap(
     Example:
         >>> from globopt_jax import plotting
         >>> t = np.arange(3.0)
-        >>> ax = gap(plotting.figure((4, 3)).subplots(), t, 0.1**t, t > 1)
+        >>> ax = gap(plotting.figure((4, 3)).subplots(), t, 0.5**t, t > 1)
         >>> ax.get_yscale(), ax.get_title()
-        ('log', 'gap: at most 1 % of the objective (proved)')
+        ('log', 'gap: at most 25 % of the objective (proved)')
     """
     seconds, relative, proved = np.asarray(seconds), np.asarray(relative), np.asarray(proved, bool)
     known, guessed = proved & np.isfinite(relative), ~proved & np.isfinite(relative)
