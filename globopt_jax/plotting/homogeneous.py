@@ -13,7 +13,7 @@ import numpy as np
 
 from globopt_jax.homogeneous import Certificate, Problem, predict
 from globopt_jax.plotting.shared import BLUE, GREEN, INK, ORANGE, Axes, legend, percent, plain
-from globopt_jax.rigorous import at_least
+from globopt_jax.rigorous import at_least, at_most
 from globopt_jax.shapes import Inputs, Params, Targets
 
 __all__ = ["PolarCurve", "bound_history", "gap", "polar", "polar_curve", "progress", "subnetworks"]
@@ -117,9 +117,9 @@ def gap(
     Example:
         >>> from globopt_jax import plotting
         >>> t = np.arange(3.0)
-        >>> ax = gap(plotting.figure((4, 3)).subplots(), t, 0.1**t, t > 1)
+        >>> ax = gap(plotting.figure((4, 3)).subplots(), t, 0.5**t, t > 1)
         >>> ax.get_yscale(), ax.get_title()
-        ('log', 'gap: at most 1 % of the objective (proved)')
+        ('log', 'gap: at most 25 % of the objective (proved)')
     """
     seconds, relative, proved = np.asarray(seconds), np.asarray(relative), np.asarray(proved, bool)
     known, guessed = proved & np.isfinite(relative), ~proved & np.isfinite(relative)
@@ -247,12 +247,12 @@ def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
     _ = ax.fill_between(curve.angle, curve.value, color=BLUE, alpha=0.15, lw=0)
     _ = ax.plot(curve.angle, curve.value, color=BLUE, lw=2, label="polar")
     drawn = outside <= 1.6 * top
-    known = f"{outside:.5g} lam" if np.isfinite(outside) else "none"
+    known = f"{at_most(outside, 5)} lam" if np.isfinite(outside) else "none"
     ends, heights = ([-180, 180], [outside, outside]) if drawn else ([], [])
     _ = ax.plot(ends, heights, color=GREEN, lw=3, label=f"proved ceiling: {known}")
     _ = ax.axhline(1, color=INK, lw=1.2, label="lam")
     if inside > 1 + 1e-6:
-        _ = ax.axhline(inside, color=ORANGE, lw=2, ls="--", label=f"best that a search found: {inside:.4g} lam")
+        _ = ax.axhline(inside, color=ORANGE, lw=2, ls="--", label=f"found by a search: {inside:.4g} lam")
     neurons = "neurons" if curve.whole else "the two largest neurons"
     _ = ax.plot(curve.neuron_angle, curve.neuron_value, "o", color=ORANGE, ms=7, mec=INK, mew=0.6, label=neurons)
     if inside > 1 + 1e-6:

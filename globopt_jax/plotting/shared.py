@@ -73,7 +73,13 @@ def plain(ax: Axes) -> Axes:
 
 def legend(ax: Axes, where: Any = "best", *, raised: float = 0.0, columns: int = 1) -> None:
     """Name the curves in small letters on a white ground, `raised` by a share of the height."""
-    style: dict[str, Any] = {"ncols": columns, "facecolor": "white", "edgecolor": "none", "framealpha": 0.85}
+    style: dict[str, Any] = {
+        "ncols": columns,
+        "columnspacing": 1.2,
+        "facecolor": "white",
+        "edgecolor": "none",
+        "framealpha": 0.85,
+    }
     _ = ax.legend(fontsize="small", loc=where, bbox_to_anchor=(0, raised, 1, 1), **style)
 
 
