@@ -92,7 +92,7 @@ def _local_minima(key: jax.Array) -> Outcome:
 CLAIMS = (
     _claim(
         key="K18 Thm 2.1",
-        statement="Local minima of deep linear networks correspond to those of the rank-constrained problem; all are global.",
+        statement="Local minima of a deep linear network and the rank-constrained problem correspond; all are global.",
         equation="Theorems 2.1 to 2.3 (Lu & Kawaguchi 2017)",
         check=_local_minima,
     ),
