@@ -109,12 +109,7 @@ class Loss(abc.ABC):
 
     @abc.abstractmethod
     def dual_coordinates(self, U: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        """Return coordinates (m, dy) that `dual_point` maps to U, up to rounding at the boundary of the domain.
-
-        Args:
-            U: a point (m, dy) of the conjugate's domain.
-            Y: targets (m, dy).
-        """
+        """Return coordinates (m, dy) that `dual_point` maps to U, up to rounding at the boundary of the domain."""
 
     def __init_subclass__(cls) -> None:
         """Make the methods that users call accept every array of real numbers that `inputs.real` accepts."""
@@ -136,15 +131,7 @@ class Loss(abc.ABC):
         return V
 
     def best_scale(self, U: Targets, Y: Targets, upper: Scalar) -> Scalar:
-        """Return the s in ``[0, upper]`` that maximizes the concave function ``-loss*(s U)``.
-
-        The default is a bisection on the slope.
-
-        Args:
-            U: a dual point (m, dy).
-            Y: targets (m, dy).
-            upper: the largest s allowed.
-        """
+        """Return the s in ``[0, upper]`` that maximizes the concave ``-loss*(s U)``, by default by bisection."""
         slope = jax.grad(lambda s: -self.conjugate(s * U, Y))
 
         def halve(_: Array, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:

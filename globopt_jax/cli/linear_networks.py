@@ -37,26 +37,17 @@ class Diverged(RuntimeError):
 
 
 class Choices(NamedTuple):
-    """The options of training, as they were typed. None is the default of an option."""
+    """The options of training, as they were typed; the help of `globopt linear` describes them. None is the default."""
 
     data: str
-    """The name of a data set, or the path of an .npz."""
     hidden: str | None
-    """The hidden widths as a list such as 32,32."""
     init: float | None
-    """The scale of the initial weights, before the factor 1/sqrt(fan-in)."""
     optimizer: str | None
-    """sgd or adam."""
     rate: float | None
-    """The learning rate."""
     steps: int | None
-    """The number of optimizer steps."""
     whiten: bool
-    """Whether to replace X by its left singular vectors."""
     seed: int
-    """The seed of the initial weights and of the searches."""
     dtype: str
-    """float64 or float32."""
 
 
 def check_classifying(options: Sequence[Any], *, resume: bool) -> None:
@@ -90,15 +81,7 @@ def classified(
 ) -> dict[str, Any]:
     """Classify the weights in a file, and search for weights of a lower loss nearby.
 
-    Args:
-        weights: the file of the weights.
-        data: the name of a data set, or the path of an .npz.
-        radius: the largest distance of weights of a lower loss; None is `RADIUS`.
-        escape: the file to which weights of a lower loss are written; None writes none.
-        layout: the value of `--layout`.
-        whiten: whether to replace X by its left singular vectors.
-        seed: the seed of the searches.
-        dtype: float64 or float32.
+    The arguments are the values of the command's options, as the help of `globopt linear` describes them.
 
     Returns:
         The classification, the entry "escape" on the weights of a lower loss, and the entry "read", a sentence on how
@@ -157,13 +140,7 @@ def _save(path: Path, weights: Sequence[Any]) -> None:
 
 
 def show(found: dict[str, Any], *, json: bool, quiet: bool) -> None:
-    """Print a classification: verdict, distance from the optimum, and the way to a lower loss.
-
-    Args:
-        found: the result of `classified`, or the document of a run.
-        json: whether to print one JSON document.
-        quiet: whether to print no text.
-    """
+    """Print a classification (of `classified` or of a run): verdict, distance from the optimum, and the way down."""
     if json:
         report.document(found)
         return
@@ -190,17 +167,13 @@ class Task(NamedTuple):
     """A training run whose options were checked. Nothing has been computed or written yet."""
 
     X: np.ndarray
-    """Inputs (m, dx), whitened if `--whiten` was given."""
     Y: np.ndarray
-    """Targets (m, dy)."""
     widths: tuple[int, ...]
     """All widths: dx, the hidden widths, dy."""
     init: float
     """The scale of the initial weights, before the factor 1/sqrt(fan-in)."""
     steps: int
-    """The number of optimizer steps."""
     optimizer: str
-    """sgd or adam."""
     rate: float | None
     """The learning rate; None is the default of the optimizer."""
     configuration: dict[str, Any]
@@ -260,13 +233,7 @@ def training(choices: Choices) -> Task:
 
 
 class Run(FolderRun):
-    """A training run of `globopt linear` in its folder.
-
-    Args:
-        task: the checked options and data.
-        folder: the run folder.
-        quiet: whether to show no progress.
-    """
+    """A training run of `globopt linear` in its folder; with `quiet` it shows no progress."""
 
     def __init__(self, task: Task, folder: runs.RunFolder, *, quiet: bool) -> None:
         super().__init__(folder)
