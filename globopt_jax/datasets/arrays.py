@@ -104,8 +104,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
         raise ValueError(
-            f"{path}: Expected: arrays X (m, dx) and Y (m, dy). Received: none named {' and '.join(missing)}, but with "
-            f"the keys: {', '.join(npz.names(path)) or 'none'}."
+            f"{path}: Expected: arrays X (m, dx) and Y (m, dy). Received: a file without {' and '.join(missing)}, but "
+            f"with the keys: {', '.join(npz.names(path)) or 'none'}."
         )
     try:
         X, Y = validate(arrays["X"], arrays["Y"])

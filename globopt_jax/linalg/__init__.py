@@ -1,8 +1,10 @@
 """Linear algebra in which every rank, projection and tolerance comes from one place.
 
 `cutoff` says which singular values count as zero (three criteria, KHK19 appendix C); `svd`, `numerical_rank`,
-`project` and `project_out` use it. `lowest_curvature` finds the lowest eigenvalue of a Hessian that is only known by
-its products with vectors. Products are taken with `precision="highest"`, since a GPU's or TPU's default is not float32.
+`project` and `project_out` use it. `split` takes the span of orthonormal columns out of others, to rounding.
+`machine_epsilon` and the tolerances beside it say what rounding may do. `matmul` has the full precision of the dtype on
+every device, since a GPU's or TPU's default is not float32. `lowest_curvature` finds the lowest eigenvalue of a Hessian
+that is only known by its products with vectors.
 
     >>> import jax.numpy as jnp
     >>> M = jnp.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])

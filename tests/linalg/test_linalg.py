@@ -31,6 +31,29 @@ def test_rank_and_projections(shape, dtype):
         np.testing.assert_allclose(linalg.spectral_norm(M), np.linalg.norm(exact, 2), rtol=tolerance)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_what_is_split_off_is_orthogonal_even_where_little_is_left(size, dtype):
+    """B lies in the span but for a part of relative size 1e-6, which one projection would leave tilted."""
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.normal(size=(50, 8)))[0]
+    U = jnp.asarray(Q[:, :5], dtype).at[:, 4].set(0)
+    B = jnp.asarray(Q[:, :4] @ rng.normal(size=(4, 3)) + size * Q[:, 5:], dtype)
+    outside, along = linalg.split(U, B)
+    eps = linalg.machine_epsilon(dtype)
+    np.testing.assert_allclose(outside + U @ along, B, atol=20 * eps)
+    assert float(linalg.norm(U.T @ outside)) <= 20 * eps * float(linalg.norm(outside) + eps * linalg.norm(B))
+    once = B - U @ (U.T @ B)
+    assert size == 1 or float(linalg.norm(U.T @ once)) > 100 * float(linalg.norm(U.T @ outside))
+
+
+def test_arrays_of_numpy_are_split_in_their_own_precision():
+    with jax.enable_x64(False):
+        outside, along = linalg.split(np.eye(3)[:, :1], np.full((3, 1), 1 / 3))
+    assert isinstance(outside, np.ndarray)
+    assert outside.dtype == along.dtype == np.float64
+    np.testing.assert_array_equal(outside, [[0], [1 / 3], [1 / 3]])
+
+
 def test_random_products_are_never_taken_for_more_than_their_rank():
     """1,000 random low-rank products: the default cutoff lies above the noise of product and decomposition."""
     rng = np.random.default_rng(1)
