@@ -38,20 +38,21 @@ def main() -> None:
 
 
 def _keep_compiled() -> None:
-    """Make JAX keep compiled programs in the user's cache folder. JAX's environment variables take precedence.
+    """Make JAX keep compiled programs in the user's cache folder, unless the environment names another folder.
 
     Each kind of processor gets a folder for itself, because a home folder can be shared by several machines, and a
     program that was compiled for one processor may not run on another.
     """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     import pooch  # for the location of the cache folder; imported here, since only the command needs it
 
     flags = Path("/proc/cpuinfo")
     kind = next((line for line in flags.read_text().splitlines() if "flags" in line), "") if flags.exists() else ""
     processor = f"{platform.machine()}-{zlib.crc32(f'{platform.processor()} {kind}'.encode()):08x}"
     folder = os.path.join(pooch.os_cache("globopt_jax"), "compiled", processor)
-    settings = {"DIR": folder, "MAX_SIZE": str(2**29)}
-    for name, value in settings.items():
-        _ = os.environ.setdefault(f"JAX_COMPILATION_CACHE_{name}", value)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    _ = os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**29))
     _ = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 

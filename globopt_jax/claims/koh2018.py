@@ -9,14 +9,10 @@ import numpy as np
 
 from globopt_jax import deep_linear, homogeneous, losses, rigorous
 from globopt_jax.claims import yun_sra_jadbabaie2018
-from globopt_jax.claims.registry import Claim, Outcome, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Koh 2018, Global optimality in deep neural networks with regularization"
 _claim = partial(Claim, paper=_PAPER)
-
-
-def _eps() -> float:
-    return float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
 def _polar(key: jax.Array) -> Outcome:
@@ -42,7 +38,7 @@ def _first_order(key: jax.Array) -> Outcome:
     beta = np.asarray(jax.random.normal(jax.random.fold_in(key, 2), found.certificate.residuals.shape))
     worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, found.params), X, Y, effort="quick")
     residual = abs(float(beta @ found.certificate.residuals))
-    return outcome(residual, 1e2 * _eps() ** 0.5, abs(float(beta @ worse.residuals)))
+    return outcome(residual, 1e2 * eps() ** 0.5, abs(float(beta @ worse.residuals)))
 
 
 def _weak_duality(key: jax.Array) -> Outcome:
@@ -86,7 +82,7 @@ def _local_minima(key: jax.Array) -> Outcome:
         back = deep_linear.factors(best.map, widths)
         worst = max(worst, abs(float(deep_linear.loss(back, X, Y) - best.value)) / scale)
         control = min(control, abs(float(deep_linear.loss(start, X, Y) - best.value)) / scale)
-    return outcome(worst, 1e2 * _eps() ** 0.5, control)
+    return outcome(worst, 1e2 * eps() ** 0.5, control)
 
 
 CLAIMS = (
