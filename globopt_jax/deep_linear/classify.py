@@ -40,7 +40,7 @@ class Classification(NamedTuple):
     hidden: Array
     """The part of ``rounding`` that comes from directions of X below its numerical rank."""
     scale: Array
-    """The loss that a gap is compared with: what the optimum explains of Y, or less if that is mostly a large constant."""
+    """The loss that a gap is compared with: what the optimum explains of Y, or less if that is mostly a constant."""
     tolerance: Array
     """The relative gap, and the stationarity, up to which a value counts as zero: sqrt(eps) of the dtype."""
     stationarity: Array

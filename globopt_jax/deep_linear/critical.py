@@ -37,7 +37,7 @@ def critical_point(
     are zero unless `blocks` names them. With a key the weights become ``G_{l-1}^{-1} W_l G_l`` with random invertible
     G_l between the layers, which hides the diagonal structure.
 
-    A host function. The gradients vanish up to rounding, which is about eps times the product of the condition numbers.
+    A host function. The gradients vanish up to rounding, about eps times the condition number in each layer.
 
     Args:
         X: inputs (m, dx).
