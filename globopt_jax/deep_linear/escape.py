@@ -56,7 +56,7 @@ class Escape(NamedTuple):
     distance: Array
     """The Frobenius norm of the change of all weights together."""
     method_code: Array
-    """The index of the method in `escape.METHODS`; ``.method`` describes it."""
+    """The code of the step that was taken, or of the reason why none was; ``.method`` describes it."""
 
     @property
     def method(self) -> str:
@@ -225,7 +225,7 @@ def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radi
 
 
 def radius_in(radius: float, dtype: Any) -> Array:
-    """Return the radius in this dtype, clipped so that its square does not overflow."""
+    """Return the radius in this dtype, neither below its smallest normal number nor so large that squares overflow."""
     least, most = linalg.smallest_normal(dtype), linalg.largest_finite(dtype) ** 0.5
     return jnp.asarray(np.clip(radius, least, most), dtype)
 
