@@ -130,7 +130,7 @@ def _least_squares(X: Inputs, Y: Targets, cutoff: str, most: Any) -> Fit:
 
 
 class _Reduced(NamedTuple):
-    """X and Y in the coordinates of all left singular vectors of X, including those whose singular value counts as 0."""
+    """X and Y in the coordinates of all left singular vectors of X, also those that count as zero."""
 
     kept: Array
     """(q,): 1 where a singular value counts, else 0."""
