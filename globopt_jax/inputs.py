@@ -1,23 +1,23 @@
-"""What every public function makes of its arguments before it computes anything: numbers, shapes, ranges, one dtype.
+"""Checks and conversions of the arguments of public functions: numbers, shapes, ranges, and one common dtype.
 
-There is one conversion, `finite` on the host and `real` where arrays may be traced:
+Arrays are converted by `finite` in host functions and by `real` where they may be traced. Both follow this table:
 
 ========================== ===========================================================================================
-given                      taken as
+given                      result
 ========================== ===========================================================================================
-float32, float64           what they are; another byte order is converted exactly
+float32, float64           unchanged; another byte order is converted exactly
 float16                    float32, exactly
-integers, booleans         floats: float64 where x64 is on and no float32 array stands beside them that holds them, too
+integers, booleans         floats: float32 if x64 is off or float32 arrays come with them and hold them; else float64
 longdouble                 float64, rounded
-lists, pandas, matrices    what `numpy.asarray` makes of them, by the same rules
-masked arrays              their data if nothing is masked; refused otherwise
-sparse matrices            refused: a dense array may not fit into memory, so the caller says `X.toarray()`
-bfloat16, float8, ...      refused: their few digits decide nothing here, so the caller says `X.astype("float32")`
+lists, pandas, matrices    the result of `numpy.asarray`, by the same rules
+masked arrays              their data if nothing is masked; otherwise refused
+sparse matrices            refused: a dense array may not fit into memory, so the caller has to call `X.toarray()`
+bfloat16, float8, ...      refused: they have too few digits, so the caller has to call `X.astype("float32")`
 complex, text, dates, ...  refused
 ========================== ===========================================================================================
 
-On the host everything has to be finite, after the conversion. Where x64 is off a float64 array is computed in float32,
-with one warning. A key is one of `jax.random.key` or of the older `PRNGKey`, of any implementation.
+Host functions also refuse NaN and infinity, after the conversion. If x64 is off, float64 arrays are computed in float32
+with one warning. Random keys come from `jax.random.key` or from the older `jax.random.PRNGKey`, of any implementation.
 """
 
 import operator
@@ -34,10 +34,11 @@ __all__ += ["number", "numbers", "real", "typed_key"]
 
 
 def numbers(name: str, array: Any) -> np.ndarray:
-    """An array of NumPy's own real numbers in this machine's byte order, at most float64 and at least float32.
+    """Return a NumPy array of real numbers in the native byte order; floats are float32 or float64.
 
     Raises:
-        TypeError: it does not hold real numbers. ValueError: some of them are masked.
+        TypeError: the array does not hold real numbers, or is sparse.
+        ValueError: some entries are masked.
     """
     for method in ("toarray", "todense"):  # SciPy's sparse arrays, then JAX's
         if hasattr(array, method):
@@ -46,12 +47,12 @@ def numbers(name: str, array: Any) -> np.ndarray:
     masked = int(np.ma.count_masked(array)) if isinstance(array, np.ma.MaskedArray) else 0
     if masked:
         raise ValueError(
-            f"{name}: Expected: numbers everywhere. Received: {masked} masked entries; fill them, or leave their "
+            f"{name}: Expected: no masked entries. Received: {masked} masked entries; fill them, or leave their "
             "samples out."
         )
     try:
         array = np.asarray(array)
-    except jax.errors.TracerArrayConversionError:  # a TypeError, too: whose it is is said by the caller
+    except jax.errors.TracerArrayConversionError:  # this is a TypeError too, but callers treat it differently
         raise
     except (TypeError, ValueError) as error:  # a random key, lists of unequal lengths
         raise TypeError(f"{name}: Expected: real numbers. Received: {type(array).__name__} ({error}).") from error
@@ -66,16 +67,17 @@ def numbers(name: str, array: Any) -> np.ndarray:
 
 
 def _is_small_float(dtype: Any) -> bool:
-    """Whether it is bfloat16 or the like, which JAX knows and NumPy does not."""
+    """Return whether a dtype is bfloat16 or another small float, which JAX knows and NumPy does not."""
     return jnp.issubdtype(dtype, jnp.floating)
 
 
 def finite(name: str, array: Any) -> np.ndarray:
-    """The array as NumPy has it: see the table above.
+    """Return the array as a NumPy array of finite numbers, converted by the table above.
 
     Raises:
-        TypeError: it does not hold real numbers, or is traced.
-        ValueError: it holds NaN, infinities or masked entries; the message says how many, and where the first is.
+        TypeError: the array does not hold real numbers, or is traced.
+        ValueError: it holds NaN, infinities or masked entries. The message has their number, and for NaN and infinities
+            the position of the first.
 
     Example:
         >>> finite("X", np.arange(3, dtype=">f8")).dtype
@@ -85,8 +87,8 @@ def finite(name: str, array: Any) -> np.ndarray:
         array = numbers(name, array)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            f"{name}: Expected: numbers, since this is a host function, which jits inside. Received: {array}, from "
-            "under jit, vmap or grad."
+            f"{name}: Expected: numbers, since this is a host function, which cannot be traced. Received: {array}, a "
+            "tracer of jit, vmap or grad."
         ) from error
     if not np.all(np.isfinite(array)):
         bad = int(array.size - np.isfinite(array).sum())
@@ -96,10 +98,10 @@ def finite(name: str, array: Any) -> np.ndarray:
 
 
 def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """The number as Python has it.
+    """Return an integer as a Python int.
 
     Raises:
-        ValueError: no integer, or one out of range.
+        ValueError: the value is no integer, or is below `low` or above `high`.
 
     Example:
         >>> integer("n", np.int64(3))
@@ -116,10 +118,10 @@ def integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int
 
 
 def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool]) -> float:
-    """The number as Python has it.
+    """Return a number as a Python float.
 
     Raises:
-        ValueError: no finite number, or one that is not allowed; `expected` says which are.
+        ValueError: the value is no finite number, or `allowed` returns False for it. The message contains `expected`.
 
     Example:
         >>> number("radius", np.float32(2), "a positive number", lambda v: v > 0)
@@ -135,10 +137,10 @@ def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool
 
 
 def check_key(key: Any) -> jax.Array:
-    """The key as `jax.random.key` makes it, for a host function.
+    """Return a random key of the kind of `jax.random.key`, for a host function.
 
     Raises:
-        TypeError: no single key, or a traced one.
+        TypeError: the key is not a single key, or is traced.
 
     Example:
         >>> check_key(jax.random.PRNGKey(0))
@@ -149,20 +151,20 @@ def check_key(key: Any) -> jax.Array:
         _ = np.asarray(jax.random.key_data(typed := typed_key(key)))
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            f"key: Expected: a key, since this is a host function, which jits inside. Received: {key}, from under jit, "
-            "vmap or grad."
+            f"key: Expected: a key, since this is a host function, which cannot be traced. Received: {key}, a tracer "
+            "of jit, vmap or grad."
         ) from error
     return typed
 
 
 def typed_key(key: Any) -> jax.Array:
-    """One key as `jax.random.key` makes it, from itself or from the older kind, traced or not.
+    """Return a key of the kind of `jax.random.key`, from such a key or from an older one; both may be traced.
 
-    The older kind does not say which implementation it belongs to. Two numbers are Threefry's; four are those of JAX's
-    default if that has four, and `rbg`'s otherwise.
+    An older key does not name its implementation. A key of two numbers is taken as Threefry's. A key of four numbers is
+    taken as one of JAX's default implementation if that has four numbers, and otherwise as one of `rbg`.
 
     Raises:
-        TypeError: no single key.
+        TypeError: the key is not a single key.
     """
     array = key if isinstance(key, jax.Array | np.ndarray) else None
     if array is not None and jnp.issubdtype(array.dtype, jax.dtypes.prng_key) and array.shape == ():
@@ -176,10 +178,11 @@ def typed_key(key: Any) -> jax.Array:
 
 
 def real(name: str, array: Any) -> jax.Array:
-    """The array as JAX has it, traced or not, by the table above.
+    """Return the array as a JAX array of floats, converted by the table above; it may be traced.
 
     Raises:
-        TypeError: it does not hold real numbers. ValueError: some of them are masked.
+        TypeError: the array does not hold real numbers.
+        ValueError: some entries are masked.
 
     Example:
         >>> real("X", np.array([1, 2], np.float16)).dtype
@@ -201,10 +204,12 @@ def check_data(X: Any, Y: Any, *, flat: bool = True) -> None:
     """Check the shapes of inputs and targets.
 
     Args:
-        X: (m, dx), or (m, ...) where not `flat`. Y: (m, dy).
+        X: inputs (m, dx), or (m, ...) if `flat` is False.
+        Y: targets (m, dy).
+        flat: whether X has to be a matrix.
 
     Raises:
-        ValueError: X or Y has another shape or is empty; where Y is a vector, the message says what to do.
+        ValueError: X or Y has another shape or is empty. If Y is a vector, the message explains how to convert it.
     """
     fits = X.ndim == 2 and X.size if flat else X.ndim >= 1
     if not fits or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
@@ -214,19 +219,20 @@ def check_data(X: Any, Y: Any, *, flat: bool = True) -> None:
 
 
 def all_finite(named: Iterable[tuple[str, Any]]) -> dict[str, np.ndarray]:
-    """`finite` for several arrays, by the names that the caller knows them by."""
+    """Apply `finite` to several arrays, each with the name that messages use."""
     return {name: finite(name, array) for name, array in named}
 
 
 def in_one_dtype(host: Mapping[str, np.ndarray], *, stacklevel: int = 4) -> list[jax.Array]:
-    """JAX arrays of the dtype that these arrays of NumPy have in common, if it holds their squares.
+    """Return NumPy arrays as JAX arrays of their common dtype.
 
     Args:
-        host: arrays by name; X and Y are the data, whose squares must not vanish either.
-        stacklevel: of the warning where float64 is lost, counted from here; see `common_dtype`.
+        host: the arrays by name. Squares of entries must not overflow. For the data, which are named X and Y, they must
+            not underflow either.
+        stacklevel: the stack level of the warning about lost float64, counted from this function; see `common_dtype`.
 
     Raises:
-        ValueError: entries out of range, see `check_range`.
+        ValueError: entries are out of range, see `check_range`.
     """
     dtype = common_dtype([*host.values()], stacklevel=stacklevel + 1)
     for name, array in host.items():
@@ -235,16 +241,16 @@ def in_one_dtype(host: Mapping[str, np.ndarray], *, stacklevel: int = 4) -> list
 
 
 def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
-    """float64 if any array needs it and x64 is on, else float32; a warning where float64 would be lost silently."""
+    """Return float64 if any array needs it and x64 is on, else float32; warn if x64 is off and float64 is lost."""
     arrays = [np.asarray(a) for a in arrays]
-    # Integers above 2^24 stand beside float32 arrays at times, which do not hold them.
+    # Integers above 2^24 need float64 even beside float32 arrays, since float32 does not hold them.
     wanted = any(
         a.dtype.itemsize > 4 if a.dtype.kind == "f" else a.size and max(-int(a.min()), int(a.max())) > 2**24
         for a in arrays
     )
     if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         warnings.warn(
-            "float64 arrays are computed in float32 because x64 is off; with jax.enable_x64(True): ... keeps them.",
+            "float64 arrays are computed in float32 because x64 is off; call inside `with jax.enable_x64(True):`.",
             UserWarning,
             stacklevel=stacklevel,
         )
@@ -254,16 +260,16 @@ def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
 
 
 def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None:
-    """Squares of products of the data must neither overflow nor vanish.
+    """Check that squares of products of the data neither overflow nor underflow.
 
     Raises:
-        ValueError: the largest entry is above 1e75 (1e12 in float32) or, with `tiny`, below the inverse and not 0; with
-            `tiny`, an entry other than 0 is below 1e-150 (1e-30 in float32).
+        ValueError: the largest |entry| is above 1e75 (1e12 in float32). With `tiny` also: the largest |entry| is below
+            1e-75 (1e-12 in float32) and not 0, or a nonzero |entry| is below 1e-150 (1e-30 in float32).
     """
     wide = dtype == np.float64
     high, least = (1e75, 1e-150) if wide else (1e12, 1e-30)
     low = 1 / high if tiny else 0.0
-    size = max(float(np.max(array, initial=0)), -float(np.min(array, initial=0)))  # without a copy of the data
+    size = max(float(np.max(array, initial=0)), -float(np.min(array, initial=0)))  # np.abs would copy the data
     if size > high or 0 < size < low:
         raise ValueError(
             f"{name}: Expected: a largest entry of 0 or between {low:.1g} and {high:.1g} in {np.dtype(dtype)}; scale "
@@ -275,5 +281,5 @@ def check_range(name: str, array: np.ndarray, dtype: Any, *, tiny: bool) -> None
     if smallest < least:
         raise ValueError(
             f"{name}: Expected: entries that are 0 or at least {least:.1g} in {np.dtype(dtype)}, since squares of "
-            f"smaller ones vanish; set them to 0 or scale their rows. Received: {smallest:.3g}."
+            f"smaller ones underflow; set them to 0 or scale their rows. Received: {smallest:.3g}."
         )

@@ -1,16 +1,22 @@
-"""Deep linear networks: what is the global minimum, is this critical point one, how far is any point from it, which way
-is down? (YSJ18 sections 2 and 3, K18 section 2.1)
+"""Deep linear networks: the global minimum in closed form, the kind of a critical point, the distance of any point's
+loss from the minimum, and a way down from a saddle (YSJ18 sections 2 and 3, K18 section 2.1).
 
-``Yhat = X W_1 ... W_{H+1}`` with the loss ``1/2 ||Yhat - Y||_F^2``; samples are rows, kernels ``W_l (d_{l-1}, d_l)``.
-Matrix factorization ``1/2 ||U V^T - Y||_F^2`` is the case X = I, weights [U, V^T].
+A network predicts ``Yhat = X W_1 ... W_{H+1}`` and has the loss ``L = 1/2 ||Yhat - Y||_F^2``. Samples are rows, and
+kernels are ``W_l (d_{l-1}, d_l)``. The matrix factorization ``1/2 ||U V^T - Y||_F^2`` is the case of X = I and the
+weights [U, V^T].
 
-Array functions, pure: `loss`, `predict`, `product`, `gradients`, `least_squares`, `global_minimum`, `relaxed_loss`,
-`factors`, `gap_bounds`, `suboptimality_bound`, `bottleneck_conditions`, and those for residual networks. Host
-functions: `classify`, `critical_point`, `escape`, `ascend`, `known_rank`. `monitor` is an optax transformation.
+These letters are used throughout: ``R = W_1 ... W_{H+1}`` is the product of all kernels, ``P_l = W_1 ... W_l`` and
+``S_l = W_{l+1} ... W_{H+1}`` are partial products, ``E = X^T (X R - Y)`` is the gradient in R, ``k = min_l d_l`` is the
+smallest width, and L* is the global minimum of L. F is the least-squares fit of Y by X (the fitted values), with the
+singular values ``s_1 >= s_2 >= ...`` and the right singular vectors u_i, which are called the directions of the fit.
+
+Pure array functions are `loss`, `predict`, `product`, `gradients`, `least_squares`, `global_minimum`, `relaxed_loss`,
+`factors`, `gap_bounds`, `suboptimality_bound`, `bottleneck_conditions` and the functions for residual networks. Host
+functions are `classify`, `critical_point`, `escape`, `ascend` and `known_rank`. `monitor` is an optax transformation.
 
     >>> import jax.numpy as jnp
     >>> Y = jnp.diag(jnp.array([3.0, 1.0]))
-    >>> U, Vt = jnp.array([[0.0], [1.0]]), jnp.array([[0.0, 1.0]])  # keeps 1, should keep 3
+    >>> U, Vt = jnp.array([[0.0], [1.0]]), jnp.array([[0.0, 1.0]])  # keeps singular value 1; a minimum keeps 3
     >>> classify([U, Vt], jnp.eye(2), Y).kind
     'saddle'
 """
@@ -72,5 +78,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names alone: what an editor offers."""
+    """The public names alone, which editors offer."""
     return __all__

@@ -1,4 +1,4 @@
-"""Which way is up, from anywhere (YSJ18 Lemma B.1)."""
+"""A way up from any point: no critical point is a local maximum (YSJ18 Lemma B.1)."""
 
 from typing import Any, NamedTuple
 
@@ -24,33 +24,44 @@ ATTEMPTS = 8
 
 
 class Ascent(NamedTuple):
-    """``weights``: where the loss is larger, or the old ones unchanged. ``increase``: confirmed, as in `Escape`.
-
-    0 if none was found. ``found``: bool.
-    """
+    """Weights with a larger loss, from `ascend`."""
 
     weights: list[Any]
+    """The new weights, or the given weights unchanged if none were found."""
     increase: Array
+    """A confirmed lower bound of ``loss(new) - loss(old)`` for the stored weights and data; 0 if none were found."""
     found: Array
+    """Bool: whether weights with a larger loss were found."""
 
 
 def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
-    """Find weights nearby with a larger loss: no critical point is a local maximum (YSJ18 Lemma B.1; X != 0).
+    """Find weights nearby with a larger loss. For X != 0 no critical point is a local maximum (YSJ18 Lemma B.1).
 
-    The layer with the largest ``sigma_1(X P_{l-1}) sigma_1(S_l)`` moves by ``radius v u^T``, along the top right
-    singular vector v of X P_{l-1} and the top left one u of S_l, one way or the other: the loss is quadratic along that
-    line, with positive curvature. Where all of these products vanish, random changes of all layers first make them
-    nonzero (half of the radius), with the first layer's change and with its opposite.
+    One layer l moves by ``t v u^T``, where v is the top right singular vector of ``X P_{l-1}`` and u is the top left
+    singular vector of ``S_l``. The loss is quadratic in t with the curvature ``(sigma_1(X P_{l-1}) sigma_1(S_l))^2``,
+    so it grows for t = radius or for t = -radius wherever this curvature is positive. Every layer and both signs are
+    tried.
 
-    Host function.
+    At some points, such as zero weights, the curvature vanishes in every layer. So the same steps are also tried after
+    random changes of all layers, which use half of the radius. One try takes the first layer's random change, another
+    one takes its opposite. The candidate with the largest loss is kept.
+
+    A host function: it cannot be traced.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx), not zero. Y: (m, dy).
-        radius: > 0, of the Frobenius norm of the whole change. key: of the random changes.
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx), not zero.
+        Y: targets (m, dy).
+        radius: the largest Frobenius norm of the change of all weights together, > 0.
+        key: the random key of the random changes.
+
+    Returns:
+        An `Ascent` with ``.weights``, ``.increase`` and ``.found``.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, X = 0 (the loss is constant), a bad radius.
-        TypeError: arrays that are not real numbers, a key that is none.
+        ValueError: the shapes do not fit, an array has NaN or inf, X is 0 (then the loss is constant), or the radius is
+            not a positive number.
+        TypeError: an array does not hold real numbers, or the key is no random key.
 
     Example:
         >>> up = ascend([jnp.zeros((2, 2)), jnp.zeros((2, 2))], jnp.eye(2), jnp.eye(2), 0.1, jax.random.key(0))
@@ -62,7 +73,7 @@ def ascend(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Ascent:
     key = check_key(key)
     radius = number("radius", radius, "a positive number", lambda v: v > 0)
     if not np.any(np.asarray(X)):
-        raise ValueError("X: Expected: not zero, since the loss is constant then. Received: X = 0.")
+        raise ValueError("X: Expected: at least one entry that is not 0, or the loss is constant. Received: X = 0.")
     old, increment = [np.asarray(w) for w in arrays], confirm.increments(arrays, X, Y)
     for attempt in jax.random.split(key, ATTEMPTS):
         new = _ascents(arrays, X, Y, radius_in(radius, X.dtype), attempt)
@@ -88,7 +99,7 @@ def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array)
     moves = [room * share * n / linalg.norm(n) for n in noise]
 
     def stirred(sign: Array) -> list[Any]:
-        """From zero weights one of the two signs of the product leads up, however little."""
+        """Change all layers at random, then climb. From zero weights one of the two signs raises the loss."""
         new = [w + move for w, move in zip(weights, [sign * moves[0], *moves[1:]], strict=True)]
         return _climb(new, at(new, fit), 0.5 * room)
 
@@ -100,7 +111,7 @@ def _ascents(weights: Weights, X: Inputs, Y: Targets, radius: Array, key: Array)
 
 
 def _climb(weights: Weights, point: Point, radius: Array) -> list[Any]:
-    """Both ways along the line of largest curvature in one layer, for every layer; stacked."""
+    """Return the stacked candidates: for every layer, a step each way along its line of largest curvature."""
     tries = []
     for l, w in enumerate(weights):
         v, u = linalg.svd(point.before[l]).Vt[0], linalg.svd(point.after[l + 1]).U[:, 0]

@@ -1,4 +1,4 @@
-"""How far is this point from a global minimum at most? (YSJ18 Prop 3.4 and 3.5, at any point and any layer)"""
+"""Upper bounds of the distance of a loss from the global minimum (YSJ18 Prop 3.4 and 3.5, at any point and layer)."""
 
 from typing import Any, NamedTuple
 
@@ -16,52 +16,65 @@ __all__ = ["GapBounds", "bounds_at", "gap_bounds", "suboptimality_bound"]
 
 
 class GapBounds(NamedTuple):
-    """Upper bounds of ``L - L*``, inf where a hypothesis fails; all with the margin.
-
-    ``layers`` (H+1,): from each layer's gradient. ``first``, ``last``: from the first and the last layer's gradient for
-    the part of the residual that they reach well, and the rest of it as it is; finite always. ``best``: the smallest.
-    ``margin``: the part of it that stands for rounding, and for what directions of X below its numerical rank may
-    explain.
-    """
+    """Upper bounds of ``L - L*``. Every bound includes the margin."""
 
     layers: Array
+    """(H+1,): the bound from each layer's gradient; inf where its hypothesis fails (``c_l = 0`` in `gap_bounds`)."""
     first: Array
+    """The bound from the first layer's gradient. It counts the part of the residual that this gradient does not see at
+    its full size, so it is always finite."""
     last: Array
+    """The bound from the last layer's gradient, likewise; always finite."""
     best: Array
+    """The smallest of all bounds."""
     margin: Array
+    """The reserve in every bound for rounding, and for the part of Y that directions of X below its numerical rank may
+    explain."""
 
 
 def gap_bounds(weights: Weights, X: Inputs, Y: Targets, rank: Any = None) -> GapBounds:
-    """Bound ``L - L*`` from above at any point, critical or not, in all the ways that the gradients allow.
+    """Bound ``L - L*`` from above at any point, critical or not, by the gradients of the layers.
 
-    With ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}``, r = rank X, and sigma_j = 0 where a matrix has fewer:
+    With ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}``, r = rank X, and sigma_j = 0 for a matrix with fewer
+    than j singular values, every layer l proves
 
-        ``L - L* <= ||dL/dW_l||^2 / (2 c_l^2)``,   ``c_l = sigma_r(X P_{l-1}) sigma_dy(S_l)``
+        ``L - L* <= ||dL/dW_l||^2 / (2 c_l^2)``,   ``c_l = sigma_r(X P_{l-1}) sigma_dy(S_l)``.
 
-    for every layer l (YSJ18 Prop 3.4 and 3.5, there for the first and last layer at critical points). With a bottleneck
-    ``k < min(dx, dy)`` all c_l can be 0, and with ill-conditioned data they are small. But a part of the residual does
-    as well: with Q the projector on a leading left singular directions of X and Pi on rho right ones of S_1,
+    (YSJ18 Prop 3.4 and 3.5 state this for the first and the last layer at critical points.) With a bottleneck, which is
+    ``k < min(dx, dy)``, all c_l can be 0, and with ill-conditioned data they are small. Then only a part of the
+    residual is bounded by the gradient, and the other part is counted at its full size. Let F be the least-squares fit
+    with singular values s_i, Q the projector on the a leading left singular vectors of X, and Pi the projector on the
+    rho leading right singular vectors of S_1. Then
 
         ``L - L* <= ||dL/dW_1||^2 / (2 sigma_a(X)^2 sigma_rho(S_1)^2)``
         ``          + 1/2 (||X R - F||^2 - ||Q (X R - F) Pi||^2 - sum_{i>k} s_i^2)``
 
-    for all a and rho, of which the best are taken: never much more than the loss itself. Likewise with the leading left
-    singular directions of X P_H and the last layer's gradient. No numerical rank enters, but that of X.
+    for all a and rho. The smallest of these bounds is taken; it is never much larger than the loss itself. The last
+    layer's gradient gives the same kind of bound with the leading left singular vectors of X P_H. The numerical rank of
+    X is the only numerical rank on which the bounds depend.
 
-    The bounds are rigorous for the weights and data as they are stored: the margin covers what rounding may do to the
-    gap (`point.gap_of`), in the products by the worst case, in the factorization of the data by a relative
-    ``8 sqrt(m) eps``, nine times the worst that was seen (`linalg.factorization_error`). Where X has directions that
-    are not known, since they lie below its numerical rank or nearly so, the margin has what they could explain of Y at
-    most. `classify` has the gap itself, from the closed-form optimum.
+    The bounds hold for the weights and data as they are stored, because every bound includes a margin for rounding
+    (`point.gap_of`). The margin takes the worst case for the products. For the factorization of the data it takes the
+    relative error ``8 sqrt(m) eps``, which is nine times the worst error that was seen (`linalg.factorization_error`).
+    X may have directions at or below its numerical rank that rounding hides. The margin then includes the most that
+    they could explain of Y. `classify` computes the gap itself from the closed-form optimum.
+
+    Array function: pure, works under `jit` and `vmap`.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
-        rank: a number that the exact rank of X is known not to exceed; it may be traced. None: the number of its rows
-            or columns that are not zero and no power of two times another one. Where other columns depend on each
-            other, the bound is tight only with ``rank=known_rank(X)``.
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        rank: an upper bound of the exact rank of X; it may be traced. None counts the rows or the columns, whichever
+            are fewer, without zeros and without those that are a power of two times another one. Where columns depend
+            on each other in another way, the bounds are tight only with ``rank=known_rank(X)``.
+
+    Returns:
+        `GapBounds` with ``.layers``, ``.first``, ``.last``, ``.best`` and ``.margin``, in units of the loss.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> found = gap_bounds([jnp.eye(2), jnp.eye(2)], jnp.eye(2), 2 * jnp.eye(2))  # the gap is 1
@@ -73,26 +86,32 @@ def gap_bounds(weights: Weights, X: Inputs, Y: Targets, rank: Any = None) -> Gap
     return _gap_bounds(weights, X, Y, rank)
 
 
-@jax.jit  # operation by operation the first call would take ten seconds
+@jax.jit  # without jit the first call would take ten seconds
 def _gap_bounds(weights: Weights, X: Inputs, Y: Targets, rank: Any) -> GapBounds:
     fit = least_squares(X, Y, rank=rank)
     return bounds_at(at(weights, fit), fit, min(widths_of(weights)))
 
 
 def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets, rank: Any = None) -> Scalar:
-    """Return the best of `gap_bounds`: a number that ``L - L*`` does not exceed, at any point.
+    """Return an upper bound of ``L - L*`` at any point: the smallest of `gap_bounds`.
 
-    Array function: pure, works under `jit` and `vmap`. It goes to the margin for rounding as the gradient goes to zero,
-    unless the point approaches a saddle.
+    As the gradient goes to zero the bound goes to the margin for rounding, unless the point approaches a saddle.
+
+    Array function: pure, works under `jit` and `vmap`.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). rank: see `gap_bounds`.
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        rank: an upper bound of the exact rank of X, or None; see `gap_bounds`.
 
     Returns:
-        A scalar >= 0, finite: where no gradient says anything (all products are zero), it is the gap in closed form.
+        A finite scalar >= 0 in units of the loss. Where all partial products are zero, so that no gradient proves
+        anything, the bound is the gap in closed form plus the margin.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> round(float(suboptimality_bound([jnp.eye(2), jnp.eye(2)], jnp.eye(2), 2 * jnp.eye(2))), 5)
@@ -102,7 +121,7 @@ def suboptimality_bound(weights: Weights, X: Inputs, Y: Targets, rank: Any = Non
 
 
 def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
-    """Derive `gap_bounds` from a point and a fit that are known already; k: the narrowest width."""
+    """Compute `gap_bounds` from a point and a fit that are known already; k is the smallest width."""
     layers, dy = len(point.gradients), fit.targets.shape[1]
     _, margin = gap_of(point, fit, k)
     row = linalg.svd(point.after[1].T)  # its columns span the row space of S_1
@@ -118,10 +137,10 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
     first = jnp.min(reach.from_gradient(0, reach.before(0, columns[None, :]) * reach.after(0, rho)) + lost) - beyond
     lost, rho = _lost(column, point.residual, jnp.full(1, dy, jnp.int32))
     last = jnp.min(reach.from_gradient(layers - 1, reach.before(layers - 1, rho)) + lost) - beyond
-    # Where the products are zero, no gradient reaches the residual: all of it is lost.
+    # Where the products are zero, the gradients bound no part of the residual.
     trivial = 0.5 * jnp.sum(jnp.square(point.residual)) - beyond
     first, last = (jnp.where(jnp.isfinite(b), b, trivial) for b in (first, last))
-    # X = 0: nothing can be gained.
+    # Where X = 0 the loss is constant, and the gap is 0.
     nothing = fit.rank == 0
     by_layer, first, last = (jnp.where(nothing, 0, jnp.maximum(b, 0)) + margin for b in (by_layer, first, last))
     best = jnp.minimum(jnp.min(by_layer), jnp.minimum(first, last))
@@ -129,29 +148,30 @@ def bounds_at(point: Point, fit: Fit, k: int) -> GapBounds:
 
 
 class _Reach(NamedTuple):
-    """How well each layer's gradient sees the residual; rounding counts against the bound.
-
-    ``spectra[l]``, ``suffix[l]``: the singular values of ``X P_l`` and of ``S_{l+1}``, for the layers l = 0..H.
-    """
+    """How well each layer's gradient sees the residual. Rounding makes every estimate more pessimistic."""
 
     point: Point
+    """The partial products and gradients."""
     fit: Fit
+    """The reduced data."""
     spectra: list[Array]
+    """For the layers l = 0..H: the singular values of ``X P_l``."""
     suffix: list[Array]
+    """For the layers l = 0..H: the singular values of ``S_{l+1}``."""
 
     @property
     def eps(self) -> float:
-        """Of the dtype of the data."""
+        """The machine epsilon of the data's dtype."""
         return linalg.machine_epsilon(self.fit.inputs.dtype)
 
     def from_gradient(self, l: int, c: Array) -> Array:
-        """``||dL/dW_l||^2 / (2 c^2)``, inf where c is 0, or so small that the gradient may have underflowed."""
+        """Return ``||dL/dW_l||^2 / (2 c^2)``; inf where c is 0 or so small that the gradient may have underflowed."""
         g = linalg.norm(self.point.gradients[l]) + self._slack(l)
         solid = c > linalg.smallest_normal(self.fit.inputs.dtype) / self.eps
         return jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf)
 
     def _slack(self, l: int) -> Array:
-        """Bound what rounding may have done to the gradient of layer l (0-based)."""
+        """Bound the rounding error of the gradient of layer l (0-based)."""
         point, fit = self.point, self.fit
         left, right = linalg.norm(point.before[l]), linalg.norm(point.after[l + 1])
         residual = linalg.norm(point.residual)
@@ -164,18 +184,18 @@ class _Reach(NamedTuple):
         )
 
     def before(self, l: int, index: Array | int) -> Array:
-        """A lower bound of the singular value of ``X P_l`` with that 1-based index."""
+        """Return a lower bound of the singular value of ``X P_l`` with this 1-based index."""
         point, fit = self.point, self.fit
         error = point.before_error[l] + fit.accuracy * fit.scales[0] * point.prefix_norms[l]
         return _at_least(self.spectra[l], index, error, self.eps)
 
     def after(self, l: int, index: Array | int) -> Array:
-        """A lower bound of the singular value of ``S_{l+1}`` with that 1-based index."""
+        """Return a lower bound of the singular value of ``S_{l+1}`` with this 1-based index."""
         return _at_least(self.suffix[l], index, self.point.after_error[l + 1], self.eps)
 
 
 def _reach_of(point: Point, fit: Fit, row: linalg.Svd, column: linalg.Svd) -> _Reach:
-    """Collect the singular values of all products; those of the inputs, of S_1 and of X P_H are known."""
+    """Collect the singular values of all products. The decompositions of S_1 and of X P_H are given."""
     layers = len(point.gradients)
     spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-2]), column.s][:layers]
     suffix = [row.s, *(linalg.singular_values(s) for s in point.after[2:])]
@@ -183,17 +203,21 @@ def _reach_of(point: Point, fit: Fit, row: linalg.Svd, column: linalg.Svd) -> _R
 
 
 def _at_least(values: Array, index: Array | int, error: Array, eps: float) -> Array:
-    """The singular value with that 1-based index, less what rounding may have added; 0 if there is none."""
+    """Return the singular value with this 1-based index minus its rounding error; 0 if there is none."""
     there = (index >= 1) & (index <= len(values))
     value = jnp.take(values, jnp.clip(jnp.asarray(index) - 1, 0, len(values) - 1))
     return jnp.where(there, jnp.maximum(value - error - 8 * eps * values[0], 0), 0)
 
 
 def _lost(space: linalg.Svd, B: Array, index: Array) -> tuple[Array, Array]:
-    """Half the square of B's part outside the leading rho directions of a space and B's leading columns.
+    """Return half the squared norm of the part of B that a gradient does not bound.
+
+    This is B without its part in the leading columns and in the leading rho directions of a space.
 
     Args:
-        space: the directions. B: the residual, or its transpose. index (n,): how many leading columns of B count.
+        space: a decomposition whose U holds the directions.
+        B: the residual, or its transpose.
+        index: (n,), how many leading columns of B count.
 
     Returns:
         The lost part (q, n) for every rho = 1..q, and these rho (q, 1).
@@ -201,7 +225,7 @@ def _lost(space: linalg.Svd, B: Array, index: Array) -> tuple[Array, Array]:
     along = matmul(space.U.T, B)
     outside, _ = linalg.split(space.U, B)
     e, rest = jnp.square(along), jnp.sum(jnp.square(outside), axis=0)
-    # Of each column the part beyond the leading rho directions is lost; the columns that do not count are lost whole.
+    # A column that counts loses its part beyond the leading rho directions; any other column is lost as a whole.
     later = jnp.cumsum(e[::-1], axis=0)[::-1]
     beside = jnp.concatenate([later[1:], jnp.zeros_like(later[:1])]) + rest[None]
     whole = jnp.cumsum((later[0] + rest)[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""Critical points of full rank, seen from the bottleneck (YSJ18 Prop 3.6 and 3.7)."""
+"""Conditions at the narrowest hidden layer (the bottleneck) for critical points of full rank (YSJ18 Prop 3.6, 3.7)."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,48 +17,62 @@ __all__ = ["BottleneckConditions", "bottleneck_conditions"]
 
 
 class BottleneckConditions(NamedTuple):
-    """The residuals of Prop 3.6 and 3.7 at ``A = S_p`` (k, dy) and ``B = P_p`` (dx, k); all scalars.
+    """The residuals of Prop 3.6 and 3.7; all fields are scalars.
 
-    ``rank``: numerical rank of the product R; the propositions speak of ``rank = k``. ``backward``: ``||E A^T||``,
-    ``forward``: ``||B^T E||``. ``first_gradient``, ``last_gradient``: ``||dL/dW_1||``, ``||dL/dW_{H+1}||``, and
-    ``first_factor = sigma_k(W_2..W_p)``, ``last_factor = sigma_k(W_{p+1}..W_H)``, so that ``first_factor backward <=
-    first_gradient`` and ``last_factor forward <= last_gradient``. ``stationarity``: the larger of backward and forward,
-    free of units. ``map_residual``: ``||X R - F Pi||``, Pi the projector on the row space of A. ``gap``: ``1/2
-    (sum_{i<=k} s_i^2 - ||F Pi||^2)``, which is ``L - L*`` at critical points. ``distance``: ``||Pi - U_k U_k^T||_2``.
-    ``critical``: whether rank R = k and the stationarity is 0 to the tolerance. ``global_minimum``: whether besides the
-    gap is.
+    Let ``A = S_p`` (k, dy), ``B = P_p`` (dx, k) and ``E = X^T (X R - Y)``. Pi is the projector on the row space of A,
+    F is the least-squares fit with the singular values s_i, and U_k holds its k leading right singular vectors.
     """
 
     rank: Array
+    """The numerical rank of the product R. The propositions assume that it is k."""
     backward: Array
+    """``||E A^T||``; zero at critical points of rank k."""
     forward: Array
+    """``||B^T E||``; zero at critical points of rank k."""
     first_gradient: Array
+    """``||dL/dW_1||``; at least ``first_factor * backward``."""
     last_gradient: Array
+    """``||dL/dW_{H+1}||``; at least ``last_factor * forward``."""
     first_factor: Array
+    """``sigma_k(W_2..W_p)``, or 1 for p = 1."""
     last_factor: Array
+    """``sigma_k(W_{p+1}..W_H)``, or 1 for p = H."""
     stationarity: Array
+    """The larger of ``backward`` and ``forward``, each divided by its scale so that it is dimensionless."""
     map_residual: Array
+    """``||X R - F Pi||``; zero at critical points of rank k."""
     gap: Array
+    """``1/2 (sum_{i<=k} s_i^2 - ||F Pi||^2)``; it is ``L - L*`` at critical points of rank k."""
     distance: Array
+    """``||Pi - U_k U_k^T||_2``; zero at global minima of rank k if ``s_k > s_{k+1}``."""
     critical: Array
+    """Bool: whether the rank is k and the stationarity is zero to the tolerance."""
     global_minimum: Array
+    """Bool: whether the point is critical and the gap is zero to the tolerance."""
 
 
 def bottleneck_conditions(weights: Weights, X: Inputs, Y: Targets, layer: int | None = None) -> BottleneckConditions:
-    """Return the residuals of the conditions for a critical point of full rank, and for a global minimum among those.
+    """Return the residuals of the conditions for critical points of full rank and for global minima among them.
 
-    Let p be a hidden layer of the smallest width k and rank R = k. The point is critical iff ``E A^T = 0`` and
-    ``B^T E = 0`` (Prop 3.6). Then ``X R = F Pi``, and it is a global minimum iff ``||F Pi||^2 = sum_{i<=k} s_i^2``,
-    which is ``Pi = U_k U_k^T`` where ``s_k > s_{k+1}`` (Prop 3.7).
+    Let p be a hidden layer of the smallest width k, ``A = S_p``, ``B = P_p``, ``E = X^T (X R - Y)``, and let R have
+    rank k. The point is critical iff ``E A^T = 0`` and ``B^T E = 0`` (YSJ18 Prop 3.6). At a critical point ``X R = F
+    Pi``, where F is the least-squares fit and Pi is the projector on the row space of A. The critical point is a global
+    minimum iff ``||F Pi||^2 = sum_{i<=k} s_i^2``; if ``s_k > s_{k+1}`` this means ``Pi = U_k U_k^T`` (Prop 3.7).
 
     Array function: pure, works under `jit` and `vmap`. The tolerance is sqrt(eps), see `linalg.decision_tolerance`.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l), with a hidden layer of the smallest width. X: (m, dx). Y: (m, dy).
-        layer: p, 1..H; None: the first one of the smallest width.
+        weights: the kernels W_l (d_{l-1}, d_l), with a hidden layer of the smallest width.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        layer: p, 1..H; None is the first hidden layer of the smallest width.
+
+    Returns:
+        `BottleneckConditions`.
 
     Raises:
-        ValueError: shapes that do not fit, a layer that is not hidden or not of the smallest width.
+        ValueError: the shapes do not fit, or the layer is not hidden or not of the smallest width.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> Y = jnp.diag(jnp.array([3.0, 1.0]))
@@ -74,12 +88,12 @@ def bottleneck_conditions(weights: Weights, X: Inputs, Y: Targets, layer: int | 
     if p not in narrow:
         raise ValueError(
             f"layer: Expected: a hidden layer (1..{len(widths) - 2}) of the smallest width {k} of {widths}. Received: "
-            f"{layer if layer is not None else 'none, and there is none'}."
+            f"{layer if layer is not None else 'none, and no hidden layer has this width'}."
         )
     return _conditions(list(weights), X, Y, p, k)
 
 
-@partial(jax.jit, static_argnums=(3, 4))  # operation by operation the first call would take seconds
+@partial(jax.jit, static_argnums=(3, 4))  # without jit the first call would take seconds
 def _conditions(weights: Weights, X: Inputs, Y: Targets, p: int, k: int) -> BottleneckConditions:
     fit = least_squares(X, Y)
     before, after = _products(weights[:p]), _products(weights[p:])
@@ -127,5 +141,5 @@ def _products(weights: Weights) -> Any:
 
 
 def _smallest(weights: Weights, k: int, dtype: Any) -> Array:
-    """``sigma_k`` of a product in which every matrix has at least k rows and columns; 1 for the empty product."""
+    """Return ``sigma_k`` of a product of matrices with at least k rows and columns; 1 for the empty product."""
     return linalg.singular_values(_products(weights))[k - 1] if weights else jnp.ones((), dtype)

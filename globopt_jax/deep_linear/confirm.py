@@ -1,4 +1,4 @@
-"""Increments of the loss in float64 with a bound of their error, from the data and weights as they are stored."""
+"""Increments of the loss in float64 with bounds of their rounding errors, from the data and weights as stored."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ import numpy as np
 
 __all__ = ["distance", "increments"]
 
-#: Half the spacing of float64 at 1, and what a product may lose when it vanishes.
+#: The unit roundoff of float64, and the largest error of a product that underflows.
 UNIT, TINY = 2.0**-53, 2.0**-1022
-#: Above 1 by more than what rounding takes from sums of positive numbers.
+#: A factor that makes up for the rounding of the error bounds themselves, which are sums of positive numbers.
 WIDER = 1 + 1e-6
 
 
 def increments(weights: Sequence[Any], X: Any, Y: Any) -> Callable[[Sequence[Any]], tuple[float, float]]:
-    """Return a function ``new -> (increment, error)``: ``loss(new) - loss(weights)`` to within the error.
+    """Return a function ``new -> (increment, error)`` with ``|loss(new) - loss(weights) - increment| <= error``.
 
-    With Z the old and Z + dZ the new predictions, ``<Z - Y, dZ> + 1/2 ||dZ||^2``. Layer by layer, ``dZ_l = dZ_{l-1}
-    W'_l + Z_{l-1} (W'_l - W_l)``, with a bound of the error of every entry: that of ``fl(A B)`` is at most
-    ``n u |A| |B|`` for n terms in any order, and an error E of A becomes ``E |B|``. The error is inf or nan where
-    numbers overflow.
+    The increment is ``<Z - Y, dZ> + 1/2 ||dZ||^2``, where Z are the old and Z + dZ the new predictions. The change is
+    computed layer by layer, ``dZ_l = dZ_{l-1} W'_l + Z_{l-1} (W'_l - W_l)``, with an error bound for every entry: the
+    rounding error of ``fl(A B)`` is at most ``n u |A| |B|`` for n terms in any order (u is the unit roundoff), and an
+    error E of A adds ``E |B|``. The error is inf or nan where numbers overflow.
 
     Example:
         >>> height, error = increments([np.ones((1, 1))], np.ones((1, 1)), np.ones((1, 1)))([np.full((1, 1), 3.0)])
@@ -51,20 +51,20 @@ def increments(weights: Sequence[Any], X: Any, Y: Any) -> Callable[[Sequence[Any
             off = np.abs(residual) * error + residual_error * (np.abs(dZ) + error) + (np.abs(dZ) + 0.5 * error) * error
             size = np.abs(residual * dZ) + 0.5 * dZ * dZ
             off = np.sum(off + 4 * UNIT * size + 8 * TINY)
-            # NumPy sums in pairs: fewer than 64 roundings come upon a term.
+            # NumPy sums pairwise, so that every term passes through fewer than 64 roundings.
             return float(np.sum(terms.ravel())), float(WIDER * (off + 64 * UNIT * np.sum(size)))
 
     return increment
 
 
 def _error(A: np.ndarray, E: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """The error of every entry of ``fl(A B)``, where A is off by E."""
+    """Bound the error of every entry of ``fl(A B)``, where E bounds the error of A."""
     size, n = np.abs(B), len(B)
     return WIDER * ((E + (n * UNIT) * np.abs(A)) @ size) + n * TINY
 
 
 def distance(old: Sequence[Any], new: Sequence[Any]) -> float:
-    """The Frobenius norm of all changes of the weights as they are stored: at least the exact one, to 8 eps."""
+    """Return the Frobenius norm of the change of all weights, rounded up: at least the exact norm."""
     moves = [
         np.abs(np.asarray(b, np.float64) - np.asarray(a, np.float64)).ravel() for a, b in zip(old, new, strict=True)
     ]

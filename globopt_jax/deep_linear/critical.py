@@ -1,4 +1,4 @@
-"""Critical points by construction: any set of singular directions, any depth, any basis between the layers."""
+"""Critical points by construction, for any set of kept singular directions, any depth, any basis between layers."""
 
 import operator
 from collections.abc import Sequence
@@ -25,38 +25,41 @@ def critical_point(
     condition: Any = 10.0,
     blocks: Sequence[Any] = (),
 ) -> list[Any]:
-    """Build weights at which every gradient vanishes, and which keep a chosen set of directions of the fit.
+    """Build a critical point of a deep linear network that keeps a chosen set of directions of the least-squares fit.
 
-    With u_i the right singular vectors of the fitted values F, U_I those of the n indices, and R_ls = X^+ Y:
+    Let u_i be the right singular vectors of the fitted values F, U_I the matrix of the n chosen ones, and R_ls = X^+ Y.
+    The weights are
 
         ``W_1 = [R_ls U_I, Z_1]``,   ``W_l = [[I_n, 0], [0, Z_l]]``,   ``W_{H+1} = [[U_I^T], [Z_{H+1}]]``
 
-    which makes ``X R = F U_I U_I^T`` and ``L = 1/2 ||Y - F||^2 + 1/2 sum_{i not in I} s_i^2``. A global minimum
-    exactly if ``sum_I s_i^2 = sum_{i<=k} s_i^2``, a saddle otherwise. With a key, ``W_l <- G_{l-1}^{-1} W_l G_l`` with
-    random invertible G_l between the layers, so that nothing looks diagonal any more.
+    so that ``X R = F U_I U_I^T`` and ``L = 1/2 ||Y - F||^2 + 1/2 sum_{i not in I} s_i^2``. The point is a global
+    minimum if ``sum_I s_i^2 = sum_{i<=k} s_i^2``, where k is the smallest width, and a saddle otherwise. The blocks Z_l
+    are zero unless `blocks` names them. With a key the weights become ``G_{l-1}^{-1} W_l G_l`` with random invertible
+    G_l between the layers, which hides the diagonal structure.
 
-    Host function. The gradients vanish to rounding: to about eps times the condition number, over all layers.
+    A host function. The gradients vanish up to rounding, about eps times the condition number in each layer.
 
     Args:
-        X: (m, dx). Y: (m, dy).
-        widths: all of d_0..d_{H+1}.
-        indices: the directions kept, 0-based, at most min(widths) of them and below the rank of X^T Y; () for none.
-            Without a hidden layer only the full set is critical.
-        key: of the basis changes and blocks; None: none of them.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        widths: all widths d_0..d_{H+1}.
+        indices: the directions to keep, 0-based; at most min(widths) of them, each below the rank of X^T Y; () keeps
+            none. Without a hidden layer only the full set gives a critical point.
+        key: the random key of the basis changes and blocks; None makes no basis changes and no random blocks.
         condition: the condition number of each G_l, at least 1.
-        blocks: layers (0-based) whose redundant block Z is random instead of zero; at least two layers are left out.
+        blocks: layers (0-based) whose block Z_l is random instead of zero; at least two layers must not be named.
 
     Returns:
-        Kernels W_l (d_{l-1}, d_l).
+        The kernels W_l (d_{l-1}, d_l).
 
     Raises:
-        ValueError: widths that do not fit the data, indices that are repeated, too many or out of range, a condition
-            that is no number of at least 1, blocks without a key or with fewer than two layers left.
-        TypeError: data that are not real numbers, widths, indices or blocks that are no integers.
+        ValueError: the widths do not fit the data; indices are repeated, too many or out of range; the condition is no
+            number of at least 1; blocks are given without a key or for all layers but one or none.
+        TypeError: the data are not real numbers, or widths, indices or blocks are not integers.
 
     Example:
         >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
-        >>> saddle = critical_point(X, Y, (2, 2, 2), [1])  # keeps 1, leaves 3
+        >>> saddle = critical_point(X, Y, (2, 2, 2), [1])  # keeps the singular value 1, not 3
         >>> (saddle[0] @ saddle[1]).round(6).tolist()
         [[0.0, 0.0], [0.0, 1.0]]
     """
@@ -76,7 +79,7 @@ def critical_point(
         )
     if layers == 1:
         return [fit.map]
-    # In NumPy: a compilation for every number of directions would take far longer than the assembly.
+    # NumPy assembles the weights, since JAX would compile for every number of directions.
     rng = None if key is None else np.random.default_rng(np.asarray(jax.random.key_data(key)))
     U = np.asarray(fit.directions, np.float64)[:, chosen]
     cores = [np.asarray(fit.map, np.float64) @ U, *[np.eye(n)] * (layers - 2), U.T]
@@ -98,14 +101,14 @@ def critical_point(
 
 
 def basis_change(rng: np.random.Generator, n: int, condition: float) -> tuple[np.ndarray, np.ndarray]:
-    """A random (n, n) matrix G with singular values from ``condition^-1/2`` to ``condition^1/2``, and its inverse."""
+    """Return a random (n, n) matrix with singular values from condition^-1/2 to condition^1/2, and its inverse."""
     U, V = (np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(2))
     s = condition ** np.linspace(0.5, -0.5, n)
     return (U * s) @ V.T, (V / s) @ U.T
 
 
 def _integers(name: str, values: Sequence[Any]) -> list[int]:
-    """The values as Python integers; no fraction is cut off."""
+    """Return the values as Python integers; a number with a fraction raises TypeError."""
     try:
         if any(isinstance(value, bool | np.bool_) for value in values):
             raise TypeError
@@ -129,7 +132,7 @@ def _check_indices(indices: Sequence[Any], widths: tuple[int, ...], fit: Fit) ->
     inside = all(0 <= i < rank for i in chosen) and len(set(chosen)) == len(chosen)
     if not inside or len(chosen) > k:
         raise ValueError(
-            f"indices: Expected: at most {k} different ones (the narrowest layer) from 0 to {rank - 1} (the rank of "
+            f"indices: Expected: at most {k} different ones (the smallest width) from 0 to {rank - 1} (the rank of "
             f"X^T Y is {rank}). Received: {chosen}."
         )
     if len(widths) == 2 and len(chosen) < rank:

@@ -1,4 +1,4 @@
-"""Which way is down from a saddle."""
+"""A way down from a saddle, or from any other point above the global minimum."""
 
 from functools import partial
 from itertools import pairwise
@@ -23,83 +23,97 @@ from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["METHODS", "Escape", "escape", "increment", "radius_in", "room_for"]
 
-#: How a point was left; the code is the index.
+#: The ways in which a point can be left; `Escape.method_code` is the index.
 METHODS = (
     "none: a global minimum to the tolerance",
-    "none: no candidate lowers the loss, as far as this can be resolved",
+    "none: no candidate was confirmed to lower the loss",
     "gradient: a step against the gradient",
     "curvature: along the lowest eigenvector of the Hessian that Lanczos found",
-    "rotation: of the kept subspace towards a better direction of the fit",
-    "chain: a path through the layers to a direction of the fit that the product lacks",
+    "rotation: the kept subspace turns towards a better direction of the fit",
+    "chain: rank-one changes of all layers add a direction of the fit that the product lacks",
 )
 AT_OPTIMUM, UNRESOLVED, GRADIENT, CURVATURE, ROTATION, CHAIN = range(len(METHODS))
-#: Lengths along a line, from the radius down to what the weights can resolve.
+#: The number of step lengths along a line, from the radius down to the rounding of the weights.
 LENGTHS = 48
-#: How many of these are kept in reserve, and lengths of a chain's links, from the radius down to a tenth of the size of
-#: the weights; fewer for networks with more weights than LARGE, since candidates are stacked.
+#: The number of these lengths that stay candidates besides the best one, and the number of step lengths of a chain.
+#: Networks with more than LARGE weights use fewer of both, since candidates are stacked in memory.
 RESERVE, LINKS, LARGE = 6, 4, 1_000_000
-#: Multiplications of floats that confirming candidates may take, and candidates that are tried in any case.
+#: The most float multiplications for confirming candidates, and the number of candidates that are always tried.
 EFFORT, FEW = 1e10, 8
-#: How far a confirmed decrease may be below the exact one before exact arithmetic is asked, if that takes no time.
+#: The relative error of a confirmed decrease above which exact arithmetic replaces it, if that is cheap.
 LOOSE = 1e-8
 
 
 class Escape(NamedTuple):
-    """``weights``: the new ones, or the old ones unchanged. ``decrease``: confirmed, 0 if none was found.
-
-    ``loss(old) - loss(new)``, exactly that of the weights and data as they are stored, is no smaller than the decrease.
-    ``found``: bool. ``distance``: the Frobenius distance of the whole change. ``method_code``: index into `METHODS`.
-    """
+    """Weights with a lower loss, from `escape`."""
 
     weights: list[Any]
+    """The new weights, or the given weights unchanged if none were found."""
     decrease: Array
+    """A confirmed lower bound of ``loss(old) - loss(new)`` for the stored weights and data; 0 if none were found."""
     found: Array
+    """Bool: whether weights with a lower loss were found."""
     distance: Array
+    """The Frobenius norm of the change of all weights together."""
     method_code: Array
+    """The code of the step that was taken, or of the reason why none was; ``.method`` describes it."""
 
     @property
     def method(self) -> str:
-        """What led down, in words."""
+        """The kind of step that lowered the loss, or the reason why none did, in words."""
         return METHODS[int(self.method_code)]
 
 
 class _Candidates(NamedTuple):
-    """Weights to try, stacked; the increments of the loss there, and about what rounding may have done to them."""
+    """Weights to try, stacked on a leading axis."""
 
     methods: Array
+    """The index of each candidate's method in `METHODS`."""
     weights: list[Any]
+    """The candidates."""
     increments: Array
+    """The increment of the loss at each candidate."""
     rounding: Array
+    """An estimate of the rounding error of each increment."""
 
 
 def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
-    """Find weights nearby with a lower loss: from a point that moves, a strict saddle, or a degenerate one.
+    """Find weights nearby with a lower loss, from a point that is not critical or from any saddle.
 
-    Candidates are a backtracked gradient step; both ways along the most negative curvature that Lanczos finds; a
-    rotation of the kept subspace that trades a direction of the fit for a better one; and a chain of rank-one changes
-    through all layers that adds a direction, which works where the Hessian vanishes. Each comes in lengths from the
-    radius down to what the size of the weights asks for. They are ordered by the increment ``<X^T (X R - Y), dR> +
-    1/2 ||X dR||^2``, never by a difference of losses: at zero weights with H hidden layers nothing within the radius
-    lowers the loss by more than about ``(radius / sqrt(H+1))^(H+1) s_1(X^T Y)``, far below the loss's rounding.
+    A saddle is strict if its Hessian has a negative eigenvalue, and degenerate otherwise. There are four kinds of
+    candidates:
 
-    The first one is returned whose increment is confirmed: evaluated again in float64 from the data themselves, with a
-    bound of all rounding (`confirm.increments`), it is negative. If there is none, and the network is small enough
-    (`exact.AFFORDABLE`), the increments are evaluated in exact integer arithmetic, so that the answer is right at deep
-    degenerate saddles and tiny radii, too.
+    - a step against the gradient;
+    - a step either way along the direction of the most negative curvature that Lanczos finds;
+    - a rotation of the kept subspace, which replaces a direction of the fit by a better one;
+    - a chain of rank-one changes of all layers, which adds a direction. It works even where the Hessian vanishes.
 
-    Host function.
+    All but the rotation are tried at several step lengths. Candidates are ordered by the increment of the loss,
+    ``<X^T (X R - Y), dR> + 1/2 ||X dR||^2`` with dR the change of the product R, and not by a difference of two losses,
+    which would drown in rounding: at zero weights with H hidden layers no change within the radius lowers the loss by
+    more than about ``(radius / sqrt(H+1))^(H+1) s_1(X^T Y)``.
+
+    The first candidate with a confirmed decrease is returned. To confirm it, its increment is evaluated again in
+    float64 from the original data, with a bound of all rounding errors (`confirm.increments`), and must be negative by
+    more than the bound. If no candidate passes and the network is small enough (`exact.AFFORDABLE`), the increments are
+    evaluated in exact integer arithmetic. This decides deep degenerate saddles and tiny radii.
+
+    A host function: it cannot be traced.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy).
-        radius: > 0; the Frobenius norm of the whole change does not exceed it.
-        key: of the random vectors.
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        radius: the largest Frobenius norm of the change of all weights together, > 0.
+        key: the random key of the start of Lanczos and of the chains.
 
     Returns:
-        `Escape`. At a global minimum (to the tolerance of `classify`) nothing is found, and the weights come back.
+        An `Escape`. At a global minimum (to the tolerance of `classify`) ``.found`` is False and ``.weights`` are the
+        given weights.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, a radius that is not a positive number.
-        TypeError: arrays that are not real numbers, a key that is none.
+        ValueError: the shapes do not fit, an array has NaN or inf, or the radius is not a positive number.
+        TypeError: an array does not hold real numbers, or the key is no random key.
 
     Example:
         >>> X, Y = jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0]))
@@ -122,7 +136,7 @@ def escape(weights: Any, X: Any, Y: Any, radius: Any, key: Any) -> Escape:
 
 
 def _first_confirmed(weights: Weights, X: Inputs, Y: Targets, tries: _Candidates, radius: float) -> Escape | None:
-    """The best candidate within the radius whose decrease is confirmed: in floats, or else in integers."""
+    """Return the best candidate within the radius whose decrease floats confirm, or else exact integers; or None."""
     old = [np.asarray(w) for w in weights]
     heights = np.nan_to_num(np.asarray(tries.increments, np.float64), nan=np.inf)
     solid = heights < -np.nan_to_num(np.asarray(tries.rounding, np.float64), nan=np.inf)
@@ -146,7 +160,7 @@ def _first_confirmed(weights: Weights, X: Inputs, Y: Targets, tries: _Candidates
     if not affordable:
         return None
     exactly = exact.increments(old, X, Y)
-    # So small that the gradient's own rounding at the weights as stored may decide which way is down.
+    # At tiny radii the rounding of the gradient may have turned its sign, so the opposite steps are tried too.
     opposite = [([2 * w - v for w, v in zip(old, new, strict=True)], code) for new, _, code in affordable]
     turned = [(new, confirm.distance(old, new), code) for new, code in opposite]
     for some in (affordable, turned):
@@ -158,7 +172,7 @@ def _first_confirmed(weights: Weights, X: Inputs, Y: Targets, tries: _Candidates
 
 
 def _left(new: list[Any], height: float, distance: float, code: int) -> Escape:
-    """The result; the decrease is rounded towards zero."""
+    """Assemble the result, with the decrease rounded towards zero."""
     decrease = np.nextafter(-height, 0)
     return Escape(
         [jnp.asarray(w) for w in new],
@@ -179,17 +193,17 @@ def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radi
     room, layers, dtype = room_for(radius, flat), len(weights), flat.dtype
     reserve, count = (RESERVE, LINKS) if flat.size <= LARGE else (1, 2)
     gradient = jax.flatten_util.ravel_pytree(point.gradients)[0]
-    # The size of the weights, or of those that fit the data.
+    # The size of the weights, or of balanced weights that fit the data.
     scale = jnp.maximum(linalg.norm(flat), linalg.norm(fit.map) ** (1 / layers))
     scale = jnp.where(scale > 0, scale, room)
 
     def lengths(shortest: Array, count: int) -> Array:
-        """From the room that there is down to the shortest, evenly in logarithms."""
+        """Return step lengths from the room down to the shortest, evenly spaced in logarithms."""
         ratio = jnp.minimum(shortest / room, 1)
         return room * ratio ** (jnp.arange(count, dtype=dtype) / (count - 1))
 
     def line(direction: Array, signs: list[float], code: int) -> tuple[list[int], Any]:
-        """The best along a direction, and some of all lengths in reserve, which rounding may have hidden."""
+        """Return the best step along a direction, and steps of other lengths in case rounding misjudged the best."""
         direction = direction / jnp.where(jnp.any(direction != 0), linalg.norm(direction), 1)
         steps = lengths(linalg.machine_epsilon(dtype) * scale, LENGTHS)
         steps = jnp.concatenate([sign * steps for sign in signs])
@@ -211,24 +225,26 @@ def _candidates(weights: Weights, point: Point, fit: Fit, curvature: Array, radi
 
 
 def radius_in(radius: float, dtype: Any) -> Array:
-    """The radius, as far as squares of that dtype go."""
+    """Return the radius in this dtype, neither below its smallest normal number nor so large that squares overflow."""
     least, most = linalg.smallest_normal(dtype), linalg.largest_finite(dtype) ** 0.5
     return jnp.asarray(np.clip(radius, least, most), dtype)
 
 
 def room_for(radius: Array, weights: Array) -> Array:
-    """How far a step may go so that its rounding, up to eps ||W|| in all, does not lead out of the ball.
+    """Return the largest step that stays within the radius after the new weights are rounded, which adds eps ||W||.
 
-    Where that is more than the radius, steps can still move those entries that are small; so some room is always left.
+    Where eps ||W|| exceeds the radius a step can still change small entries, so at least a quarter of the radius is
+    returned.
     """
     eps = linalg.machine_epsilon(weights.dtype)
     return jnp.maximum((1 - 16 * eps) * radius - 2 * eps * linalg.norm(weights), 0.25 * radius)
 
 
 def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array, Array]:
-    """``loss(new) - loss(old)`` without subtracting losses, and about what rounding may have done to it.
+    """Return ``loss(new) - loss(old)``, computed without subtracting losses, and an estimate of its rounding error.
 
-    ``<T R - C, dZ> + 1/2 ||dZ||^2`` with ``dZ = sum_l T P'_{l-1} (W'_l - W_l) S_l``, P' of the new weights.
+    It is ``<T R - C, dZ> + 1/2 ||dZ||^2`` with ``dZ = sum_l T P'_{l-1} (W'_l - W_l) S_l``, where T and C are the fit's
+    inputs and targets, and primes mark the new weights and their products.
     """
     before, terms, off = fit.inputs, [], jnp.zeros((), fit.inputs.dtype)
     error, dtype = fit.accuracy * linalg.norm(before), fit.inputs.dtype
@@ -246,7 +262,7 @@ def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array
 
 
 def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any]:
-    """Turn the row space of S_1 in the plane of its weakest direction of the fit and the strongest outside it."""
+    """Rotate the row space of S_1 from the weakest direction of the fit in it towards the strongest one outside it."""
     k = min(widths_of(weights))
     F, S = fit.targets, point.after[1]
     U, s, Vt, *_ = linalg.svd(S)
@@ -254,7 +270,7 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
     inside = linalg.svd(matmul(F, V))
     uj = matmul(V, inside.Vt[-1])
     ui = linalg.svd(linalg.project_out(V, F.T).T).Vt[0]
-    # Orthogonal to rounding even where nothing is left outside.
+    # This keeps ui orthogonal to V even where the fit has nothing outside the row space.
     ui = ui - matmul(V, matmul(V.T, ui))
     ui = ui / jnp.where(jnp.any(ui != 0), linalg.norm(ui), 1)
     K = jnp.stack([uj, ui], axis=1)
@@ -262,7 +278,7 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
     first, last = matmul(fit.map, K), matmul(weights[-1], K)
     reach = jnp.sum(jnp.square(first)) * linalg.spectral_norm(matmul(K.T, inverse)) ** 2 + jnp.sum(jnp.square(last))
     t = 2 * jnp.arcsin(jnp.minimum(0.5**0.5, 0.5 * room / jnp.sqrt(jnp.where(reach > 0, reach, 1))))
-    # G - I acts within the plane of K.
+    # The rotation minus the identity, in the plane of K.
     turn = jnp.stack([jnp.stack([jnp.cos(t) - 1, jnp.sin(t)]), jnp.stack([-jnp.sin(t), jnp.cos(t) - 1])])
     new = list(weights)
     new[-1] = weights[-1] + matmul(matmul(last, turn), K.T)
@@ -271,10 +287,11 @@ def _rotation(weights: Weights, point: Point, fit: Fit, room: Array) -> list[Any
 
 
 def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) -> list[Any]:
-    """Rank-one changes of each of these lengths that open a path from the top input to the top output direction of E.
+    """Return rank-one changes of all layers that open a path from the top input to the top output direction of E.
 
-    With ``x_l^T S_l = 0`` and ``P_l y_l = 0`` the changes before and after layer q leave the product alone, and let
-    layer q move along ``C = Pt^T E St^T``, which is not zero any more. Every q is tried, with both signs.
+    Let ``x_l^T S_l = 0`` and ``P_l y_l = 0``. Then the rank-one changes of the layers before and after layer q leave
+    the product unchanged, but they make the gradient of layer q, ``C = P_{q-1}^T E S_q^T`` with the changed partial
+    products, different from zero. So layer q moves along -C. Every q is tried with every length and both signs.
     """
     layers, dtype = len(weights), fit.inputs.dtype
     top = linalg.svd(matmul(fit.inputs.T, point.residual))
@@ -285,7 +302,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) 
     leaving: list[Any] = [None, *(a[:, None] * b[None] for a, b in pairwise(y))]  # at layers after q
 
     def through(q: int, step: Array) -> list[Any]:
-        """Layer q joins the links before it to those after it; step is a length, or its negative."""
+        """Return weights in which layer q joins the changes before it to those after it; step has either sign."""
         before = [w + step * link for w, link in zip(weights[:q], entering[:q], strict=True)]
         after = [w + step * link for w, link in zip(weights[q + 1 :], leaving[q + 1 :], strict=True)]
         left, right = fit.inputs, jnp.eye(fit.targets.shape[1], dtype=dtype)
@@ -294,7 +311,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) 
         for w in reversed(after):
             right = matmul(w, right)
         C = matmul(matmul(left.T, point.residual), right.T)
-        # What rounding left of the gradient drowns C at tiny radii; its part along the chain stays clean.
+        # At tiny radii the rounding of the gradient dominates C, except for its part along the chain.
         clean = x[q][:, None] * y[q][None]
         D = jnp.stack([C, clean * jnp.sum(C * clean)])
         size = jax.vmap(linalg.norm)(D)[:, None, None]
@@ -310,7 +327,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) 
 
 
 def _null(M: Array, error: Array, key: Array) -> Array:
-    """A random unit vector v with ``M v = 0`` to rounding; the weakest right singular vector where there is none."""
+    """Return a random unit vector v with ``M v = 0`` to rounding, or else the last right singular vector of M."""
     s, Vt = jnp.linalg.svd(M, full_matrices=True)[1:]
     s = jnp.pad(s, (0, len(Vt) - len(s)))
     free = s <= error + linalg.cutoff(M, s)

@@ -1,6 +1,6 @@
-"""What only exact integer arithmetic can tell: a step's effect below the rounding of floats, and the rank of X.
+"""Exact integer arithmetic for two questions that rounding hides: whether a step lowers the loss, and the rank of X.
 
-A float is an integer times a power of two, and so is every sum and product of floats. Python's integers do the rest.
+A float is an integer times a power of two, and so are exact sums and products of floats. Python's integers hold them.
 """
 
 import math
@@ -15,17 +15,19 @@ from globopt_jax.inputs import finite
 
 __all__ = ["AFFORDABLE", "increments", "known_rank", "work"]
 
-#: Multiplications of integers (some tenths of a microsecond each) up to which exact arithmetic is worth its time.
+#: The most integer multiplications (a few tenths of a microsecond each) that exact arithmetic may take.
 AFFORDABLE = 1e7
-#: The largest denominator of a column's coefficients in others that `known_rank` looks for.
+#: The largest denominator of the coefficients that `known_rank` looks for in relations between columns.
 DENOMINATOR = 1000
 
 
 class _Dyadic(NamedTuple):
-    """``numbers * 2^-scale``, entry by entry: Python integers in an array of objects."""
+    """The array ``numbers * 2^-scale``."""
 
     numbers: np.ndarray
+    """Python integers in an array of objects."""
     scale: int
+    """The exponent, the same for all entries."""
 
     def times(self, other: "_Dyadic") -> "_Dyadic":
         return _Dyadic(self.numbers @ other.numbers, self.scale + other.scale)
@@ -46,18 +48,27 @@ def _dyadic(array: Any) -> _Dyadic:
 
 
 def known_rank(X: Any) -> int:
-    """Return a number that the exact rank of X (m, dx) is proved not to exceed.
+    """Return a proved upper bound of the exact rank of X.
 
-    No factorization in floats can prove that X lacks a direction, and the slightest one of X changes the optimum.
-    So the relations between columns that a factorization suggests, such as ``x_4 = x_1 + x_2 + x_3`` of an intercept
-    beside one-hot columns, are rounded to fractions and checked in integers. Each that holds takes one off the number
-    of columns; likewise for rows, where they are fewer. Relations without small denominators are not found: the number
-    is then larger than the rank, and bounds that use it are wider than they need be, but true.
+    A factorization in floats cannot prove that columns are linearly dependent, and an arbitrarily small independent
+    direction of X can change the optimum. So the factorization only suggests relations between columns, such as ``x_4 =
+    x_1 + x_2 + x_3`` for an intercept beside one-hot columns. Their coefficients are rounded to fractions, and the
+    relations are checked in integers. The bound is the number of nonzero columns minus the number of relations that
+    hold. If X has fewer rows than columns, rows take the place of columns.
 
-    Host function. See `least_squares` for its use.
+    Relations whose coefficients have large denominators are not found. The result is then larger than the rank, and
+    bounds that use it hold but are wider than necessary.
+
+    A host function: it cannot be traced. `least_squares` takes the result as its ``rank``.
+
+    Args:
+        X: inputs (m, dx).
+
+    Returns:
+        The bound, an integer from 0 to min(m, dx).
 
     Raises:
-        ValueError: X is no matrix, or has NaN or inf.
+        ValueError: X is no matrix, is empty, or has NaN or inf.
         TypeError: X does not hold real numbers.
 
     Example:
@@ -66,7 +77,7 @@ def known_rank(X: Any) -> int:
         >>> known_rank(np.array([[1.0, 0.25, 1.25], [1.0, 0.5, 1.5], [1.0, 0.75, 1.75]]))
         2
     """
-    from scipy.linalg import qr, solve_triangular  # late: scipy.linalg takes a while to load
+    from scipy.linalg import qr, solve_triangular  # imported here since scipy.linalg loads slowly
 
     host = finite("X", X)
     if host.ndim != 2 or not host.size:
@@ -77,7 +88,7 @@ def known_rank(X: Any) -> int:
     if not count:
         return 0
     scale = np.frexp(np.max(np.abs(tall), axis=0))[1]
-    scaled = np.ldexp(tall, -scale)  # for coefficients of one size
+    scaled = np.ldexp(tall, -scale)  # columns of one size have coefficients of one size
     pivoted: Any = qr(np.linalg.qr(scaled, mode="r"), mode="r", pivoting=True)
     R, order = pivoted
     size = np.abs(np.diag(R))
@@ -90,7 +101,7 @@ def known_rank(X: Any) -> int:
         common = math.lcm(*(share.denominator for share in shares))
         if len(tall) * (len(chosen) + 1) > AFFORDABLE / count or common > 2**62:
             continue
-        # The columns themselves, since scaling may have taken digits from tiny entries.
+        # The unscaled columns are checked, since scaling may have rounded tiny entries.
         columns = [*order[chosen], column]
         numbers = [*(int(share * common) for share in shares), -common]
         highest = max(int(scale[j]) for j in columns)
@@ -100,14 +111,14 @@ def known_rank(X: Any) -> int:
 
 
 def work(weights: Sequence[Any], X: Any) -> int:
-    """The multiplications that one prediction takes."""
+    """Return the number of multiplications of one prediction."""
     return len(X) * sum(int(np.size(w)) for w in weights)
 
 
 def increments(weights: Sequence[Any], X: Any, Y: Any) -> Callable[[Sequence[Any]], float]:
-    """Return a function ``new -> loss(new) - loss(weights)``, exact for the floats as they are but for one rounding.
+    """Return a function ``new -> loss(new) - loss(weights)``, exact for the stored floats up to one final rounding.
 
-    ``1/2 sum (Z' - Z) (Z' + Z - 2 Y)`` with the predictions Z and Z' as integers.
+    It evaluates ``1/2 sum (Z' - Z) (Z' + Z - 2 Y)``, with the old and new predictions Z and Z' in integers.
 
     Example:
         >>> tiny = 2.0**-40

@@ -1,4 +1,4 @@
-"""What the host functions of deep linear networks check, beyond `globopt_jax.inputs`, before they compute anything."""
+"""The checks of arguments that the host functions of deep linear networks share."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ def check_pair(X: Any, Y: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """Check weights and data; hand back arrays of one dtype.
+    """Check weights and data, and return them as arrays of one dtype.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish.
-        TypeError: arrays that are not real numbers, weights that are no sequence of arrays.
+        ValueError: the shapes do not fit, an array has NaN or inf, or squares of entries overflow or vanish.
+        TypeError: an array does not hold real numbers, or the weights are no sequence of arrays.
     """
     if isinstance(weights, dict) or not hasattr(weights, "__len__"):
         raise TypeError(f"weights: Expected: a list of kernels. Received: {type(weights).__name__}.")

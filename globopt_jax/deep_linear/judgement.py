@@ -1,4 +1,4 @@
-"""What is this point? The value decides, the structure explains (YSJ18 Theorems 2.1 and 2.2, K18 2.4 and 2.5)."""
+"""The kind of a point, decided by the loss and its optimum (YSJ18 Theorems 2.1 and 2.2, K18 Theorems 2.4 and 2.5)."""
 
 from typing import NamedTuple
 
@@ -14,55 +14,59 @@ from globopt_jax.shapes import Array
 
 __all__ = ["ASSUMPTIONS", "KINDS", "Judgement", "judgement_at", "product_rank"]
 
-#: What a verdict can say; the code is the index.
+#: The kinds of points; `Judgement.code` is the index.
 KINDS = ("global_minimum", "saddle", "not_critical", "undecided")
 GLOBAL, SADDLE, NOT_CRITICAL, UNDECIDED = range(len(KINDS))
 
-#: The papers' assumptions, in the order of `Judgement.assumptions`, with what the failure of each costs.
+#: The papers' assumptions, in the order of `Judgement.assumptions`, each with the consequence if it fails.
 ASSUMPTIONS = (
-    ("rank(X^T Y) >= k", "the rank of the product decides nothing any more"),
-    ("s_k > s_(k+1)", "several subspaces are equally good, and the row space of S_p decides nothing any more"),
-    ("X has full column rank", "that costs nothing, the pseudo-inverse takes the place of the inverse"),
-    ("m >= dx", "that costs nothing"),
-    ("m >= dy", "that costs nothing"),
-    ("X^T Y has full rank", "that costs nothing, rank(X^T Y) >= k is what is needed"),
-    ("the s_i are distinct", "that costs nothing, s_k > s_(k+1) is what is needed"),
+    ("rank(X^T Y) >= k", "the rank of the product no longer tells global minima from saddles"),
+    ("s_k > s_(k+1)", "several subspaces are equally good, so that the row space of S_p tells nothing"),
+    ("X has full column rank", "no consequence, the pseudo-inverse replaces the inverse"),
+    ("m >= dx", "no consequence"),
+    ("m >= dy", "no consequence"),
+    ("X^T Y has full rank", "no consequence, rank(X^T Y) >= k suffices"),
+    ("the s_i are distinct", "no consequence, s_k > s_(k+1) suffices"),
 )
-#: How far the shares may be from those of a projection near a critical point.
+#: The largest deviation of the shares from a projection that counts as rounding or as closeness to a critical point.
 SETTLED = 0.02
-#: From which share on a direction counts as present near a global minimum.
+#: The smallest share with which a direction counts as kept near a global minimum.
 PRESENT = 0.9
 
 
 class Judgement(NamedTuple):
-    """What the values say about a point; arrays only, so that it can be taken under `jit` and `vmap`.
-
-    ``code``: index into `KINDS`. ``loss``, ``optimum``, ``gap`` = loss - optimum, computed without the cancellation.
-    ``gap_bound``: `suboptimality_bound`. ``rounding``: how far the exact gap may be from this one (`gap_of`).
-    ``hidden``: the part of it that directions below the numerical rank of X may explain. ``scale``: what a gap is
-    measured by, see `gap_scale`. ``tolerance``: the relative gap, and the stationarity, that count as zero.
-    ``stationarity``: eta, see `point.stationarity`. ``rank``: numerical rank of the product R. ``kept`` (n,): the share
-    of each direction of the fit. ``assumptions`` (7,): bool,
-    see `ASSUMPTIONS`.
-    """
+    """The part of a classification that works under `jit` and `vmap`; arrays only."""
 
     code: Array
+    """The index of the kind in `KINDS`."""
     loss: Array
+    """The loss L."""
     optimum: Array
+    """The global minimum L*."""
     gap: Array
+    """``L - L*``, computed without subtracting the two losses."""
     gap_bound: Array
+    """The bound of `suboptimality_bound`."""
     rounding: Array
+    """The most by which the exact gap may differ from ``gap``, see `gap_of`."""
     hidden: Array
+    """The part of ``rounding`` that comes from directions of X below its numerical rank."""
     scale: Array
+    """The loss that a gap is compared with, see `gap_scale`."""
     tolerance: Array
+    """The relative gap, and the stationarity, up to which a value counts as zero."""
     stationarity: Array
+    """The dimensionless gradient eta, see `point.stationarity`."""
     rank: Array
+    """The numerical rank of the product R."""
     kept: Array
+    """(n,): the share of each direction of the fit that the point keeps, see `point.kept_directions`."""
     assumptions: Array
+    """(7,): bool, whether each of `ASSUMPTIONS` holds."""
 
 
 def judgement_at(weights: Weights, fit: Fit, samples: int) -> tuple[Judgement, Point]:
-    """Judge weights against the fit of data with that many samples."""
+    """Judge weights against the fit of data; samples is the number m of samples."""
     k, dtype = min(widths_of(weights)), fit.inputs.dtype
     point = at(weights, fit)
     gap, rounding = gap_of(point, fit, k)
@@ -70,13 +74,13 @@ def judgement_at(weights: Weights, fit: Fit, samples: int) -> tuple[Judgement, P
     tolerance = jnp.asarray(linalg.decision_tolerance(dtype), dtype)
     best, scale = optimum(fit, k), gap_scale(fit, k)
 
-    # Rounding is a worst case, and most often far smaller: so it may exceed the tolerance by far, but not hide the gap.
+    # The rounding is a worst case and mostly far smaller, so it may exceed the tolerance, up to the tolerance's root.
     resolved = rounding <= tolerance**0.5 * scale
-    # Where the fit itself is rounding of Y, there is nothing to gain but rounding.
+    # Where the fit itself is rounding of Y, any gap is rounding as well.
     nothing = (linalg.norm(fit.targets) <= fit.accuracy * fit.size) & (rounding <= 0.5 * tolerance * fit.size**2)
     tiny_gap = ((gap <= tolerance * scale) & resolved) | (nothing & (gap <= rounding))
     directions = _directions(point, fit, k, gap, rounding)
-    # Without a hidden layer the loss is convex, and has no saddles.
+    # Without a hidden layer the loss is convex and has no saddles.
     doubtful = (gap <= rounding) | directions.complete | ~directions.settled | (len(weights) == 1)
     at_rest = jnp.where(
         tiny_gap,
@@ -104,43 +108,44 @@ def judgement_at(weights: Weights, fit: Fit, samples: int) -> tuple[Judgement, P
 
 
 class _Directions(NamedTuple):
-    """How a point stands to the directions of the fit, if it is critical.
-
-    ``kept`` (n,): the share of each. ``complete``: whether the point has all those whose absence the gap would tell.
-    ``settled``: whether the shares are those of a projection. ``left_out``: whether a direction is missing altogether
-    while all are settled, which makes a critical point a saddle, however weak the direction is.
-    """
+    """The directions of the fit that a critical point keeps."""
 
     kept: Array
+    """(n,): the share of each direction that the point keeps."""
     complete: Array
+    """Whether the point keeps all of the top k directions that are stronger than rounding."""
     settled: Array
+    """Whether the shares are those of a projection, as at critical points."""
     left_out: Array
+    """Whether the shares are settled and one of the top k directions is missing entirely. A critical point is then a
+    saddle, however weak the direction is."""
 
 
 def _directions(point: Point, fit: Fit, k: int, gap: Array, rounding: Array) -> _Directions:
-    """Read the directions off the shares, as far as rounding leaves them clear."""
+    """Find the directions that a point keeps, among those that are stronger than rounding."""
     energy = 0.5 * jnp.square(fit.singular_values)
     share = shares(point, fit)
     kept = jnp.diagonal(share)
     clear = energy > rounding
     counts = (jnp.arange(len(energy)) < k) & clear
     share = jnp.where(clear[:, None] & clear[None], share, 0)
-    # Near a critical point the map is the fit times a projection; elsewhere a small gradient means a bad condition.
+    # Near a critical point the map is the fit times a projection. Elsewhere the gradient is small only because the
+    # problem is badly conditioned.
     settled = jnp.all(jnp.abs(matmul(share, share) - share) <= SETTLED)
     return _Directions(
         kept=kept,
         complete=jnp.all(jnp.where(counts, kept >= PRESENT, True)),
         settled=settled,
-        # Where the gap is rounding, the direction gave its place to another one that is as strong.
+        # Where the gap is rounding, another direction of equal strength has replaced the missing one.
         left_out=settled & (gap > rounding) & jnp.any(jnp.where(counts, kept <= SETTLED, False)),
     )
 
 
 def gap_scale(fit: Fit, k: int) -> Array:
-    """What a gap has to be small against: what the optimum explains of Y, or less.
+    """Return the loss that a gap is compared with: the part of the loss that the optimum explains, or less.
 
-    Targets far from zero, or inputs, let the fit explain a large constant, beside which everything else looks small. So
-    no more counts than what the optimum gains on the best constant, or the optimum itself where that is larger.
+    If targets or inputs are far from zero the fit explains a large constant, and every gap looks small beside it. So
+    the scale is at most the gain of the optimum over the best constant, or the optimum itself if that is larger.
     """
     best = optimum(fit, k)
     explained = 0.5 * jnp.sum(jnp.square(fit.singular_values)) - tail(fit, k)
@@ -148,7 +153,7 @@ def gap_scale(fit: Fit, k: int) -> Array:
 
 
 def product_rank(weights: Weights) -> Array:
-    """The number of singular values of R that rounding in the product cannot explain."""
+    """Return the number of singular values of R that are larger than the rounding error of the product."""
     dtype = weights[0].dtype
     R, error = weights[0], jnp.zeros((), dtype)
     for w in weights[1:]:
@@ -159,7 +164,7 @@ def product_rank(weights: Weights) -> Array:
 
 
 def _assumptions(fit: Fit, k: int, samples: int) -> Array:
-    """Which of `ASSUMPTIONS` hold."""
+    """Return which of `ASSUMPTIONS` hold."""
     s = fit.singular_values
     dx, dy = fit.map.shape
     apart = linalg.decision_tolerance(s.dtype) * s[0]

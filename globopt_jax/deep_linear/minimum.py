@@ -18,32 +18,42 @@ __all__ = ["GlobalMinimum", "factors", "global_minimum", "relaxed_loss"]
 
 
 class GlobalMinimum(NamedTuple):
-    """``value``: L*, (). ``map``: R*, (dx, dy). ``singular_values`` (min(dx, dy),): of the fitted values F."""
+    """The minimum of ``1/2 ||X R - Y||_F^2`` over maps R of limited rank."""
 
     value: Array
+    """The minimum L*, a scalar."""
     map: Array
+    """(dx, dy): a minimizer R*. Its columns lie in the row space of X."""
     singular_values: Array
+    """(min(dx, dy),): the singular values of the fitted values F, largest first."""
 
 
 def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
-    """Return the minimum of ``1/2 ||X R - Y||_F^2`` over maps R of at most a rank, in closed form.
+    """Return the minimum of ``1/2 ||X R - Y||_F^2`` over maps R of rank at most k, in closed form.
 
-    With ``F = X X^+ Y = V S U^T`` and U_k the first k columns of U (in R^dy),
+    Let ``F = X X^+ Y = V S U^T`` be the singular value decomposition of the fitted values, and U_k (dy, k) the first k
+    columns of U. Then
 
         ``R* = X^+ Y U_k U_k^T``,   ``L* = 1/2 ||Y - F||^2 + 1/2 sum_{i > k} s_i^2``
 
-    (YSJ18 Prop 3.1, K18 (2.3); the papers misprint the shape of what is decomposed). It is also the global minimum of
-    every deep linear network whose narrowest layer, input and output included, has k units. The value does not cancel.
-    A rank-deficient X is handled by the pseudo-inverse: R* is the solution of least norm. Where ``s_k = s_{k+1}`` there
-    are several R*, and this is one of them.
+    (YSJ18 Prop 3.1, K18 (2.3); the papers misprint the shape of the decomposed matrix). L* is also the global minimum
+    of every deep linear network whose smallest width, inputs and outputs included, is k. It is a sum of nonnegative
+    terms, so that no digits cancel. If X is rank-deficient, R* is the solution of smallest norm. If ``s_k = s_{k+1}``
+    there are several minimizers R*, and one of them is returned.
+
+    Array function: pure, works under `jit` and `vmap`.
 
     Args:
-        X: (m, dx). Y: (m, dy).
-        rank: k >= 0, an integer, which may be traced; k >= min(dx, dy) constrains nothing.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        rank: k >= 0, an integer, which may be traced. Ranks of min(dx, dy) and more constrain nothing.
+
+    Returns:
+        A `GlobalMinimum` with ``.value``, ``.map`` and ``.singular_values``.
 
     Raises:
-        ValueError: shapes that do not fit, a rank known to be negative.
-        TypeError: a rank that is not an integer.
+        ValueError: the shapes do not fit, or the rank is negative (a traced rank is not checked).
+        TypeError: the rank is not an integer, or an array does not hold real numbers.
 
     Example:
         >>> best = global_minimum(jnp.eye(2), jnp.diag(jnp.array([3.0, 1.0])), 1)
@@ -59,12 +69,24 @@ def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
 def relaxed_loss(R: Float[Array, "dx dy"], X: Inputs, Y: Targets) -> Scalar:
     """Return ``L_0(R) = 1/2 ||X R - Y||_F^2``, the relaxation of a deep network's loss to maps R (YSJ18 section 3.1).
 
-    Over maps of rank at most ``k = min_l d_l`` it has the same minimum as the network: `product` leads from weights to
-    a map with the same value, `factors` from any such map to weights. A local minimum of the network is mapped to a
-    local minimum of the relaxed problem, and all of those are global (K18 Theorems 2.1 to 2.3, Lu & Kawaguchi 2017).
+    Over maps of rank at most ``k = min_l d_l`` it has the same minimum as the network. `product` turns weights into a
+    map with the same loss, and `factors` turns any such map into weights. The product of a local minimum of the network
+    is a local minimum of the relaxed problem, and every local minimum of the relaxed problem is global (K18 Theorems
+    2.1 to 2.3, Lu & Kawaguchi 2017).
+
+    Array function: pure, works under `jit`, `vmap` and `grad`.
+
+    Args:
+        R: the map (dx, dy).
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    Returns:
+        The loss, a scalar.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> float(relaxed_loss(jnp.eye(2), jnp.eye(2), jnp.zeros((2, 2))))
@@ -79,16 +101,24 @@ def relaxed_loss(R: Float[Array, "dx dy"], X: Inputs, Y: Targets) -> Scalar:
 
 
 def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
-    """Return balanced kernels with the product R: the other direction of Lu & Kawaguchi's correspondence.
+    """Return balanced kernels with the product R (Lu & Kawaguchi 2017).
 
-    With ``R = A diag(s) B^T`` every layer carries ``diag(s)^(1/(H+1))``, so that ``W_l^T W_l = W_{l+1} W_{l+1}^T``.
-    Singular values of R beyond ``min(widths)`` are dropped: the product is then the best approximation of R.
+    Balanced means ``W_l^T W_l = W_{l+1} W_{l+1}^T``. With ``R = A diag(s) B^T`` every layer carries the factor
+    ``diag(s)^(1/(H+1))``. If R has more than k = min(widths) nonzero singular values, only the k largest are kept, and
+    the product is the best approximation of R of rank k.
+
+    Array function: pure, works under `jit` and `vmap`; the widths are static.
 
     Args:
-        R: (dx, dy). widths: all of d_0..d_{H+1}, with d_0 = dx and d_{H+1} = dy.
+        R: the map (dx, dy).
+        widths: all widths d_0..d_{H+1}, with d_0 = dx and d_{H+1} = dy.
+
+    Returns:
+        The kernels W_l (d_{l-1}, d_l).
 
     Raises:
-        ValueError: R is no matrix; widths that do not begin with dx, do not end with dy, or are not positive.
+        ValueError: R is no matrix, or the widths do not begin with dx, do not end with dy, or are not positive.
+        TypeError: R does not hold real numbers.
 
     Example:
         >>> W = factors(jnp.diag(jnp.array([4.0, 1.0])), (2, 3, 2))
@@ -112,7 +142,7 @@ def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
 
 
 def _rank(rank: Any) -> Any:
-    """The rank as an integer array, traced or not."""
+    """Return the rank, traced or a Python integer, after checks of its type and sign."""
     if isinstance(rank, jax.Array) and (rank.shape or not jnp.issubdtype(rank.dtype, jnp.integer)):
         raise TypeError(f"rank: Expected: an integer. Received: shape {rank.shape} and dtype {rank.dtype}.")
     try:

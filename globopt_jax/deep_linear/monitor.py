@@ -1,4 +1,4 @@
-"""A monitor for training loops: judgement, gap bound and singular values every n steps, as an optax transformation."""
+"""A monitor for training loops: an optax transformation that records kind, gap, bound and singular values."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,44 +20,51 @@ __all__ = ["History", "MonitorState", "history", "monitor", "observe"]
 
 
 class History(NamedTuple):
-    """What a monitor saw, a row a look.
-
-    ``step`` (t,): updates before the look. ``loss``, ``gap`` = loss - optimum, ``gap_bound``: see
-    `suboptimality_bound`, ``stationarity``: the gradient free of units, ``code``: index into the kinds of `classify`,
-    ``rank``: numerical rank of the product, all (t,). ``kept`` (t, n): the share of each direction of the fit.
-    ``singular_values`` (t, n): of the prediction X R, largest first; those of the fit are what they grow to.
-    """
+    """The records of a monitor, one row for each observation, from `history`."""
 
     step: Array
+    """(t,): the number of updates before the observation."""
     loss: Array
+    """(t,): the loss L on all of the monitor's data; nan where the weights have diverged."""
     gap: Array
+    """(t,): ``L - L*``."""
     gap_bound: Array
+    """(t,): the upper bound of the gap, see `suboptimality_bound`."""
     stationarity: Array
+    """(t,): the dimensionless gradient, see `Classification`."""
     code: Array
+    """(t,): the index of the kind that `classify` tells; ``.kinds`` has the names."""
     rank: Array
+    """(t,): the numerical rank of the product of all kernels."""
     kept: Array
+    """(t, n): the share of each direction of the fit that the network has learned."""
     singular_values: Array
+    """(t, n): the singular values of the prediction X R, largest first. They grow to the singular values of the fit."""
 
     @property
     def kinds(self) -> list[str]:
-        """The verdict of every row in words, "diverged" where the loss is NaN; saddles are not told apart."""
+        """The kind of every row in words, "diverged" where the loss is NaN. Strict saddles are not distinguished."""
         rows = zip(np.atleast_1d(np.asarray(self.code)), np.atleast_1d(np.asarray(self.loss)), strict=True)
         return ["diverged" if np.isnan(loss) else KINDS[int(code)] for code, loss in rows]
 
 
 class MonitorState(NamedTuple):
-    """``step``: updates so far. ``every``: updates between two looks. ``used``: rows in use. ``rows``: all of them."""
+    """The optax state of a monitor."""
 
     step: Array
+    """The number of updates so far."""
     every: Array
+    """The number of updates between two observations."""
     used: Array
+    """The number of rows in use."""
     rows: History
+    """All rows, used or not."""
 
 
 def observe(weights: Sequence[Any], fit: Fit, samples: int, step: Any = 0) -> History:
-    """One row, at weights whose dtype is made the fit's; an array function."""
+    """Return one row of the history at weights, which are converted to the dtype of the fit; an array function."""
     weights = [jnp.asarray(w, fit.inputs.dtype) for w in weights]
-    # Weights that have diverged are noted as NaN; LAPACK would complain about them on the standard output.
+    # Zeros replace weights that have diverged, since LAPACK would print complaints; the row becomes NaN below.
     well = jnp.isfinite(jnp.sum(jnp.square(predict(weights, fit.inputs))))
     weights = [jnp.where(well, w, 0) for w in weights]
     judgement, point = judgement_at(weights, fit, samples)
@@ -86,25 +93,32 @@ def monitor(
     capacity: int = 1024,
     kernels: Callable[[Any], Sequence[Any]] = list,
 ) -> optax.GradientTransformationExtraArgs:
-    """Watch a deep linear network while it trains: an optax transformation that changes nothing and takes notes.
+    """Return an optax transformation that records the training of a deep linear network and leaves updates unchanged.
 
         ``optimizer = optax.chain(deep_linear.monitor(X, Y, every=100), optax.adam(1e-3))``
 
-    The data are reduced once (`least_squares`); a look costs some products and singular value decompositions of the
-    size of the layers, whatever the number of samples, and happens every n-th update, under `jit` and `scan` as well.
-    When the rows are used up every second one is dropped, and looks become half as frequent: a run of any length fits.
-    A look is at the weights before the update. Read the notes with `history`.
+    Every `every` updates the monitor observes the weights before the update. This works under `jit` and `scan`.
+    `history` reads the records from the optimizer's state. When all rows are used, every second row is dropped and
+    observations become half as frequent, so that a run of any length fits.
 
-    Under `vmap` over networks JAX evaluates both sides of a condition, so that every update pays for a look.
+    The data are reduced once, by `least_squares`. One observation costs some products and singular value decompositions
+    of the size of the layers, independent of the number of samples. Under `vmap` over networks every update costs as
+    much as an observation, since JAX evaluates both sides of a condition.
 
     Args:
-        X: (m, dx). Y: (m, dy); all of the data, whatever the batches. every: at least 1.
-        capacity: rows, an even number. kernels: the list of kernels W_l (d_{l-1}, d_l) in the optimizer's params.
+        X: inputs (m, dx), all of the data even if the training uses batches.
+        Y: targets (m, dy), all of the data.
+        every: the number of updates between two observations, at least 1.
+        capacity: the number of rows, an even number.
+        kernels: a function that takes the optimizer's params and returns the list of kernels W_l (d_{l-1}, d_l).
+
+    Returns:
+        The transformation. Its ``update`` needs the params as third argument.
 
     Raises:
-        ValueError: data with NaN or shapes that do not fit, numbers that are not positive; from `update`, if the
-            training loop passes no params.
-        TypeError: data that are not real numbers, `kernels` is no function.
+        ValueError: the data have NaN or shapes that do not fit, `every` or `capacity` is not positive, or `capacity`
+            is odd. ``update`` raises it if the training loop passes no params.
+        TypeError: the data are not real numbers, or `kernels` is no function.
 
     Example:
         >>> import optax
@@ -152,10 +166,10 @@ def monitor(
 
 
 def _kernels_in(params: Any, kernels: Callable[[Any], Sequence[Any]], ends: tuple[int, int]) -> Sequence[Any]:
-    """The kernels in an optimizer's params.
+    """Return the kernels in an optimizer's params.
 
     Raises:
-        ValueError: they are no matrices, or lead from other numbers of inputs to other numbers of outputs.
+        ValueError: the kernels are no matrices, or their numbers of inputs and outputs are not `ends`.
     """
     weights = kernels(params)
     if any(jnp.ndim(w) != 2 for w in weights):
@@ -170,21 +184,27 @@ def _kernels_in(params: Any, kernels: Callable[[Any], Sequence[Any]], ends: tupl
 
 
 def history(state: Any) -> History:
-    """Return what a monitor noted, as NumPy arrays, from an optimizer's state, chained or not.
+    """Return the records of a monitor as NumPy arrays.
+
+    Args:
+        state: the state of an optimizer that contains one monitor, chained or not.
+
+    Returns:
+        A `History` with one row for each observation. `monitor` has an example.
 
     Raises:
-        ValueError: no monitor, or more than one, is in there; the states of many networks at once.
+        ValueError: the state contains no monitor, or more than one, or belongs to many networks (from `vmap`).
     """
     leaves = jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, MonitorState))
     found = [s for s in leaves if isinstance(s, MonitorState)]
     if len(found) != 1:
         raise ValueError(
-            f"state: Expected: the state of an optimizer with one monitor. Received: {len(found)} of them."
+            f"state: Expected: the state of an optimizer with one monitor. Received: {len(found)} monitors."
         )
     if np.ndim(found[0].used):
         raise ValueError(
-            "state: Expected: one network's; of many take jax.tree.map(lambda a: a[i], state). Received: "
-            f"{np.shape(found[0].used)} of them."
+            "state: Expected: the state of one network; select one by jax.tree.map(lambda a: a[i], state). Received: "
+            f"the states of {np.shape(found[0].used)} networks."
         )
     used = int(found[0].used)
     return jax.tree.map(lambda a: np.asarray(a)[:used], found[0].rows)

@@ -1,4 +1,4 @@
-"""Deep linear networks: the map, the loss, and its gradients in one pass (YSJ18 section 2.1 and Lemma 3.2)."""
+"""Deep linear networks: the prediction, the loss, and the analytic gradients (YSJ18 section 2.1 and Lemma 3.2)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,10 +18,10 @@ Weights: TypeAlias = Sequence[Float[Array, "_ _"]]
 
 
 def widths_of(weights: Any) -> tuple[int, ...]:
-    """All widths d_0..d_{H+1}; ``d_0`` and ``d_{H+1}`` are dx and dy.
+    """Return all widths d_0..d_{H+1}; d_0 is dx and d_{H+1} is dy.
 
     Raises:
-        ValueError: no kernels, kernels that are not matrices or are empty, or kernels that do not fit together.
+        ValueError: there are no kernels, a kernel is no matrix or is empty, or the kernels do not fit together.
 
     Example:
         >>> widths_of([jnp.zeros((3, 2)), jnp.zeros((2, 4))])
@@ -33,34 +33,34 @@ def widths_of(weights: Any) -> tuple[int, ...]:
         turned = shapes and all(len(s) == 2 for s in shapes) and all(a[0] == b[1] for a, b in pairwise(shapes))
         raise ValueError(
             "weights: Expected: kernels of shapes (d_0, d_1), (d_1, d_2), ..., (d_H, d_H+1), at least one. Received: "
-            f"shapes {shapes}{', which fit when transposed, as those of PyTorch' if turned else ''}."
+            f"shapes {shapes}{', which fit if each kernel is transposed (PyTorch stores W.T)' if turned else ''}."
         )
     return (shapes[0][0], *(s[1] for s in shapes))
 
 
 def arrays(weights: Any, X: Any, Y: Any) -> tuple[list[Any], Any, Any]:
-    """Weights and data as arrays of floats.
+    """Return weights and data as arrays of floats.
 
     Raises:
-        TypeError: they do not hold real numbers.
+        TypeError: an array does not hold real numbers.
     """
     return floats(weights), real("X", X), real("Y", Y)
 
 
 def floats(weights: Any) -> list[Any]:
-    """Weights as arrays of floats.
+    """Return weights as arrays of floats.
 
     Raises:
-        TypeError: they do not hold real numbers.
+        TypeError: a kernel does not hold real numbers.
     """
     return [real(f"weights[{l}]", w) for l, w in enumerate(weights)]
 
 
 def check_chain(weights: Any, X: Any, Y: Any) -> tuple[int, ...]:
-    """The widths of a network that fits X (m, dx) and Y (m, dy).
+    """Check that a network fits X (m, dx) and Y (m, dy), and return its widths.
 
     Raises:
-        ValueError: shapes that do not fit, with all of them.
+        ValueError: the shapes do not fit; the message names all of them.
     """
     widths = widths_of(weights)
     x, y = jnp.shape(X), jnp.shape(Y)
@@ -75,8 +75,17 @@ def check_chain(weights: Any, X: Any, Y: Any) -> tuple[int, ...]:
 def product(weights: Weights) -> Float[Array, "dx dy"]:
     """Return ``R = W_1 ... W_{H+1}``, multiplied in the order that takes the fewest operations.
 
+    Array function: pure, works under `jit`, `vmap` and `grad`.
+
+    Args:
+        weights: the kernels W_l (d_{l-1}, d_l).
+
+    Returns:
+        The map R (dx, dy).
+
     Raises:
-        ValueError: kernels that do not fit together.
+        ValueError: the kernels do not fit together.
+        TypeError: a kernel does not hold real numbers.
 
     Example:
         >>> product([jnp.ones((3, 2)), jnp.ones((2, 1))]).tolist()
@@ -90,8 +99,18 @@ def product(weights: Weights) -> Float[Array, "dx dy"]:
 def predict(weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
     """Return ``Yhat = X W_1 ... W_{H+1}``, multiplied in the order that takes the fewest operations.
 
+    Array function: pure, works under `jit`, `vmap` and `grad`.
+
+    Args:
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx).
+
+    Returns:
+        The predictions Yhat (m, dy).
+
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> predict([2 * jnp.eye(2), 3 * jnp.eye(2)], jnp.ones((1, 2))).tolist()
@@ -105,8 +124,19 @@ def predict(weights: Weights, X: Inputs) -> Float[Array, "m dy"]:
 def loss(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
     """Return ``L = 1/2 ||X W_1 ... W_{H+1} - Y||_F^2``, a sum over samples (YSJ18 (1)).
 
+    Array function: pure, works under `jit`, `vmap` and `grad`.
+
+    Args:
+        weights: the kernels W_l (d_{l-1}, d_l).
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    Returns:
+        The loss, a scalar.
+
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> float(loss([jnp.eye(2)], jnp.eye(2), jnp.zeros((2, 2))))
@@ -120,20 +150,24 @@ def loss(weights: Weights, X: Inputs, Y: Targets) -> Scalar:
 def gradients(weights: Weights, X: Inputs, Y: Targets) -> list[Any]:
     """Return ``dL/dW_l = P_{l-1}^T E S_l^T`` for every layer (YSJ18 Lemma 3.2).
 
-    ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}``, ``E = X^T (X R - Y)``. All partial products come from one
-    sweep. There are three ways to associate them, and the shapes decide at trace time which takes the fewest
-    operations: through the samples (back-propagation), through the inputs (E first, then dx rows instead of m), or
-    through the outputs (E first, then dy rows). With many samples the latter two save most of the work.
+    Here ``P_{l-1} = W_1..W_{l-1}``, ``S_l = W_{l+1}..W_{H+1}`` and ``E = X^T (X R - Y)``. All partial products are
+    computed in one sweep. There are three orders of multiplication: through the samples (back-propagation, m rows),
+    through the inputs (E first, then dx rows), or through the outputs (E first, then dy rows). The shapes decide at
+    trace time which order takes the fewest operations. With many samples the last two save most of the work.
+
+    Array function: pure, works under `jit` and `vmap`.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l), l = 1..H+1; H = 0 is linear regression.
-        X: (m, dx). Y: (m, dy).
+        weights: the kernels W_l (d_{l-1}, d_l), l = 1..H+1. One kernel (H = 0) is linear regression.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
 
     Returns:
-        One array a layer, of the kernel's shape, in the dtype that weights and data have in common.
+        A list with the gradient of each kernel, in the common dtype of weights and data.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> W = [jnp.ones((2, 1)), jnp.ones((1, 2))]
@@ -154,13 +188,13 @@ def gradients(weights: Weights, X: Inputs, Y: Targets) -> list[Any]:
 
 
 def cheapest_way(m: int, widths: tuple[int, ...]) -> str:
-    """The association of `gradients` with the fewest multiplications: "samples", "inputs" or "outputs"."""
+    """Return the order of `gradients` with the fewest multiplications: "samples", "inputs" or "outputs"."""
     layers = [a * b for a, b in pairwise(widths)]
     dx, dy = widths[0], widths[-1]
     total = sum(layers)
     residual = min(m * dx * dy, _chain_cost((m, *widths))) + m * dx * dy
     cost = {
-        "samples": m * (3 * total - layers[0]),  # forward, the kernels' gradients, backward but to the inputs
+        "samples": m * (3 * total - layers[0]),  # forward, gradients of kernels, backward except to the inputs
         "inputs": residual + dx * (3 * total - 3 * layers[0]),
         "outputs": residual + dy * (3 * total - 3 * layers[-1]),
     }
@@ -168,7 +202,7 @@ def cheapest_way(m: int, widths: tuple[int, ...]) -> str:
 
 
 def _sweep(weights: Weights, start: Any, end: Any) -> list[Any]:
-    """``(start P_{l-1})^T D S_l^T`` for every l, with D = end(start P_H); a start of None is the identity."""
+    """Return ``(start P_{l-1})^T D S_l^T`` for every l, with D = end(start P_H); a start of None is the identity."""
     before = [start]
     for w in weights[:-1]:
         before.append(_join(before[-1], w))
@@ -181,14 +215,14 @@ def _sweep(weights: Weights, start: Any, end: Any) -> list[Any]:
 
 
 def _pull_back(R: Array, weights: Weights, X: Inputs, Y: Targets) -> Array:
-    """``E = X^T (X R - Y)``; X R through the layers where a bottleneck makes that cheaper."""
+    """Return ``E = X^T (X R - Y)``, with X R computed layer by layer where a bottleneck makes that cheaper."""
     m, dx = X.shape
     narrow = _chain_cost((m, *widths_of(weights))) < m * dx * Y.shape[1]
     return matmul(X.T, (_chain([X, *weights]) if narrow else matmul(X, R)) - Y)
 
 
 def _join(A: Any, B: Array) -> Array:
-    """``A B``, where None is the identity."""
+    """Return ``A B``, where an A of None is the identity."""
     return B if A is None else matmul(A, B)
 
 
@@ -199,7 +233,7 @@ def _chain(matrices: Sequence[Array]) -> Array:
 
 
 def _chain_cost(sizes: tuple[int, ...]) -> int:
-    """The multiplications of the best association of a product of matrices of shapes (sizes[i], sizes[i + 1])."""
+    """Return the fewest multiplications for a product of matrices of shapes (sizes[i], sizes[i + 1])."""
     n = len(sizes) - 1
     best = [[0] * n for _ in range(n)]
     for length in range(1, n):

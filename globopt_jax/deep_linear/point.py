@@ -1,4 +1,4 @@
-"""Everything that bounds, verdicts and escapes ask about one point, computed once from the reduced data."""
+"""The partial products, gradients, gap and shares at one point, computed once from the reduced data."""
 
 from typing import Any, NamedTuple
 
@@ -14,27 +14,30 @@ __all__ = ["Point", "at", "gap_of", "kept_directions", "shares", "stationarity"]
 
 
 class Point(NamedTuple):
-    """Partial products at weights; T and C are the fit's inputs and targets, l = 0..H+1.
-
-    ``before[l]``: ``T P_l`` (q, d_l). ``after[l]``: ``S_l`` (d_l, dy). ``before_error``, ``after_error`` (H+2,): what
-    rounding may have done to them, in the Frobenius norm. ``prefix_norms``, ``suffix_norms`` (H+2,): ``||P_l||_2``,
-    ``||S_l||_2``. ``residual`` (q, dy): ``T R - C``. ``gradients``: dL/dW_l, l = 1..H+1. ``reach``: ``||diag(n) R||_F``
-    at most, with n the norms of X's columns.
-    """
+    """The partial products at given weights; T and C are the inputs and targets of the fit, and l = 0..H+1."""
 
     before: list[Any]
+    """``T P_l`` (q, d_l) for every l."""
     after: list[Any]
+    """``S_l`` (d_l, dy) for every l."""
     before_error: Array
+    """(H+2,): bounds of the rounding errors of ``before`` in the Frobenius norm."""
     after_error: Array
+    """(H+2,): bounds of the rounding errors of ``after`` in the Frobenius norm."""
     prefix_norms: Array
+    """(H+2,): ``||P_l||_2``."""
     suffix_norms: Array
+    """(H+2,): ``||S_l||_2``."""
     residual: Array
+    """(q, dy): ``T R - C``."""
     gradients: list[Any]
+    """dL/dW_l for l = 1..H+1."""
     reach: Array
+    """An upper bound of ``||diag(n) R||_F``, where n are the norms of the columns of X."""
 
 
 def at(weights: Weights, fit: Fit) -> Point:
-    """Sweep forward and backward once."""
+    """Compute the partial products in one forward and one backward sweep."""
     dtype, dy = fit.inputs.dtype, fit.targets.shape[1]
     widths = widths_of(weights)
     norms = [linalg.norm(w) for w in weights]
@@ -50,12 +53,12 @@ def at(weights: Weights, fit: Fit) -> Point:
     after: list[Any] = [jnp.eye(dy, dtype=dtype)]
     after_error: list[Any] = [jnp.zeros((), dtype)]
     for w, norm, inner in zip(reversed(weights), reversed(norms), reversed(widths), strict=False):
-        # The last kernel meets the identity: exact.
+        # The last kernel is multiplied by the identity, which is exact.
         inner = inner if len(after) > 1 else 0
         after_error.append(linalg.product_error(after_error[-1], linalg.norm(after[-1]), norm, inner, dtype))
         after.append(w if len(after) == 1 else matmul(w, after[-1]))
     after, after_error = after[::-1], after_error[::-1]
-    # What layer l adds passes through S_l, which is mostly far smaller than the product of the later layers' norms.
+    # The error of layer l passes through S_l, whose norm is mostly far smaller than the product of the later norms.
     suffix_norms = [linalg.spectral_norm(s) for s in after]
     first = fit.columns[:, None] * weights[0]
     size = linalg.norm(first)
@@ -81,23 +84,26 @@ def at(weights: Weights, fit: Fit) -> Point:
 
 
 def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
-    """``L - L*`` in closed form, and how far the exact gap may be from it.
+    """Return ``L - L*`` in closed form, and a bound of its distance from the exact gap.
 
-    The unexplained part of the loss cancels exactly; for ``k = min(dx, dy)`` nothing else is subtracted.
+    The part of the loss that X cannot explain appears in L and in L*, and is never added. For ``k = min(dx, dy)``
+    nothing is subtracted. The error bound has two parts.
 
-    The exact gap is ``1/2 ||X R||^2 - <X R, Y> + 1/2 N(P Y)^2``, with P the projector on the column space of X, and N
-    the norm of the k largest singular values. The reduced data ``Q T`` and ``Q C + rest`` are those of an X and a Y
-    that differ by rounding: ``||dX R|| <= accuracy (||X R|| + ||diag(n) R||)`` with the norms n of X's columns, so that
-    badly scaled columns cost nothing, and ``||dY|| <= accuracy ||Y||``. So X R is off by some e, rounding of the
-    products included, which moves the first two terms by ``e (||X R - Y|| + e / 2)``.
+    1. Errors of the data and products. The exact gap is ``1/2 ||X R||^2 - <X R, Y> + 1/2 N(P Y)^2``, where P is the
+       projector on the column space of X, and N is the Euclidean norm of the k largest singular values. The computed
+       reduced data are the exact reduced data of perturbed arrays X + dX and Y + dY, with ``||dY|| <= accuracy ||Y||``
+       and ``||dX R|| <= accuracy (||X R|| + ||diag(n) R||)``. Here n are the norms of the columns of X, so that badly
+       scaled columns do no harm. Let e bound the resulting error of X R, including the rounding of the products. It
+       changes the first two terms by at most ``e (||X R - Y|| + e / 2)``.
 
-    As to P: let A be the span of ``X M``, where M (dx, a) maps to the leading a columns of Q up to rounding. It lies in
-    the column space of X, it is turned from those columns by an angle t of the size of dX M, and takes ``f = Q_a C_a``
-    to within ``s = ||dX M C_a||`` of itself. With ``g = Y - f``, ``<Y, P_A Y>`` is thus off by ``2 s ||g||`` and the
-    larger of ``(t ||g||)^2`` and ``s^2``: twice `turn`. Beside A the column space has ``rank X - a`` directions of
-    which nothing is known but their number; they add no more than as many of the largest singular values of
-    ``(I - P_A) Y``, squared (Ky Fan). These are `hidden`, to within ``hidden_error = s + accuracy ||Y||``. Every a
-    will do; `least_squares` takes the best one.
+    2. The error of P. Let M (dx, a) be the matrix for which ``X M`` is, up to rounding, the leading a columns of Q, and
+       let A be the span of ``X M``, which lies in the column space of X. A is turned from these columns by an angle t
+       of the size of dX M, and ``f = Q_a C_a`` lies within ``s = ||dX M C_a||`` of A. With ``g = Y - f``, the error of
+       ``<Y, P_A Y>`` is at most ``2 s ||g||`` plus the larger of ``(t ||g||)^2`` and ``s^2``; half of this is `turn`.
+       Outside A the column space has ``rank X - a`` further directions, which are unknown. They add at most the sum of
+       as many of the largest squared singular values of ``(I - P_A) Y`` (Ky Fan). These values are `hidden`, up to an
+       error of ``hidden_error = s + accuracy ||Y||``. The argument holds for every a; `least_squares` takes the a
+       with the smallest bound.
     """
     size, fitted = linalg.norm(point.residual), linalg.norm(point.before[-1])
     beyond, squares = tail(fit, k), 0.5 * jnp.square(size)
@@ -116,11 +122,12 @@ def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
 
 
 def stationarity(point: Point, fit: Fit) -> Array:
-    """``eta = max_l ||dL/dW_l|| / (||P_{l-1}||_2 ||S_l||_2 ||X||_2 (||X R|| + ||Y||))``, with 0 / 0 = 0.
+    """Return ``eta = max_l ||dL/dW_l|| / (||P_{l-1}||_2 ||S_l||_2 ||X||_2 (||X R|| + ||Y||))``, with 0 / 0 = 0.
 
-    Free of units: neither scaling the data nor moving scale from one layer to another changes it much. Where E = 0 it
-    is 0, unlike a norm divided by ||E||. The first layer counts with whitened inputs as well,
-    ``||P[X] (X R - Y) S_1^T|| / (||S_1||_2 (||X R|| + ||Y||))``: a small input makes a gradient small, not zero.
+    Eta is dimensionless: scaling the data, or moving scale from one layer to another, changes it little. It is 0 where
+    E = 0, unlike a norm that is divided by ||E||. The maximum also includes the first layer with whitened inputs,
+    ``||P[X] (X R - Y) S_1^T|| / (||S_1||_2 (||X R|| + ||Y||))``, so that an input of small size does not hide its
+    gradient.
     """
     scale = point.prefix_norms[:-1] * point.suffix_norms[1:] * fit.scales[0]
     size = jnp.stack([*map(linalg.norm, point.gradients), linalg.norm(matmul(point.residual, point.after[1].T))])
@@ -129,15 +136,16 @@ def stationarity(point: Point, fit: Fit) -> Array:
 
 
 def kept_directions(point: Point, fit: Fit) -> Array:
-    """``c_i = <F u_i, X R u_i> / s_i^2`` (n,): 1 where a critical point keeps direction i of the fit, else 0.
+    """Return the shares ``c_i = <F u_i, X R u_i> / s_i^2`` (n,) of the directions of the fit.
 
-    0 where ``s_i`` is 0 to rounding. Between repeated singular values any numbers with an integer sum can appear.
+    At a critical point c_i is 1 if the point keeps direction i, and 0 otherwise. For repeated singular values the
+    shares can be any numbers with an integer sum. Where ``s_i`` is 0 to rounding, c_i is 0.
     """
     return jnp.diagonal(shares(point, fit))
 
 
 def shares(point: Point, fit: Fit) -> Array:
-    """``<F u_i, X R u_j> / s_i^2`` (n, n): at critical points ``X R = F Pi``, and this is ``U^T Pi U``."""
+    """Return ``<F u_i, X R u_j> / s_i^2`` (n, n); at critical points ``X R = F Pi``, so that it is ``U^T Pi U``."""
     s = fit.singular_values
     along = matmul(matmul(fit.targets, fit.directions).T, matmul(point.before[-1], fit.directions))
     alive = s > linalg.cutoff(fit.targets, s)

@@ -1,8 +1,9 @@
 """Linear residual networks and their population risk (YSJ18 Corollary 2.3, Hardt & Ma 2017 Theorem 2.2).
 
-With X drawn with covariance Sigma and ``y = x R + noise``, the risk of ``M = prod_l (I + W_l)`` is, up to the constant
-1/2 tr Gamma of the noise, the squared loss of the deep linear network with kernels ``I + W_l`` on the data ``X =
-Sigma^(1/2)``, ``Y = Sigma^(1/2) R``. So every function for deep linear networks speaks of residual ones, too.
+Let inputs x have the covariance Sigma, and let ``y = x R + noise``, where the noise has the covariance Gamma. The
+population risk of ``M = prod_l (I + W_l)`` is the squared loss of the deep linear network with the kernels ``I + W_l``
+on the data ``X = Sigma^(1/2)`` and ``Y = Sigma^(1/2) R``, plus the constant 1/2 tr Gamma. So every function for deep
+linear networks also applies to linear residual networks.
 """
 
 from typing import Any, NamedTuple
@@ -30,10 +31,17 @@ Square = Float[Array, "d d"]
 
 
 def residual_kernels(weights: Weights) -> list[Any]:
-    """Return ``I + W_l``, the kernels of the deep linear network that a residual one is.
+    """Return ``I + W_l``, the kernels of the deep linear network that equals a residual network.
+
+    Args:
+        weights: the residual kernels W_l (d, d).
+
+    Returns:
+        The kernels I + W_l (d, d).
 
     Raises:
-        ValueError: kernels that are not square, or not all of one size.
+        ValueError: the kernels are not square, or not all of one size.
+        TypeError: a kernel does not hold real numbers.
 
     Example:
         >>> residual_kernels([jnp.zeros((2, 2))])[0].tolist()
@@ -47,13 +55,22 @@ def residual_kernels(weights: Weights) -> list[Any]:
 
 
 def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"]) -> tuple[Array, Array]:
-    """Return data (X, Y), dx samples, whose squared loss is the population risk without the noise.
+    """Return data with dx samples whose squared loss is the population risk without the noise.
 
-    ``X^T X = Sigma`` and ``Y = X R``: then ``1/2 ||X M - Y||_F^2 = 1/2 tr((M - R)^T Sigma (M - R))`` for every M.
+    The data have ``X^T X = Sigma`` and ``Y = X R``, so that every M has
+    ``1/2 ||X M - Y||_F^2 = 1/2 tr((M - R)^T Sigma (M - R))``.
 
     Args:
-        R: (dx, dy), the true map. covariance: Sigma (dx, dx), symmetric and positive semidefinite; negative
-            eigenvalues, which can only be rounding, count as 0.
+        R: the true map (dx, dy).
+        covariance: Sigma (dx, dx), symmetric and positive semidefinite. Slightly negative eigenvalues are taken as
+            rounding and count as 0.
+
+    Returns:
+        X (dx, dx) and Y (dx, dy).
+
+    Raises:
+        ValueError: the shapes do not fit, or the covariance has clearly negative eigenvalues (not checked under `jit`).
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> X, Y = population_data(2 * jnp.eye(2), jnp.eye(2))
@@ -70,7 +87,7 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
     try:
         low, high = float(values[0]), float(values[-1])
     except jax.errors.ConcretizationTypeError:
-        low = high = 0.0  # traced: nobody knows
+        low = high = 0.0  # the eigenvalues are traced, so that they cannot be checked
     if low < -1e-3 * max(high, -low):
         raise ValueError(
             f"covariance: Expected: a positive semidefinite matrix. Received: eigenvalues from {low:.3g} to {high:.3g}."
@@ -80,14 +97,20 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
 
 
 def residual_risk(weights: Weights, R: Square, covariance: Square, noise: Square | None = None) -> Scalar:
-    """Return ``1/2 tr((M - R)^T Sigma (M - R)) + 1/2 tr Gamma`` with ``M = prod_l (I + W_l)``.
+    """Return the population risk ``1/2 tr((M - R)^T Sigma (M - R)) + 1/2 tr Gamma`` with ``M = prod_l (I + W_l)``.
 
     Args:
-        weights: W_l (d, d). R: (d, d), the true map. covariance: Sigma (d, d) of the inputs.
-        noise: Gamma (d, d), the covariance of the noise; None: none.
+        weights: the residual kernels W_l (d, d).
+        R: the true map (d, d).
+        covariance: Sigma (d, d), the covariance of the inputs.
+        noise: Gamma (d, d), the covariance of the noise; None is no noise.
+
+    Returns:
+        The risk, a scalar.
 
     Raises:
-        ValueError: kernels that are not square, or do not fit R.
+        ValueError: the kernels are not square, or do not fit R.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> float(residual_risk([jnp.zeros((2, 2))], 2 * jnp.eye(2), jnp.eye(2), jnp.eye(2)).round(5))
@@ -98,10 +121,21 @@ def residual_risk(weights: Weights, R: Square, covariance: Square, noise: Square
 
 
 def residual_gradients(weights: Weights, R: Square, covariance: Square) -> list[Any]:
-    """Return ``(prod_{j<l} (I + W_j))^T Sigma (M - R) (prod_{j>l} (I + W_j))^T`` for every layer l.
+    """Return the gradients of `residual_risk`, one (d, d) array for each layer l.
+
+    They are ``(prod_{j<l} (I + W_j))^T Sigma (M - R) (prod_{j>l} (I + W_j))^T`` with ``M = prod_l (I + W_l)``.
+
+    Args:
+        weights: the residual kernels W_l (d, d).
+        R: the true map (d, d).
+        covariance: Sigma (d, d), the covariance of the inputs.
+
+    Returns:
+        A list with the gradient of each kernel.
 
     Raises:
-        ValueError: kernels that are not square, or do not fit R.
+        ValueError: the kernels are not square, or do not fit R.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> residual_gradients([jnp.zeros((2, 2))], 2 * jnp.eye(2), jnp.eye(2))[0].round(5).tolist()
@@ -111,33 +145,42 @@ def residual_gradients(weights: Weights, R: Square, covariance: Square) -> list[
 
 
 class ResidualGap(NamedTuple):
-    """``gap``: risk - optimum, (). ``bound``: an upper bound of it. ``norms`` (L,): ``||W_l||_2``.
-
-    The bound is inf where two norms are 1 or more. ``inside``: whether all norms are below 1 by more than rounding in
-    them, where every critical point is a global minimum.
-    """
+    """The gap of a linear residual network and an upper bound of it."""
 
     gap: Array
+    """The risk minus its global minimum, a scalar."""
     bound: Array
+    """An upper bound of the gap; inf where two of the norms are 1 or more."""
     norms: Array
+    """(L,): ``||W_l||_2`` of every layer."""
     inside: Array
+    """Bool: whether all norms are below 1 by more than their rounding errors. There every critical point is a global
+    minimum."""
 
 
 def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap:
-    """Bound how far a linear residual network is from the global minimum of its population risk.
+    """Bound the distance of a linear residual network from the global minimum of its population risk.
 
-        ``L - L* <= ||dL/dW_l||^2 / (2 lambda_min(Sigma) prod_{j != l} (1 - ||W_j||_2)^2)``
+    If all norms but that of layer l are below 1,
 
-    for every layer l; the best is taken. A critical point with all ``||W_l||_2 < 1`` is a global minimum (YSJ18
-    Corollary 2.3; the determinant of R plays no role, but for ``det R <= 0`` the region has no critical point).
+        ``L - L* <= ||dL/dW_l||^2 / (2 lambda_min(Sigma) prod_{j != l} (1 - ||W_j||_2)^2)``,
+
+    and the smallest of these bounds is returned. A critical point with all ``||W_l||_2 < 1`` is a global minimum (YSJ18
+    Corollary 2.3). The bound holds for every R; for ``det R <= 0`` the region ``||W_l||_2 < 1`` has no critical point.
 
     Array function: pure, works under `jit` and `vmap`.
 
     Args:
-        weights: W_l (d, d). R: (d, d), the true map. covariance: Sigma (d, d), positive definite.
+        weights: the residual kernels W_l (d, d).
+        R: the true map (d, d).
+        covariance: Sigma (d, d), the covariance of the inputs, positive definite.
+
+    Returns:
+        A `ResidualGap` with ``.gap``, ``.bound``, ``.norms`` and ``.inside``.
 
     Raises:
-        ValueError: kernels that are not square, or do not fit R.
+        ValueError: the kernels are not square, or do not fit R.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> found = residual_gap([jnp.zeros((2, 2))] * 2, 2 * jnp.eye(2), jnp.eye(2))
@@ -147,11 +190,11 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     kernels, data = residual_kernels(weights), population_data(R, covariance)
     gap = loss(kernels, *data)
     norms = jnp.stack([linalg.spectral_norm(w) for w in weights])
-    # The Gram matrix behind a spectral norm is off by d eps, relative to the square of the Frobenius norm.
+    # The Gram matrix of a spectral norm has an error of d eps, relative to the squared Frobenius norm.
     eps = linalg.machine_epsilon(gap.dtype)
     unsure = 2 * len(R) * eps * (1 + jnp.stack([jnp.square(linalg.norm(w)) for w in weights]))
     room = jnp.maximum(1 - norms - unsure, 0)
-    # Rounding: d eps a product, relative to the sizes of what is multiplied.
+    # Every product adds a rounding error of d eps, relative to the norms of its factors.
     layers = len(kernels)
     error = 2 * len(R) * layers * eps
     reach = linalg.norm(data[0]) * jnp.prod(1 + norms)
@@ -162,6 +205,6 @@ def residual_gap(weights: Weights, R: Square, covariance: Square) -> ResidualGap
     others = jnp.where(jnp.eye(layers, dtype=bool), 1, room[None])
     scale = 2 * weakest * jnp.square(jnp.prod(others, axis=1))
     bounds = jnp.where(scale > 0, sizes / jnp.where(scale > 0, scale, 1), jnp.inf)
-    # The square root of the covariance is off by as much, in relation to its largest eigenvalue.
+    # The square root of the covariance has the same error, relative to its largest eigenvalue.
     bounds = bounds * (1 + error * jnp.square(s[0]) / jnp.where(weakest > 0, weakest, 1))
     return ResidualGap(gap, jnp.min(bounds), norms, jnp.all(room > 0))

@@ -1,4 +1,4 @@
-"""Strict or not: has the Hessian of a saddle a negative eigenvalue? (Achour, Malgouyres & Gerchinovitz 2024)"""
+"""Strict saddles, whose Hessian has a negative eigenvalue, and the lowest curvature (Achour et al. 2024)."""
 
 from typing import Any
 
@@ -17,17 +17,18 @@ __all__ = ["hessian_product", "is_strict", "lowest"]
 
 
 def is_strict(weights: Weights, point: Point, fit: Fit) -> Array:
-    """Whether a saddle has a direction of negative curvature, read off the ranks of partial products; bool, ().
+    """Return whether a saddle has a direction of negative curvature, by the ranks of partial products; bool, ().
 
-    Let the saddle keep n directions of the fit and k be the smallest width. It is strict exactly if n = k, or the n
-    directions are not the top ones, or for two layers i < j
+    Let the saddle keep n directions of the fit, and let k be the smallest width. The saddle is strict exactly if n = k,
+    or the n directions are not the top ones, or two layers i < j have
 
         ``rank(W_{i+1} .. W_{j-1}) > n``   and   ``P_{i-1}^T E S_j^T != 0``.
 
-    (Achour, Malgouyres & Gerchinovitz, JMLR 25(242), 2024, ask for the ranks of P_{i-1} and S_j to exceed n. That
-    follows from ``P_{i-1}^T E S_j^T != 0``, and is not enough where E does not see the added directions.) Products are
-    judged by what rounding can do to them, not by their largest singular value, which a change of basis moves freely.
-    The answer has no meaning away from critical points.
+    (Achour, Malgouyres & Gerchinovitz, JMLR 25(242), 2024, require that the ranks of P_{i-1} and S_j exceed n. This
+    follows from ``P_{i-1}^T E S_j^T != 0``, and does not suffice where E vanishes on the added directions.) A singular
+    value of a product counts if it is larger than the rounding error of the product. Its size relative to the largest
+    singular value does not matter, since a change of basis between layers can change that freely. The answer is
+    meaningful at critical points only.
     """
     widths, layers = widths_of(weights), len(weights)
     dtype = fit.inputs.dtype
@@ -57,19 +58,19 @@ def is_strict(weights: Weights, point: Point, fit: Fit) -> Array:
 
 
 def _rank(M: Array, error: Array) -> Array:
-    """The number of singular values of a product that rounding cannot explain."""
+    """Return the number of singular values of a product that are larger than its rounding error."""
     s = linalg.singular_values(M)
     return jnp.sum(s > error + linalg.cutoff(M, s), dtype=jnp.int32)
 
 
 def hessian_product(weights: Weights, directions: Weights, fit: Fit) -> list[Any]:
-    """The Hessian of the loss times a direction: the derivative of the analytic gradients, never a matrix."""
+    """Return the Hessian of the loss times a direction, as a derivative of the gradients, without forming a matrix."""
     _, out = jax.jvp(lambda w: gradients(w, fit.inputs, fit.targets), (list(weights),), (list(directions),))
     return out
 
 
 def lowest(weights: Weights, fit: Fit, key: Array, steps: int = 40) -> Curvature:
-    """The lowest eigenvalue of the Hessian that Lanczos finds, with its direction as a flat vector."""
+    """Return the lowest eigenvalue of the Hessian that Lanczos finds, with its direction as a flat vector."""
     flat, unravel = jax.flatten_util.ravel_pytree(list(weights))
 
     def apply(v: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Linear algebra in which every rank, projection and tolerance comes from one place.
+"""Linear algebra: the only place in the package that defines ranks, projections and tolerances.
 
-`cutoff` says which singular values count as zero (three criteria, KHK19 appendix C); `svd`, `numerical_rank`,
-`project` and `project_out` use it. `split` takes the span of orthonormal columns out of others, to rounding.
-`machine_epsilon` and the tolerances beside it say what rounding may do. `matmul` has the full precision of the dtype on
-every device, since a GPU's or TPU's default is not float32. `lowest_curvature` finds the lowest eigenvalue of a Hessian
-that is only known by its products with vectors.
+`cutoff` returns the value below which singular values count as zero, by one of three criteria (KHK19 appendix C).
+`svd`, `numerical_rank`, `project` and `project_out` use it. `lowest_curvature` finds the lowest eigenvalue of a Hessian
+from its products with vectors. `matmul` multiplies with ``precision="highest"``, since GPUs and TPUs round float32
+products to fewer digits by default.
+`split` removes the span of orthonormal columns from other columns, to rounding. `machine_epsilon` and the tolerances beside
+it say how large rounding errors can be.
 
     >>> import jax.numpy as jnp
     >>> M = jnp.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])
@@ -67,5 +68,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names alone: what an editor offers."""
+    """The public names alone, which editors offer."""
     return __all__

@@ -1,18 +1,20 @@
 """The column space of a matrix too large to store, from passes over its rows.
 
-A Gram matrix sees singular values down to sqrt(eps) of the largest, and squares the condition number of what it
-preconditions. Both are mended here without ever storing the matrix A (M, N):
+A Gram matrix ``A^T A`` can be accumulated from the rows of A (M, N), but it resolves singular values only down to
+sqrt(eps) of the largest, and its condition number is the square of that of A. Three steps avoid both problems without
+storing A:
 
-1. A pivoted Cholesky factorization of the scaled Gram matrix picks columns A_1 that are well conditioned to what the
-   Gram matrix can tell. ``A_1 R^{-1}`` then has a condition number near 1.
-2. Every other column is replaced by what A_1 leaves of it, ``E = A V`` with ``A_1^T E = 0``, computed from A itself in
-   another pass. E has the column space that is still missing, in absolute precision: its Gram matrix sees singular
-   values down to sqrt(eps) of its own largest, far below the first ones. Repeated until none is above the cutoff.
-3. Projections on the column space are iterated with these factors as preconditioner, from residuals that every pass
-   computes afresh, to the accuracy of the passes.
+1. A pivoted Cholesky factorization of the scaled Gram matrix selects columns A_1 that are linearly independent at the
+   precision of the Gram matrix. With its factor R, ``A_1 R^{-1}`` has a condition number near 1.
+2. Every other column is replaced by its residual ``E = A V`` with ``A_1^T E = 0``, which another pass computes from A.
+   E spans the missing part of the column space. The Gram matrix of E resolves singular values down to sqrt(eps) of the
+   largest singular value of E, which is far smaller than that of A. This is repeated until all singular values of the
+   rest are below the cutoff.
+3. Projections on the column space are iterated with these factors as preconditioner. Every iteration computes the
+   residual again from A, so that the result reaches the accuracy of the passes.
 
-So the rank is decided with the cutoff of the singular value decomposition, sure where singular values keep a factor of
-ten from it, and the cost is that of one Gram matrix.
+So the rank is that of the singular value decomposition with its cutoff, provided that no singular value lies within a
+factor of ten of the cutoff. The cost is about that of one Gram matrix.
 """
 
 from collections.abc import Callable
@@ -34,138 +36,147 @@ __all__ = [
     "refined",
 ]
 
-#: Rounds of step 2, and steps of 3, before giving up.
+#: The most rounds of step 2, and the most iterations of step 3.
 ROUNDS, STEPS = 12, 40
-#: Random combinations that look for what is left of the null space.
+#: The number of random combinations that test whether A vanishes on the presumed null space.
 PROBES = 8
 
 
 @runtime_checkable
 class Passes(Protocol):
-    """A matrix A (M, N) that is only ever seen in passes over its rows; V (N, p), B (M, q)."""
+    """A matrix A (M, N) that is read only in passes over its rows; the arguments are V (N, p) and B (M, q)."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """M, N."""
+        """The numbers M of rows and N of columns."""
         ...
 
     @property
     def eps(self) -> float:
-        """The precision that the passes compute in."""
+        """The machine epsilon of the passes."""
         ...
 
     def gram(self) -> Array:
-        """``A^T A`` (N, N)."""
+        """Return ``A^T A`` (N, N)."""
         ...
 
     def image_gram(self, V: Array) -> Array:
-        """``(A V)^T (A V)`` (p, p)."""
+        """Return ``(A V)^T (A V)`` (p, p)."""
         ...
 
     def images(self, V: Array) -> tuple[Array, Array]:
-        """``A^T (A V)`` (N, p) and ``(A V)^T (A V)`` (p, p)."""
+        """Return ``A^T (A V)`` (N, p) and ``(A V)^T (A V)`` (p, p)."""
         ...
 
 
 @runtime_checkable
 class Residuals(Passes, Protocol):
-    """A matrix that also tells what is left of a right-hand side."""
+    """A matrix whose passes also compute residuals of right-hand sides."""
 
     def residuals(self, B: Array, x: Array, V: Array, y: Array) -> tuple[Array, Array, Array]:
-        """``r = B - A x - (A V) y`` (M, q), ``A^T r`` (N, q) and ``(A V)^T r`` (p, q)."""
+        """Return ``r = B - A x - (A V) y`` (M, q), ``A^T r`` (N, q) and ``(A V)^T r`` (p, q)."""
         ...
 
 
 class ColumnSpace(NamedTuple):
-    """A basis of the column space: ``A[:, selected]`` and ``A tail``; all NumPy float64.
-
-    ``rank``, ``cutoff``, ``largest``: of the singular values of A. ``selected`` (r1,): columns. ``factor`` (N, N),
-    ``scale`` (r1,): ``A[:, selected] = Q R diag(scale)`` with Q orthonormal to what the Gram matrix can tell, and R the
-    upper triangle of the leading block of the factor, which goes on with the identity.
-    ``tail`` (N, r - r1): orthonormal, with ``tail_gram = (A tail)^T (A tail)``. ``null`` (N, N - r): orthonormal, and
-    ``A null`` vanishes to the cutoff: by its singular values, or to within ten times the cutoff by what random
-    combinations of it show, which is an estimate that fails with a probability below 1e-8. ``smallest``: of the
-    singular values that count, an estimate. ``converged``: whether A null got there.
-    """
+    """A basis of the column space of A, which consists of ``A[:, selected]`` and ``A tail``; NumPy float64."""
 
     rank: int
+    """The numerical rank r of A."""
     cutoff: float
+    """The value at or below which singular values count as zero."""
     largest: float
+    """The largest singular value of A."""
     smallest: float
+    """An estimate of the smallest singular value above the cutoff."""
     selected: np.ndarray
+    """(r1,): the indices of the selected columns."""
     factor: np.ndarray
+    """(N, N): an upper triangular matrix. Its leading block is R in ``A[:, selected] = Q R diag(scale)``, where Q is
+    orthonormal at the precision of the Gram matrix; the rest of its diagonal is 1, and the rest of it 0."""
     scale: np.ndarray
+    """(r1,): the norms of the selected columns."""
     tail: np.ndarray
+    """(N, r - r1): orthonormal combinations of columns that complete the basis."""
     tail_gram: np.ndarray
+    """(r - r1, r - r1): ``(A tail)^T (A tail)``."""
     null: np.ndarray
+    """(N, N - r): an orthonormal basis of the null space. The singular values of ``A null`` are at most the cutoff. If
+    random combinations decided this, they are at most ten times the cutoff, except with a probability below 1e-8."""
     converged: bool
+    """Whether ``null`` has this property."""
 
     def coordinates(self, products: np.ndarray) -> np.ndarray:
-        """``Q^T B`` (r1, q) from ``A^T B`` (N, q)."""
+        """Return ``Q^T B`` (r1, q), given ``A^T B`` (N, q)."""
         return _solve_factor(self.factor, products[self.selected] / self.scale[:, None], trans=1)
 
     def coefficients(self, coordinates: np.ndarray) -> np.ndarray:
-        """The columns' coefficients (r1, q) for coordinates in Q."""
+        """Return the coefficients (r1, q) of the selected columns, given coordinates in Q."""
         return _solve_factor(self.factor, coordinates) / self.scale[:, None]
 
     def basis(self) -> np.ndarray:
-        """T (N, r) for which ``A T`` is orthonormal, to what the Gram matrices can tell."""
+        """Return T (N, r) for which ``A T`` is orthonormal at the precision of the Gram matrices."""
         return self.expanded(np.eye(self.rank))
 
     def expanded(self, z: np.ndarray) -> np.ndarray:
-        """``T z`` (N, q)."""
+        """Return ``T z`` (N, q), with T from `basis`."""
         count = len(self.selected)
         found = self.tail @ _unwhiten(self.tail_gram, z[count:])
         found[self.selected] += self.coefficients(z[:count])
         return found
 
     def contracted(self, products: np.ndarray) -> np.ndarray:
-        """``T^T B`` (r, q) for B (N, q); of ``B = A^T r`` the coordinates of r."""
+        """Return ``T^T B`` (r, q) for B (N, q). For ``B = A^T r`` these are the coordinates of r in the basis A T."""
         return np.concatenate([self.coordinates(products), _whiten(self.tail_gram, self.tail.T @ products)])
 
 
 @runtime_checkable
 class Refinement(Protocol):
-    """What `refined` iterates."""
+    """An iteration that `refined` can run."""
 
     def left(self) -> tuple[Array, np.ndarray]:
-        """What is outside so far, and what of it is still inside, in orthonormal coordinates (., q)."""
+        """Return the current residual and its remaining part in the column space, in orthonormal coordinates (., q)."""
         ...
 
     def correct(self) -> None:
-        """Take what `left` found away."""
+        """Subtract the part in the column space that the last call of `left` returned."""
         ...
 
 
 class Projection(NamedTuple):
-    """``outside``: ``B - P[A] B``, as the passes order its rows. ``steps``: iterations.
-
-    ``inside``: what is left of ``P[A] outside``, relative to B. Rounding in ``A^T r`` divided by the smallest singular
-    value sets its limit. A squared norm of the outside is off by no more than its square, so that ``converged`` means
-    at most sqrt(eps).
-    """
+    """The part of B outside the column space of A, from an iteration."""
 
     outside: Array
+    """``B - P[A] B``, with rows in the order of the passes."""
     steps: int
+    """The number of iterations."""
     inside: float
+    """The norm of ``P[A] outside`` relative to B, the largest over the columns of B. It cannot fall below the rounding
+    error of ``A^T r`` divided by the smallest singular value."""
     converged: bool
+    """Whether ``inside`` is at most sqrt(eps). The error of the squared norm of ``outside``, relative to B, is at most
+    the square of ``inside``."""
 
 
 def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
     """Find a basis of the column space of A, of its null space, and the numerical rank.
 
     Args:
-        A: the passes. cutoff: of the singular values, given the largest.
+        A: the passes over the matrix.
+        cutoff: a function that returns the cutoff of the singular values, given the largest singular value.
+
+    Returns:
+        A `ColumnSpace`.
     """
     N = A.shape[1]
     G = np.asarray(A.gram(), np.float64)
     largest = _spectral_radius(G) ** 0.5
     limit = cutoff(largest)
-    # What a Gram matrix resolves, squared; rounding in it adds up like a random walk.
+    # The square of the resolution of a Gram matrix. Its rounding errors add up like a random walk.
     resolved = 1e3 * max(N, 1) ** 0.5 * A.eps
     norms = np.sqrt(np.maximum(np.diag(G), 0))
-    # Smaller columns would look independent once scaled, though their singular values may lie below the cutoff. With
-    # zeros in their place they are never chosen.
+    # Columns of smaller norm would look independent after scaling, though their singular values may lie below the
+    # cutoff. Zeros replace them, so that they are not selected.
     tall = norms > resolved**0.5 * largest
     inverse = np.where(tall, 1 / np.where(tall, norms, 1), 0)
     G = G * inverse[:, None]
@@ -173,12 +184,12 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
     factor, order, count = _pivoted_cholesky(G, resolved)
     del G
     selected, scale = order[:count], norms[order[:count]]
-    # Columns that are exactly zero need no pass to tell.
+    # Columns that are exactly zero belong to the null space and need no pass.
     alive, zero = norms[order[count:]] > 0, np.flatnonzero(norms == 0)
     dependent = order[count:][alive]
     V = np.zeros((N, len(dependent)))
     V[dependent, np.arange(len(dependent))] = 1
-    # Beyond the chosen columns the identity, so that the whole factor is one, and nothing of its size is copied.
+    # The identity continues the leading block, so that triangular solves can use the whole factor without a copy.
     crossing = factor[:count, count:][:, alive]
     factor[:, count:] = 0
     factor[np.arange(count, N), np.arange(count, N)] = 1
@@ -206,13 +217,13 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
 
 
 def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
-    """Move what V (N, p) still reaches into the tail, until A V lies below the cutoff."""
+    """Move directions from V (N, p) to the tail until all singular values of ``A V`` are below the cutoff."""
     K, gram = found.tail, found.tail_gram
     smallest, converged = found.smallest, V.shape[1] == 0
-    floor = max(found.cutoff, A.eps * found.largest)  # the passes are no more exact than that
+    floor = max(found.cutoff, A.eps * found.largest)  # the passes resolve nothing below eps times the largest
     if not converged:
-        # Most often the Gram matrix has told all. A few random combinations confirm it: they would miss a direction
-        # ten times above the floor with a probability below 1e-8.
+        # Mostly the selected columns span the whole column space. A few random combinations confirm this: they miss a
+        # direction ten times above the floor with a probability below 1e-8.
         mixed = V @ np.random.default_rng(0).normal(size=(V.shape[1], PROBES))
         converged = np.max(np.diag(np.array(A.image_gram(mixed), np.float64))) <= floor**2
     for _ in range(ROUNDS):
@@ -227,7 +238,7 @@ def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
         Z = Z[:, ::-1]
         limit = max(floor, (1e3 * len(sigma) ** 0.5 * A.eps) ** 0.5 * sigma[0])
         beside = np.linalg.norm(inside) + np.linalg.norm(_whiten(gram, cross))
-        # The step that makes A V orthogonal to the rest of the basis; harmless where it is so already.
+        # This step makes A V orthogonal to the rest of the basis. It does no harm if A V is orthogonal already.
         step = K @ _solve(gram, cross)
         step[found.selected] += found.coefficients(inside)
         V = V - step
@@ -246,12 +257,12 @@ def _peel(A: Passes, found: ColumnSpace, V: np.ndarray) -> ColumnSpace:
 
 
 def project_out_of(A: Residuals, space: ColumnSpace, B: Array) -> Projection:
-    """Return ``B - P[A] B`` for B (M, q), by a preconditioned iteration on residuals that are computed afresh."""
+    """Return ``B - P[A] B`` for B (M, q), by a preconditioned iteration that computes every residual from A again."""
     return refined(_OutOfColumns(A, space, B), B, A.eps)
 
 
 class _OutOfColumns:
-    """``r = B - A x - (A tail) y``."""
+    """The iteration for ``r = B - A x - (A tail) y``, which ends where r is orthogonal to the column space."""
 
     def __init__(self, A: Residuals, space: ColumnSpace, B: Array) -> None:
         self.A, self.space, self.B = A, space, B
@@ -273,7 +284,7 @@ class _OutOfColumns:
 
 
 def refined(refinement: Refinement, B: Array, eps: float) -> Projection:
-    """Iterate until what is left inside is at the rounding of the passes."""
+    """Iterate until the part of the residual in the column space is as small as the rounding of the passes."""
     q = B.shape[-1]
     size = np.linalg.norm(np.asarray(B, np.float64).reshape(-1, q), axis=0)
     best, steps, nearest = np.inf, 0, B
@@ -281,7 +292,7 @@ def refined(refinement: Refinement, B: Array, eps: float) -> Projection:
         outside, inside = refinement.left()
         left = np.linalg.norm(inside, axis=0)
         worst = float(np.max(np.where(size > 0, left / np.where(size > 0, size, 1), 0), initial=0.0))
-        slow = worst > 0.5 * best  # at the rounding of the passes nothing improves any more
+        slow = worst > 0.5 * best  # the iteration has reached the rounding of the passes
         if worst < best:
             best, nearest = worst, outside
         if slow or best <= 4 * eps or steps == STEPS:
@@ -291,29 +302,29 @@ def refined(refinement: Refinement, B: Array, eps: float) -> Projection:
 
 
 def _pivoted_cholesky(S: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """``S[order][:, order] = U^T U`` for the leading `count` rows, with pivots above the tolerance (LAPACK pstrf)."""
+    """Factorize ``S[order][:, order] = U^T U`` while pivots exceed the tolerance; return U, order and their number."""
     if not len(S):
         return S, np.arange(0), 0
-    # S is symmetric: its transpose is itself, in the order of Fortran, and no copy is made.
+    # S is symmetric, so that its transpose is the same matrix in Fortran's order, and LAPACK makes no copy.
     pstrf: Any = scipy.linalg.lapack.dpstrf  # pyright: ignore[reportAttributeAccessIssue]
     factor, order, count, _ = pstrf(S.T, tol=tolerance, lower=0, overwrite_a=1)
     return factor, order - 1, int(count)
 
 
 def _solve_factor(factor: np.ndarray, B: np.ndarray, trans: int = 0) -> np.ndarray:
-    """Solve with the leading block of an upper triangular factor that goes on with the identity."""
+    """Solve with the leading block of an upper triangular factor that the identity continues."""
     whole = np.zeros((len(factor), B.shape[1]))
     whole[: len(B)] = B
     return scipy.linalg.solve_triangular(factor, whole, trans=trans, check_finite=False)[: len(B)]
 
 
 def _spectral_radius(G: np.ndarray) -> float:
-    """The largest eigenvalue of a positive semidefinite matrix."""
+    """Return the largest eigenvalue of a positive semidefinite matrix."""
     if not np.any(G):
         return 0.0
     if len(G) <= 64:
         return float(np.linalg.eigvalsh(G)[-1])
-    from scipy.sparse.linalg import eigsh  # late: a quarter of a second
+    from scipy.sparse.linalg import eigsh  # imported here, since it loads for a quarter of a second
 
     start = np.random.default_rng(0).normal(size=len(G))
     largest: Any = eigsh
@@ -325,10 +336,10 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
 
 
 def _polished(V: np.ndarray) -> np.ndarray:
-    """Nearly orthonormal columns made so by Newton's iteration for the polar factor.
+    """Make nearly orthonormal columns orthonormal by Newton's iteration for the polar factor.
 
-    Unlike a factorization it leaves the column space alone, to the rounding of each entry, which for hundreds of
-    columns is what separates A V from the cutoff.
+    Unlike a QR factorization it changes the column space only by the rounding of single entries. For hundreds of
+    columns a larger change would lift A V above the cutoff.
     """
     for _ in range(2):
         V = V - 0.5 * V @ (V.T @ V - np.eye(V.shape[1]))
@@ -336,7 +347,7 @@ def _polished(V: np.ndarray) -> np.ndarray:
 
 
 def _whiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """``L^{-1} B`` with ``gram = L L^T``, well conditioned after scaling."""
+    """Return ``L^{-1} B`` with ``gram = L L^T``; gram is well conditioned after scaling."""
     if not len(gram):
         return B
     d = np.sqrt(np.diag(gram))
@@ -345,7 +356,7 @@ def _whiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _unwhiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """``L^{-T} B``, likewise."""
+    """Return ``L^{-T} B`` with ``gram = L L^T``; gram is well conditioned after scaling."""
     if not len(gram):
         return B
     d = np.sqrt(np.diag(gram))
@@ -354,7 +365,7 @@ def _unwhiten(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _solve(gram: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """``gram^{-1} B``, likewise."""
+    """Return ``gram^{-1} B``; gram is well conditioned after scaling."""
     if not len(gram):
         return B
     d = np.sqrt(np.diag(gram))

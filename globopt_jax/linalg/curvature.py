@@ -1,4 +1,4 @@
-"""The lowest eigenvalue of a symmetric operator that is only known by its products with vectors."""
+"""The lowest eigenvalue of a symmetric operator, from its products with vectors."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,11 +14,14 @@ __all__ = ["Curvature", "lowest_curvature"]
 
 
 class Curvature(NamedTuple):
-    """``value = v^T A v`` at the unit vector ``v``; ``scale``: the largest |Ritz value|, an estimate of ||A||_2."""
+    """The lowest curvature that Lanczos found."""
 
     value: Array
+    """The Rayleigh quotient ``v^T A v``, an upper bound of the lowest eigenvalue."""
     v: Array
+    """(n,): the unit vector of this curvature."""
     scale: Array
+    """The largest |Ritz value|, an estimate of ``||A||_2``."""
 
 
 def lowest_curvature(
@@ -26,16 +29,25 @@ def lowest_curvature(
 ) -> Curvature:
     """Search for the lowest eigenvalue of a symmetric (n, n) operator by Lanczos with full reorthogonalization.
 
-    The value is a Rayleigh quotient, so the lowest eigenvalue is at most that (to rounding): a witness of negative
-    curvature, and an estimate, not a bound, where it is not negative. With ``steps >= n`` it is the eigenvalue itself.
+    The value is a Rayleigh quotient, so the lowest eigenvalue is at most this value, up to rounding. A negative value
+    therefore proves negative curvature; a value that is not negative proves nothing. With ``steps >= n`` the value is
+    the lowest eigenvalue itself, up to rounding.
 
-    An exact zero residual, which low-rank Hessians of saddles do produce, would divide by zero in the recursion
-    (matfree's). A random diagonal of size 10 eps ||A|| keeps the Krylov space growing and is absent from the value.
+    Low-rank Hessians at saddles lead to residuals that are exactly zero, by which the recursion (matfree's) would
+    divide. A random diagonal of size 10 eps ||A|| is added during the recursion to prevent this. The value is computed
+    without it.
+
+    Array function: pure, works under `jit`.
 
     Args:
-        product: ``v -> A v``, (n,) to (n,). n: at least 1. key: of the start.
-        steps: products at most; one vector of length n is kept for each.
-        dtype: of v.
+        product: the operator ``v -> A v``, from (n,) to (n,).
+        n: the dimension, at least 1.
+        key: the random key of the start vector.
+        steps: the most products. Each needs memory for one vector of length n.
+        dtype: the dtype of v.
+
+    Returns:
+        A `Curvature` with ``.value``, ``.v`` and ``.scale``.
 
     Example:
         >>> d = jnp.array([3.0, -1.0, 2.0, 0.5])
@@ -43,7 +55,7 @@ def lowest_curvature(
         >>> round(float(found.value), 5), abs(found.v).round(3).tolist()
         (-1.0, [0.0, 1.0, 0.0, 0.0])
     """
-    from matfree import decomp  # late: only second-order questions need it
+    from matfree import decomp  # imported here, since only second-order questions need it
 
     k1, k2 = jax.random.split(key)
     start = jax.random.normal(k1, (n,), dtype)
@@ -58,6 +70,6 @@ def lowest_curvature(
         found = lanczos(lambda v: product(v) + jitter * v, start)
         ritz, vectors = jnp.linalg.eigh(found.J_small)
         basis = found.Q_tall
-    v = matmul(vectors[:, 0], basis)  # the basis has a row a step
+    v = matmul(vectors[:, 0], basis)  # the basis has one row per step
     v = v / jnp.linalg.norm(v)
     return Curvature(jnp.vdot(v, product(v)), v, jnp.max(jnp.abs(ritz)))

@@ -28,19 +28,19 @@ Matrix = Float[Array, "p q"]
 
 
 def matmul(A: Any, B: Any) -> Any:
-    """``A B`` in the full precision of the dtype, on every device."""
+    """Return ``A B`` in the full precision of the dtype, on every device."""
     return jnp.matmul(A, B, precision="highest")
 
 
 def split(U: Any, B: Any) -> tuple[Any, Any]:
     """Split ``B = outside + U along`` by orthonormal columns U, where ``outside`` is orthogonal to U to rounding.
 
-    One projection leaves rounding of the size of B inside, which is much where B lies nearly in the span of U. So what
-    is left is projected again.
+    After one projection the remainder still has a part of size eps ||B|| in the span of U, which is large relative to
+    the remainder if B lies nearly in that span. So the remainder is projected a second time.
 
     Args:
-        U: (p, r), orthonormal columns; columns of zeros count for nothing. B: (p, n). Two NumPy arrays are computed in
-            NumPy, in their own precision.
+        U: (p, r), orthonormal columns; columns of zeros are ignored.
+        B: (p, n). If U and B are NumPy arrays, NumPy computes the result in their precision.
 
     Returns:
         ``outside`` (p, n) and ``along`` (r, n).
@@ -58,9 +58,10 @@ def split(U: Any, B: Any) -> tuple[Any, Any]:
 
 
 def norm(A: Any) -> Scalar:
-    """The Euclidean norm of all entries, scaled by the largest, so that no square overflows or vanishes.
+    """Return the Euclidean norm of all entries; no intermediate square overflows or underflows to zero.
 
-    In float32 the squares of entries below 1e-19 are gone: seven layers of 1e-4 get there.
+    All entries are divided by the largest before they are squared. In float32 squares of entries below 1e-19 underflow,
+    and a product of seven layers of size 1e-4 has such entries.
 
     Example:
         >>> float(norm(jnp.array([[3e-30, 4e-30]], jnp.float32)) * 1e30)
@@ -71,35 +72,44 @@ def norm(A: Any) -> Scalar:
 
 
 class Svd(NamedTuple):
-    """``M = U diag(s) Vt``, thin: U (p, n), s (n,), Vt (n, q), n = min(p, q).
-
-    ``rank``: how many of s lie above the cutoff. ``kept`` (n,): 1 for those, else 0.
-    """
+    """The thin singular value decomposition ``M = U diag(s) Vt`` of M (p, q), with n = min(p, q)."""
 
     U: Array
+    """(p, n): the left singular vectors as columns."""
     s: Array
+    """(n,): the singular values, largest first."""
     Vt: Array
+    """(n, q): the right singular vectors as rows."""
     rank: Array
+    """The number of singular values above the cutoff."""
     kept: Array
+    """(n,): 1 for singular values above the cutoff, else 0; in the dtype of M."""
 
     def project(self, B: Array) -> Array:
-        """`project` for columns B (p, n)."""
+        """Project columns B (p, n) on the column space, see `project`."""
         return matmul(self.U, self.kept[:, None] * matmul(self.U.T, B))
 
     def project_out(self, B: Array) -> Array:
-        """`project_out` for columns B (p, n)."""
+        """Project the column space out of columns B (p, n), see `project_out`."""
         return split(self.U * self.kept[None], real("B", B))[0]
 
 
 def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = None) -> Svd:
-    """Return the thin singular value decomposition of M (p, q) and its numerical rank. Do not differentiate it.
+    """Return the thin singular value decomposition of M (p, q) and its numerical rank.
+
+    Derivatives of the decomposition are not defined where singular values repeat, so do not differentiate it.
 
     Args:
-        M: any real matrix, rank-deficient or zero, too. criterion: see `cutoff`.
-        of: the taller matrix whose triangular factor M is; the cutoff is that of its shape and entries.
+        M: any real matrix; it may be rank-deficient or zero.
+        criterion: the name of the criterion, see `cutoff`.
+        of: the taller matrix whose triangular factor is M; its shape and entries then determine the cutoff.
+
+    Returns:
+        An `Svd`.
 
     Raises:
-        ValueError: an unknown criterion.
+        ValueError: the criterion is unknown.
+        TypeError: M does not hold real numbers.
 
     Example:
         >>> found = svd(jnp.array([[3.0, 0.0], [0.0, 0.0]]))
@@ -114,13 +124,21 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
 
 
 def singular_values(M: Matrix) -> Float[Array, " n"]:
-    """The min(p, q) singular values of M, largest first."""
-    # XLA would make room for the square factors of the full decomposition, though nobody asks for them.
+    """Return the min(p, q) singular values of M, largest first."""
+    # With full_matrices=True XLA would allocate the square factors, which are not used.
     return jnp.linalg.svd(real("M", M), full_matrices=False, compute_uv=False)
 
 
 def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
     """Return the number of singular values of M (p, q) above `cutoff`.
+
+    Args:
+        M: any real matrix.
+        criterion: the name of the criterion, see `cutoff`.
+
+    Raises:
+        ValueError: the criterion is unknown.
+        TypeError: M does not hold real numbers.
 
     Example:
         >>> int(numerical_rank(jnp.zeros((4, 3))))
@@ -133,10 +151,11 @@ def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
 
 
 def rank_at_most(M: Matrix) -> Int[Array, ""]:
-    """Return a number that the exact rank of M (p, q) does not exceed, whatever rounding may hide.
+    """Return an upper bound of the exact rank of M (p, q), which no rounding affects.
 
-    The smaller of the numbers of rows and of columns that are not zero and no power of two times another one (or the
-    negative of that), which comparisons tell without any rounding.
+    The bound is the number of columns without zero columns and without repetitions, or the same for rows if this is
+    smaller. A column is a repetition if it is a power of two, with either sign, times another column. Comparisons
+    decide this exactly. `deep_linear.known_rank` finds more relations.
 
     Example:
         >>> int(rank_at_most(jnp.array([[1.0, 2.0, 0.0, 1e-9], [3.0, 6.0, 0.0, 1.0]])))
@@ -147,28 +166,28 @@ def rank_at_most(M: Matrix) -> Int[Array, ""]:
 
 
 def _distinct_columns(M: Matrix) -> Int[Array, ""]:
-    """How many columns are neither zero nor a power of two, with either sign, times another one."""
+    """Return the number of columns without zero columns and repetitions, see `rank_at_most`."""
     top = jnp.take_along_axis(M, jnp.argmax(jnp.abs(M), axis=0)[None], axis=0)
     zero = top[0] == 0
     scaled = jnp.ldexp(M, -jnp.frexp(top)[1]) * jnp.sign(top)
-    # Where an entry vanished or overflowed, the scaling was not exact, and nothing is claimed.
+    # Where an entry underflowed or overflowed the scaling was not exact, and the column counts as no repetition.
     size = jnp.abs(scaled)
     exact = jnp.all((M == 0) | ((size >= smallest_normal(M.dtype)) & (size <= 1)), axis=0)
-    # Equal columns have equal sums, so that they are neighbours in the order of the sums.
+    # Equal columns have equal weighted sums, so that sorting by the sums makes them neighbours.
     weights = 1 + jnp.sin(jnp.arange(len(M), dtype=M.dtype))
     order = jnp.argsort(jnp.sum(scaled * weights[:, None], axis=0))
     scaled, exact = scaled[:, order], exact[order]
     again = jnp.all(scaled[:, 1:] == scaled[:, :-1], axis=0) & exact[1:] & exact[:-1]
-    # Zero columns are equal to each other, too: all but the first of them are counted there.
+    # Zero columns equal each other, so that `again` counts all of them but one.
     repeated = jnp.sum(again, dtype=jnp.int32) + jnp.any(zero).astype(jnp.int32)
     return M.shape[1] - repeated
 
 
 def spectral_norm(M: Matrix) -> Scalar:
-    """``||M||_2``, the largest singular value, from the smaller Gram matrix; 0 if M is empty.
+    """Return ``||M||_2``, the largest singular value of M; 0 if M is empty.
 
-    Accurate to a few eps: unlike the small singular values, the largest loses nothing by squaring. The scaling by the
-    largest entry keeps the squares from overflowing.
+    It is computed from the smaller of the two Gram matrices and is accurate to a few eps, since squaring costs digits
+    of the small singular values but not of the largest. The entries are scaled so that their squares do not overflow.
     """
     M = real("M", M)
     size = jnp.max(jnp.abs(M), initial=0.0)
@@ -178,9 +197,18 @@ def spectral_norm(M: Matrix) -> Scalar:
 
 
 def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
-    """Return ``P[M] B``, the orthogonal projection of B's columns on the column space of M (p, q).
+    """Return ``P[M] B``, the orthogonal projection of the columns of B on the column space of M.
 
-    Singular values of M at or below the cutoff span nothing.
+    The column space is spanned by the left singular vectors whose singular values lie above the cutoff.
+
+    Args:
+        M: any real matrix (p, q).
+        B: (p, n).
+        criterion: the name of the criterion, see `cutoff`.
+
+    Raises:
+        ValueError: the criterion is unknown.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> project(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()
@@ -190,7 +218,18 @@ def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Floa
 
 
 def project_out(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:
-    """Return ``PN[M] B = B - P[M] B``, projected twice, so that what is left is orthogonal to M to rounding.
+    """Return ``PN[M] B = B - P[M] B``, the part of B that is orthogonal to the column space of M.
+
+    It is projected twice (`split`), so that it is orthogonal to the column space up to rounding.
+
+    Args:
+        M: any real matrix (p, q).
+        B: (p, n).
+        criterion: the name of the criterion, see `cutoff`.
+
+    Raises:
+        ValueError: the criterion is unknown.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> project_out(jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]])).round(6).tolist()

@@ -1,4 +1,4 @@
-"""What counts as zero: the only home of cutoffs and tolerances."""
+"""Cutoffs, tolerances and rounding errors: the only place in the package that defines them."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ __all__ = [
     "smallest_normal",
 ]
 
-#: The names that `cutoff` knows; the first is the default everywhere.
+#: The names of the criteria of `cutoff`; the first is the default everywhere.
 CRITERIA = ("press", "golub", "lapack")
 
 
@@ -57,15 +57,16 @@ def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar
     lapack    ``sigma_max eps``
     ========= =====================================================
 
-    The last two lie below the noise of the SVD itself where M is tall: for a (3000, 624) Jacobian in float64 `golub`
-    counted 621 where the rank is 305. They are there to compare with.
+    Use `golub` and `lapack` for comparisons only: for tall matrices they lie below the rounding errors of the singular
+    value decomposition. For a (3000, 624) Jacobian of rank 305 in float64, `golub` counted 621.
 
     Args:
-        M: (p, q). singular_values: (n,), its own, largest first; may be empty.
+        M: (p, q).
+        singular_values: (n,), the singular values of M, largest first; may be empty.
         criterion: one of `CRITERIA`.
 
     Raises:
-        ValueError: an unknown criterion.
+        ValueError: the criterion is unknown.
 
     Example:
         >>> float(cutoff(jnp.eye(3), jnp.ones(3)) / machine_epsilon(jnp.eye(3).dtype))  # sqrt(7) / 2
@@ -77,7 +78,7 @@ def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar
 
 
 def cutoff_of(shape: tuple[int, ...], eps: float, largest: Any, row_sum: Any, criterion: str = "press") -> Any:
-    """`cutoff` of a matrix that is not there: from its shape, largest singular value and largest absolute row sum."""
+    """Return `cutoff` of a matrix from its shape, eps, largest singular value and largest absolute row sum."""
     if criterion == "golub":
         return 0.5 * eps * row_sum
     if criterion == "lapack":
@@ -86,41 +87,49 @@ def cutoff_of(shape: tuple[int, ...], eps: float, largest: Any, row_sum: Any, cr
 
 
 def decision_tolerance(dtype: Any) -> float:
-    """sqrt(eps): how small a dimensionless residual has to be before a decision calls it zero.
+    """Return sqrt(eps), the largest dimensionless residual that decisions treat as zero.
 
-    Residuals of exact critical points stayed below 3e-12 in float64 and those of random points above 7e-3.
+    In float64 this is 1.5e-8. Residuals of exact critical points stayed below 3e-12, residuals of random points above
+    7e-3.
     """
     return machine_epsilon(dtype) ** 0.5
 
 
 def product_error(error: Scalar, left: Scalar, right: Scalar, inner: int, dtype: Any) -> Scalar:
-    """Bound the Frobenius error of a computed product ``A B`` whose left factor is off by `error`.
+    """Bound the Frobenius error of a computed product ``A B`` whose left factor has an error already.
 
-    ``||fl(A B) - A B||_F <= error ||B||_F + n u / (1 - n u) ||A||_F ||B||_F``, n = inner and u = eps / 2, which holds
-    for every order of summation.
+    The bound is ``error ||B||_F + n u / (1 - n u) ||A||_F ||B||_F`` with n = inner and u = eps / 2. It holds for every
+    order of summation.
 
     Args:
-        error: of A in the Frobenius norm. left, right: the Frobenius norms of A and B. inner: columns of A.
+        error: a bound of the error of A in the Frobenius norm.
+        left: the Frobenius norm of A.
+        right: the Frobenius norm of B.
+        inner: the number of columns of A.
+        dtype: the dtype of the computation.
     """
     return (error + product_rounding(inner, dtype) * left) * right
 
 
 def product_rounding(inner: int, dtype: Any) -> float:
-    """``n u / (1 - n u)``, u = eps / 2: what n roundings may do to a sum of products, in any order; at most 1 + n u."""
+    """Return ``n u / (1 - n u)`` (at most 1 + n u), the relative error of a sum of n products in any order.
+
+    Here n = inner and u = eps / 2, and the error is relative to the sum of the products' absolute values.
+    """
     small = 0.5 * inner * machine_epsilon(dtype)
     return small / (1 - small) if small < 0.5 else 1 + small
 
 
 def factorization_error(rows: int, dtype: Any) -> float:
-    """``8 sqrt(rows) eps``: what a QR factorization may do to a matrix with that many rows, relative to its norm.
+    """Return ``8 sqrt(rows) eps``, the assumed error of a QR factorization relative to the norm of the matrix.
 
-    Nine times the worst that was seen, which are constant columns, where rounding errors do not cancel (100 to 10^6
-    rows, float32 and float64). It is the probabilistic bound (Higham & Mary 2019), not the worst case of ``rows columns
-    eps``, which would say nothing in float32.
+    It has the form of the probabilistic bound of Higham & Mary (2019) and is not proved in every case: the worst case
+    ``rows columns eps`` would be useless in float32. The largest error that was seen is nine times smaller (100 to 10^6
+    rows, float32 and float64). It occurs for constant columns, where rounding errors do not cancel.
     """
     return 8 * max(rows, 1) ** 0.5 * machine_epsilon(dtype)
 
 
 def rounding_margin(scale: Scalar, dtype: Any) -> Scalar:
-    """``8 eps scale``: what rounding may do to a difference of two sums of squares, `scale` their sum."""
+    """Return ``8 eps scale``, the rounding error of a difference of two sums of squares, where scale is their sum."""
     return 8 * machine_epsilon(dtype) * scale

@@ -1,12 +1,12 @@
-"""Pictures: functions that take a matplotlib Axes, draw on it and return it, a module a topic.
+"""Pictures: functions that take a matplotlib Axes, draw on it and return it. Each topic has a module.
 
     homogeneous  a training run and its certificate: objective, gap, subnetworks, polar
     deep_linear  the training of a deep linear network: loss, gap, singular values
     local_minima the tangent space: J during training, the share of each unit
-    shared       colours, and a figure that is drawn without a display and shows itself in a notebook
+    shared       colours, and a figure that needs no display and appears as a picture in a notebook
 
-What is proved is drawn solid, what a search suggests is dashed. Only `figure` and `png` import matplotlib, and only
-when they are called; the other functions draw on the Axes that they are given.
+Proved values are drawn solid, and values that a search suggests are dashed. Only `figure` and `png` import matplotlib,
+and only when they are called; the other functions draw on the given Axes.
 
 >>> import numpy as np
 >>> from globopt_jax import plotting

@@ -10,11 +10,11 @@ __all__ = ["certified_gap", "growth", "staircase"]
 
 
 def staircase(ax: Axes, seen: History, levels: np.ndarray) -> Axes:
-    """Draw the loss of a deep linear network while it trains, and thin lines at the losses of critical points.
+    """Draw the loss of a deep linear network during training, and thin lines at the losses of critical points.
 
     Args:
-        ax: to draw on.
-        seen: from `deep_linear.history`.
+        ax: the Axes to draw on.
+        seen: the records from `deep_linear.history`.
         levels: losses to mark, such as those of the critical points that keep the top 0, 1, 2, ... directions.
 
     Returns:
@@ -37,14 +37,14 @@ def staircase(ax: Axes, seen: History, levels: np.ndarray) -> Axes:
 
 
 def certified_gap(ax: Axes, seen: History) -> Axes:
-    """Draw the gap of a deep linear network while it trains, and what its gradients prove of it.
+    """Draw the gap of a deep linear network during training, and the bound of the gap that its gradients prove.
 
     Args:
-        ax: to draw on.
-        seen: from `deep_linear.history`.
+        ax: the Axes to draw on.
+        seen: the records from `deep_linear.history`.
 
     Returns:
-        The same Axes, with a logarithmic scale; gaps far below what rounding lets be proved are cut off.
+        The same Axes, with a logarithmic scale. Gaps far below the smallest proved bound are cut off.
 
     Example:
         >>> from globopt_jax import plotting
@@ -69,11 +69,12 @@ def certified_gap(ax: Axes, seen: History) -> Axes:
 
 
 def growth(ax: Axes, seen: History, targets: np.ndarray) -> Axes:
-    """Draw the singular values of a deep linear network's prediction over time, and those of the fit as goals.
+    """Draw the singular values of a deep linear network's prediction during training, and the fit's as thin lines.
 
     Args:
-        ax: to draw on.
-        seen: from `deep_linear.history`. targets: (n,), the singular values of the least-squares fit.
+        ax: the Axes to draw on.
+        seen: the records from `deep_linear.history`.
+        targets: (n,), the singular values of the least-squares fit.
 
     Returns:
         The same Axes.
@@ -94,5 +95,5 @@ def growth(ax: Axes, seen: History, targets: np.ndarray) -> Axes:
     learned = int(np.sum(np.abs(last - targets[: len(last)])[real[: len(last)]] <= 0.05 * targets[: len(last)][real]))
     title = f"{learned} of {int(real.sum())} directions of the fit are learned to 5 %"
     _ = ax.set(xlabel="step", ylabel="singular value of $XR$", title=title)
-    legend(ax, "lower right", raised=0.1)  # above the curves that have not grown yet
+    legend(ax, "lower right", raised=0.1)  # above the curves near zero
     return plain(ax)

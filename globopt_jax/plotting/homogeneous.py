@@ -1,8 +1,8 @@
 """Pictures of a training run and of its certificate: the objective, the gap, the subnetworks and the polar.
 
 The polar is the largest inner product that one subnetwork of penalty 1 can have with the residual -G, where G is the
-gradient of the loss in the prediction. Where it exceeds lam in some direction, a subnetwork along that direction lowers
-the objective; where it exceeds lam nowhere, stationary weights are globally optimal.
+gradient of the loss in the prediction. If the polar exceeds lam, the subnetwork with the largest inner product lowers
+the objective when it is added. If the polar is at most lam, stationary weights are globally optimal.
 """
 
 from typing import Any, NamedTuple
@@ -18,42 +18,39 @@ from globopt_jax.shapes import Inputs, Params, Targets
 
 __all__ = ["PolarCurve", "bound_history", "gap", "polar", "polar_curve", "progress", "subnetworks"]
 
-#: An objective above its lower bound by less than this share of itself counts as met: float64 resolves no less.
+#: The smallest relative gap that is drawn, since float64 resolves no smaller ones.
 FINEST = 1e-14
-#: What the axis of the gap shows below the smallest proved gap, in factors.
+#: The lower edge of the axis of the gap, as a factor of the smallest proved gap.
 BELOW = 1e-3
 
 
 class PolarCurve(NamedTuple):
-    """The polar along a circle of hidden directions, divided by lam; arrays only.
-
-    Attributes:
-        angle: (n,) degrees from -180 to 180, increasing.
-        value: (n,) the largest <-G, phi(w)> over neurons w of penalty 1 with that hidden direction, over lam.
-        neuron_angle: (k,) degrees, where the network's own neurons point.
-        neuron_value: (k,) the value there; 1 at stationary weights.
-        whole: 0-d bool, whether the circle holds all directions, which it does for inputs of two dimensions.
-    """
+    """The polar along a circle of hidden directions, divided by lam; a NamedTuple of NumPy arrays."""
 
     angle: np.ndarray
+    """(n,): the angles in degrees from -180 to 180, increasing."""
     value: np.ndarray
+    """(n,): the largest ``<-G, phi(w)> / lam`` over neurons w of penalty 1 with this hidden direction."""
     neuron_angle: np.ndarray
+    """(k,): the angles of the network's neurons in degrees."""
     neuron_value: np.ndarray
+    """(k,): the value at these angles; 1 at stationary weights."""
     whole: np.ndarray
+    """A 0-d bool: whether the circle contains every direction, as it does for inputs of two dimensions."""
 
 
 def progress(ax: Axes, seconds: np.ndarray, objective: np.ndarray, lower_bound: np.ndarray, proved: np.ndarray) -> Axes:
-    """Draw the last part of the objective's way down and of the proved lower bound's way up.
+    """Draw the end of a training run: how the objective falls and the proved lower bound rises.
 
-    The axis shows the difference to the final objective in percent of it, over a window of some ten times the last gap:
-    everything before is far outside, and would hide what matters.
+    The axis shows the difference to the final objective in percent of the final objective. Its range is about ten times
+    the last gap, since the much larger values at the start of a run would hide the end.
 
     Args:
-        ax: to draw on.
-        seconds: (n,) since the start, increasing.
-        objective: (n,) at those times.
-        lower_bound: (n,), nan where there is none.
-        proved: (n,) bool; the others are estimates from a search, which are not drawn.
+        ax: the Axes to draw on.
+        seconds: (n,), the times since the start, increasing.
+        objective: (n,), the objective at these times.
+        lower_bound: (n,), the lower bound; nan where there is none.
+        proved: (n,) bool, whether the bound is proved. Other bounds are estimates from a search and are not drawn.
 
     Returns:
         The same Axes.
@@ -77,7 +74,7 @@ def progress(ax: Axes, seconds: np.ndarray, objective: np.ndarray, lower_bound: 
         _ = ax.step(
             seconds[proved], below, where="post", color=GREEN, lw=2.5, marker="o", ms=5, label="lower bound, proved"
         )
-        # As many digits as tell the two apart.
+        # The title has enough digits to show the difference of the two numbers.
         digits = int(np.clip(3 - np.log10(max((end - best[-1]) / size, FINEST)), 6, 15))
         title = f"objective {end:.{digits}g}, at least {at_least(float(best[-1]), digits)} (proved)"
         floor = min(float(below[-1]), -100 * FINEST)
@@ -101,15 +98,16 @@ def gap(
 ) -> Axes:
     """Draw the relative gap against time on a logarithmic axis.
 
-    The smallest gap proved so far is drawn as a solid step line, the last estimate of a search as a dashed one. Gaps
-    far below the smallest proved one are drawn at the lower edge.
+    A solid step line shows the smallest gap that is proved so far, a dashed one the latest estimate of a search. Gaps
+    far below the smallest proved gap are drawn at the lower edge.
 
     Args:
-        ax: to draw on.
-        seconds: (n,) since the start, increasing.
-        relative: (n,) the gap over the objective, inf or nan where there is none.
-        proved: (n,) bool; the others are estimates from a search.
-        hindsight: (n,) how far the objective at those times lay above the final lower bound, over the objective.
+        ax: the Axes to draw on.
+        seconds: (n,), the times since the start, increasing.
+        relative: (n,), the gap over the objective; inf or nan where there is none.
+        proved: (n,) bool, whether the gap is proved. Other gaps are estimates from a search.
+        hindsight: (n,), the objective at these times minus the final lower bound, over the objective; None is not
+            drawn.
 
     Returns:
         The same Axes.
@@ -159,11 +157,11 @@ def gap(
 
 
 def subnetworks(ax: Axes, sizes: np.ndarray) -> Axes:
-    """Draw the penalty of every subnetwork, largest first; those that are zero are counted, not drawn.
+    """Draw the penalty of every subnetwork, largest first. The title counts subnetworks that are zero.
 
     Args:
-        ax: to draw on.
-        sizes: (r,), theta of each subnetwork, >= 0.
+        ax: the Axes to draw on.
+        sizes: (r,), the penalty theta of each subnetwork, >= 0.
 
     Returns:
         The same Axes.
@@ -190,20 +188,20 @@ def subnetworks(ax: Axes, sizes: np.ndarray) -> Axes:
 def polar_curve(problem: Problem, params: Params, X: Inputs, Y: Targets, *, points: int = 721) -> PolarCurve | None:
     """Evaluate the polar along the circle of hidden directions that the two largest neurons span.
 
-    For inputs of two dimensions that circle holds every direction. In higher dimensions the curve is a cut through the
-    sphere of directions: angle 0 is the direction of the neuron with the largest penalty, and the neuron with the next
-    largest penalty in another direction lies at a positive angle. A host function.
+    For inputs of two dimensions the circle contains every direction. In higher dimensions the curve is a cut through
+    the sphere of directions: angle 0 is the direction of the neuron with the largest penalty, and the neuron with the
+    next largest penalty in another direction lies at a positive angle. A host function.
 
     Args:
-        problem: phi, theta, the loss and lam.
+        problem: the map phi, the regularizer theta, the loss and lam.
         params: the neurons (w1 (r, dx), w2 (r, dy)).
         X: inputs (m, dx).
         Y: targets (m, dy).
-        points: how many angles.
+        points: the number of angles.
 
     Returns:
-        The curve. None where there is none: phi is no single hidden unit, theta does not consist of l2 norms, inputs
-        have one dimension, or fewer than two neurons point in different directions (two dimensions need no neurons).
+        The curve, or None if it does not exist: phi is no single hidden unit, theta does not consist of l2 norms, the
+        inputs have one dimension, or, in more than two dimensions, no two neurons point in different directions.
     """
     if not (problem.phi.is_neuron and problem.theta.is_l2) or np.shape(X)[1] < 2:
         return None
@@ -216,7 +214,7 @@ def polar_curve(problem: Problem, params: Params, X: Inputs, Y: Targets, *, poin
     basis = np.eye(2) if whole else _plane(directions)
     if basis is None:
         return None
-    # Of the other neurons only those that lie in the plane have a place on the circle.
+    # Only neurons that lie in the plane have a place on the circle.
     at = directions @ basis.T
     at = at[np.linalg.norm(at, axis=1) > 1 - 1e-9]
     neuron_angle = np.arctan2(at[:, 1], at[:, 0])
@@ -231,15 +229,15 @@ def polar_curve(problem: Problem, params: Params, X: Inputs, Y: Targets, *, poin
 
 
 def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
-    """Draw the polar over lam along a circle of directions, with lam and the proved ceiling of all directions.
+    """Draw the polar over lam along a circle of directions, with lam and the proved upper bound over all directions.
 
     Args:
-        ax: to draw on.
-        curve: from `polar_curve` at the weights that were graded.
-        found: from `homogeneous.certify`.
+        ax: the Axes to draw on.
+        curve: the curve from `polar_curve` at the certified weights.
+        found: the certificate from `homogeneous.certify`.
 
     Returns:
-        The same Axes. A ceiling far above the curve is named in the legend and not drawn.
+        The same Axes. If the upper bound is far above the curve, only the legend shows it.
     """
     lam = float(found.lam)
     inside, outside = float(found.polar_lower) / lam, float(found.polar_upper) / lam
@@ -272,14 +270,14 @@ def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
 def bound_history(
     ax: Axes, seconds: np.ndarray, objective: np.ndarray, lower_bound: np.ndarray, proved: np.ndarray
 ) -> Axes:
-    """Draw how the best proved lower bound rose towards the final objective, in percent of it.
+    """Draw the best proved lower bound over time, in percent of the final objective.
 
     Args:
-        ax: to draw on.
-        seconds: (n,) since the start, increasing.
-        objective: (n,) at those times.
-        lower_bound: (n,), nan where there is none.
-        proved: (n,) bool; the others are estimates from a search, which are not drawn.
+        ax: the Axes to draw on.
+        seconds: (n,), the times since the start, increasing.
+        objective: (n,), the objective at these times.
+        lower_bound: (n,), the lower bound; nan where there is none.
+        proved: (n,) bool, whether the bound is proved. Other bounds are estimates from a search and are not drawn.
 
     Returns:
         The same Axes.
@@ -313,7 +311,7 @@ def _circle(angle: np.ndarray) -> np.ndarray:
 
 
 def _plane(directions: np.ndarray) -> np.ndarray | None:
-    """An orthonormal basis (2, dx) of the plane of the first direction and of the next one that is not parallel."""
+    """Return an orthonormal basis (2, dx) of the plane of the first direction and the next one in another direction."""
     for other in directions[1:]:
         across = other - (other @ directions[0]) * directions[0]
         if (length := np.linalg.norm(across)) > 1e-3:
@@ -323,7 +321,10 @@ def _plane(directions: np.ndarray) -> np.ndarray | None:
 
 @jax.jit
 def _polar_at(problem: Problem, directions: Any, X: Inputs, residual: Targets) -> jax.Array:
-    """``||residual^T phi(w)||`` for hidden directions w (n, dx) of length 1, one at a time: m values a direction."""
+    """Return ``||residual^T phi(w)||`` (n,) for hidden directions w (n, dx) of length 1.
+
+    One direction at a time is evaluated, so that memory holds only m features.
+    """
 
     def value(w: Any) -> jax.Array:
         features = problem.phi((w, jnp.ones(1, w.dtype)), X)

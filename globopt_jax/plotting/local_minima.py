@@ -1,4 +1,8 @@
-"""Pictures of the tangent space: J, half its squared distance from the targets, and the share of each unit."""
+"""Pictures of the tangent space of a network.
+
+J is half the squared distance from the targets to the tangent space, which is the span of the derivatives of the
+predictions in the weights. At a differentiable local minimum the loss equals J.
+"""
 
 import numpy as np
 
@@ -9,13 +13,15 @@ __all__ = ["tangent_trace", "unit_shares"]
 
 
 def unit_shares(ax: Axes, found: Decomposition) -> Axes:
-    """Draw what every unit explains of the targets, in percent of ``1/2 ||Y||^2``: a row a layer, the output last.
+    """Draw the share of the targets that each unit explains, in percent of ``1/2 ||Y||^2``.
 
-    Units are drawn in their order; a share is what a unit adds to those before it. Layers add up to the number at the
-    right of their row.
+    There is one row for each layer, and the output is the last row. The share of a unit is the part of the targets that
+    the tangent space of this unit explains in addition to the units before it. The number at the right of a row is the
+    sum of its shares.
 
     Args:
-        ax: to draw on. found: from `local_minima.decompose`.
+        ax: the Axes to draw on.
+        found: the decomposition from `local_minima.decompose`.
 
     Returns:
         The same Axes.
@@ -49,11 +55,15 @@ def unit_shares(ax: Axes, found: Decomposition) -> Axes:
 
 
 def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarray) -> Axes:
-    """Draw J and the loss during training; what lies between is the tangent gap, zero at stationary points.
+    """Draw J and the loss during training. The area between them is the tangent gap, which is 0 at stationary points.
+
+    Values below 1e-12 times the largest loss are drawn at this height.
 
     Args:
-        ax: to draw on. steps: (n,). value, loss: (n,), J and the loss there; what is below 1e-12 of the largest loss is
-            drawn there.
+        ax: the Axes to draw on.
+        steps: (n,), the steps of the training.
+        value: (n,), J at these steps.
+        loss: (n,), the loss at these steps.
 
     Returns:
         The same Axes.
@@ -71,7 +81,7 @@ def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarr
     if not np.shape(steps) == np.shape(value) == np.shape(loss) or np.ndim(steps) != 1 or not len(steps):
         shapes = ", ".join(str(np.shape(a)) for a in (steps, value, loss))
         raise ValueError(f"steps, value, loss: Expected: shapes (n,), n at least 1. Received: {shapes}.")
-    # A J that is rounding would leave the loss a line at the top.
+    # A value of J that is rounding would stretch the axis, so that the loss were a line at the top.
     floor = 1e-12 * float(np.max(loss))
     value, loss = np.maximum(value, floor), np.maximum(loss, floor)
     _ = ax.fill_between(steps, value, loss, color=GRAY, alpha=0.4, lw=0, label="tangent gap")
@@ -81,5 +91,5 @@ def tangent_trace(ax: Axes, steps: np.ndarray, value: np.ndarray, loss: np.ndarr
     _ = ax.set_xlabel("step")
     _ = ax.set_ylabel("loss")
     _ = ax.set_title(f"the loss ends {100 * (loss[-1] / value[-1] - 1):.2g} % above J", pad=24)
-    _ = ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # off the curves
+    _ = ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above the plot
     return plain(ax)

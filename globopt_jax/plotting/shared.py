@@ -1,6 +1,6 @@
-"""What all pictures share: the colours, the quiet axes, and a figure that needs no display.
+"""The parts that all pictures share: colours, plain axes, legends, and a figure that needs no display.
 
-Colours are those of Okabe and Ito, which most colour-blind readers tell apart.
+The colours are from the palette of Okabe and Ito, which most colour-blind readers can distinguish.
 """
 
 import io
@@ -21,10 +21,10 @@ BLUE, ORANGE, GREEN, GRAY, INK = "#0072B2", "#E69F00", "#009E73", "#BBBBBB", "#3
 
 
 def figure(size: tuple[int | float, int | float]) -> Figure:
-    """Make an empty figure that is drawn without a display and shows itself as a picture in a notebook.
+    """Make an empty figure that needs no display and appears as a picture in a notebook.
 
-    A plain `matplotlib.figure.Figure` appears in a notebook as text unless pyplot's inline backend is loaded. This one
-    carries its own PNG representation, so that the last line of a cell shows it whatever backend is named.
+    A plain `matplotlib.figure.Figure` appears in a notebook as text unless pyplot's inline backend is loaded. This
+    figure has a PNG representation, so that a notebook shows it with any backend if it is the last line of a cell.
 
     Args:
         size: width and height in inches.
@@ -43,13 +43,16 @@ def figure(size: tuple[int | float, int | float]) -> Figure:
 
 
 def png(drawn: Figure) -> bytes:
-    """Draw a figure as the bytes of a PNG file, without a date or a version in them.
+    """Return a figure as the bytes of a PNG file, which contain no date and no version.
 
     Args:
-        drawn: any figure; its own canvas is left as it is.
+        drawn: any matplotlib figure; its canvas stays the same.
 
     Returns:
         The bytes of the file.
+
+    Raises:
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -63,7 +66,7 @@ def png(drawn: Figure) -> bytes:
 
 
 def plain(ax: Axes) -> Axes:
-    """Take the box away, draw a quiet grid, and give the title, which is a sentence, the size of the text."""
+    """Remove the upper and right borders, draw a light grid, and make the title as small as text."""
     ax.title.set_fontsize("medium")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color=GRAY, alpha=0.35, lw=0.6)
@@ -72,7 +75,7 @@ def plain(ax: Axes) -> Axes:
 
 
 def legend(ax: Axes, where: Any = "best", *, raised: float = 0.0, columns: int = 1) -> None:
-    """Name the curves in small letters on a white ground, `raised` by a share of the height."""
+    """Draw a legend in small letters on a white ground, `raised` by a share of the height of the plot."""
     style: dict[str, Any] = {
         "ncols": columns,
         "columnspacing": 1.2,
@@ -84,12 +87,12 @@ def legend(ax: Axes, where: Any = "best", *, raised: float = 0.0, columns: int =
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent with two digits, rounded up, since every percentage in a title is an upper bound.
+    """Format a fraction in percent with two digits, rounded up, since every percentage in a title is an upper bound.
 
     >>> percent(0.00012301)
     '0.013 %'
     """
-    digits = 2 if fraction < 1 else len(f"{100 * fraction:.0f}")  # no exponent at 100 % and above
+    digits = 2 if fraction < 1 else len(f"{100 * fraction:.0f}")  # two digits of 100 % would print an exponent
     return f"{rigorous.at_most(100 * fraction, digits)} %"
 
 

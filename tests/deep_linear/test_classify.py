@@ -239,7 +239,7 @@ def test_the_result_says_prints_and_stores(tmp_path):
         ({"weights": {"a": np.eye(2)}}, TypeError, "weights: Expected: a list of kernels. Received: dict"),
         ({"weights": [np.ones((2, 3)), np.ones((2, 2))]}, ValueError, "weights: Expected: kernels of shapes"),
         ({"weights": [np.ones((3, 2))] * 2}, ValueError, r"\(3, 2\), \(3, 2\)\].$"),
-        ({"weights": [np.ones((3, 2)), np.ones((4, 3))]}, ValueError, "fit when transposed, as those of PyTorch"),
+        ({"weights": [np.ones((3, 2)), np.ones((4, 3))]}, ValueError, "fit if each kernel is transposed"),
         ({"lanczos_steps": 0}, ValueError, "lanczos_steps: Expected: an integer, at least 1. Received: 0"),
     ],
 )

@@ -65,5 +65,5 @@ def test_a_layer_that_is_no_bottleneck_is_named():
     W = [np.ones((3, 2)), np.ones((2, 4)), np.ones((4, 3))]
     with pytest.raises(ValueError, match=r"smallest width 2 of \(3, 2, 4, 3\). Received: 2"):
         deep_linear.bottleneck_conditions(W, np.ones((5, 3)), np.ones((5, 3)), layer=2)
-    with pytest.raises(ValueError, match="Received: none, and there is none"):
+    with pytest.raises(ValueError, match="Received: none, and no hidden layer has this width"):
         deep_linear.bottleneck_conditions([np.ones((3, 3))], np.ones((5, 3)), np.ones((5, 3)))

@@ -166,7 +166,7 @@ def test_no_point_is_a_local_maximum(seed, dtype):
         ("escape", {"radius": 0.0}, ValueError, "radius: Expected: a positive number. Received: 0.0"),
         ("escape", {"radius": np.nan}, ValueError, "radius: Expected: a positive number"),
         ("escape", {"key": 3}, TypeError, "key: Expected: one jax.random.key"),
-        ("ascend", {"X": np.zeros((3, 2))}, ValueError, "X: Expected: not zero"),
+        ("ascend", {"X": np.zeros((3, 2))}, ValueError, "X: Expected: at least one entry that is not 0"),
         ("ascend", {"radius": -1.0}, ValueError, "radius: Expected: a positive number"),
         ("escape", {"weights": [np.full((2, 2), np.inf)]}, ValueError, r"weights\[0\]: Expected: finite"),
     ],

@@ -115,7 +115,7 @@ def test_misuse_is_named():
         deep_linear.monitor(np.full(P.X.shape, np.nan), P.Y)
     with pytest.raises(ValueError, match="Expected: a list of kernels, or monitor"):
         watched.init({"W1": W[0]})
-    with pytest.raises(ValueError, match="with one monitor. Received: 0 of them"):
+    with pytest.raises(ValueError, match="with one monitor. Received: 0 monitors"):
         deep_linear.history(optax.sgd(0.1).init(W))
 
 
