@@ -4,8 +4,8 @@
 `svd`, `numerical_rank`, `project` and `project_out` use it. `lowest_curvature` finds the lowest eigenvalue of a Hessian
 from its products with vectors. `matmul` multiplies with ``precision="highest"``, since GPUs and TPUs round float32
 products to fewer digits by default.
-`split` removes the span of orthonormal columns from other columns, to rounding. `machine_epsilon` and the tolerances beside
-it say how large rounding errors can be.
+`split` removes the span of orthonormal columns from other columns, to rounding. `machine_epsilon` and the tolerances
+beside it say how large rounding errors can be.
 
     >>> import jax.numpy as jnp
     >>> M = jnp.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])
