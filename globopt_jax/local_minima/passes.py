@@ -1,4 +1,4 @@
-"""The Jacobian over all samples, computed in passes over chunks that fit a budget of memory, and not stored as a whole."""
+"""The Jacobian over all samples, in passes over chunks that fit a budget of memory; it is never stored as a whole."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ def in_few_widths(V: np.ndarray) -> np.ndarray:
 
 
 class Jacobian:
-    """The Jacobian A (m dy, N), in passes over chunks of samples that fit a budget of memory: `linalg.columns.Passes`."""
+    """The Jacobian A (m dy, N), in passes over chunks that fit a budget of memory (`linalg.columns.Passes`)."""
 
     def __init__(self, model: Model, params: Any, X: Any, dy: int, memory: int) -> None:
         self.model, self.params, self.X, self.dy, self.memory = model, params, X, dy, memory

@@ -58,9 +58,10 @@ class Space(abc.ABC):
 
     @property
     def faint(self) -> np.ndarray:
-        """For each part of the columns, how many columns the cutoff may affect.
+        """For each part of the columns, how many columns are so small that the cutoff may hide directions among them.
 
-        These are not zero, and so small that the cutoff exceeds sqrt(eps) times their size."""
+        They are not zero, and ``sqrt(eps)`` times their size is below `resolution` times the largest size of a column.
+        """
         size = self.column_sizes() if self.A.size else np.zeros(0)
         small = (size > 0) & (size * self.A.eps**0.5 < self.resolution * np.max(size, initial=0))
         ends = np.cumsum(self.A.model.parts(self.A.params, self.A.dy))[:-1]
