@@ -155,7 +155,7 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
 
 
 def white_noise_quantile(m: int, rank: int, probability: float) -> float:
-    """Return a quantile of ``2 L / ||Y||^2``, which is distributed as Beta((m - rank)/2, rank/2) for white noise Y.
+    """Return a quantile of ``2 L / ||Y||^2``, which is distributed as Beta((m - rank)/2, rank/2) for white noise.
 
     Args:
         m: the number of samples.
@@ -212,8 +212,8 @@ class PhaseChange(NamedTuple):
 def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> PhaseChange:
     """Draw the share of white noise that a hidden layer of fixed ReLU patterns does not explain, for several widths.
 
-    The share is about ``1 - dx d / m`` where dx d is below m, and near 0 above. The patterns are those of random units on inputs that are independent of
-    X, as Proposition 2 requires. All widths share one compiled program.
+    The share is about ``1 - dx d / m`` where dx d is below m, and near 0 above. The patterns are those of random units
+    on inputs that are independent of X, as Proposition 2 requires. All widths share one compiled program.
 
     Args:
         key: a random key.
