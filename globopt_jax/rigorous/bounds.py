@@ -61,7 +61,7 @@ def trivial_bound(problem: Mapping[str, Any], X: np.ndarray, Y: np.ndarray, caut
 def polar_at(
     problem: Mapping[str, Any], weights: Sequence[np.ndarray], multipliers: Multipliers, X: np.ndarray, Y: np.ndarray
 ) -> float:
-    """Return an upper bound of the polar at -G, where G is the loss's gradient at the weights; it covers G's rounding."""
+    """Return an upper bound of the polar at -G, with the loss's gradient G at the weights; it covers G's rounding."""
     Z, error = predict(weights, X, tuple(problem["slopes"]))
     G, off = gradient(problem["loss"], Z, Y, error)
     kinds = {problem["bound"], "linear" if problem["bound"] == "linear" else "product"}
