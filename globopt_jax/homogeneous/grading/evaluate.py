@@ -95,7 +95,7 @@ def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxa
 
 
 def evaluate(at: Subject, U: np.ndarray, multipliers: Multipliers) -> Proved | None:
-    """Return the lower bound that the best feasible multiple of U proves; None where rounding leaves none feasible."""
+    """Return the lower bound that the best feasible multiple of U proves; None where rounding forbids every one."""
     for V, s in _feasible_multiples(at, U, multipliers):
         shrunk = multipliers._replace(mu=multipliers.mu * s**2, N=multipliers.N * s**2)
         bound, _ = rigorous.lower_bound(at.description, V, shrunk, at.X64, at.Y64, caution=2)
