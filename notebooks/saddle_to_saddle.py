@@ -98,9 +98,9 @@ for t in dips:
 assert names
 
 # %% [markdown]
-# `critical_point` constructs this critical point, and `classify` finds that it is a saddle that is flat to second order:
-# the Hessian has no negative eigenvalue there. That is why gradient descent takes so long to leave it. `escape` returns
-# a point nearby with a lower loss at once.
+# `critical_point` constructs this critical point. `classify` finds that it is a saddle, and flat to second order: the
+# Hessian has no negative eigenvalue there. That is why gradient descent takes so long to leave it. `escape` returns a
+# nearby point with a lower loss at once.
 
 # %%
 kept = next((indices for indices in names if 0 < len(indices) < int(np.sum(s > 1e-6))), names[0])

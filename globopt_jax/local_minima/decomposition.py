@@ -294,7 +294,7 @@ def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -
 
 @jax.jit
 def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) -> tuple[Array, Array]:
-    """Compute what `_gram_schmidt` does from the rank of ``[C_1 .. C_k]`` for every k.
+    """Compute the results of `_gram_schmidt` from the rank of ``[C_1 .. C_k]`` for every k.
 
     The rank is decided by singular values, which tolerate absolute rounding. The blocks so far are kept as
     ``U diag(s)``: weak directions stay small, and do not enlarge the rounding of later blocks.

@@ -251,7 +251,7 @@ def kink_words(count: int) -> str:
         return "It is unknown whether the model has kinks here; at a kink, the derivative is the one that JAX takes."
     return (
         f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0. The network is not "
-        "differentiable there, unless they stay at the kink for all weights nearby, as those of a zero sample do."
+        "differentiable there, unless they stay at the kink for all weights nearby, as on a sample of zeros."
     )
 
 

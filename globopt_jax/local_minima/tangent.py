@@ -123,10 +123,10 @@ def tangent_projection(
     the whole last kernel by a, leaves the column space of A unchanged; powers of two undo such scaling before any
     cutoff is taken. Other models are not rescaled; ``faint`` counts the columns that the cutoff may hide.
 
-    Accuracy: that of a singular value decomposition in the dtype of the data; so is the numerical rank, where singular
-    values differ from the cutoff by a factor of ten. In float32, singular values below ``resolution`` times the largest
-    (8e-6 for the digits) cannot be told from noise, and J differs from its float64 value by the part of the targets
-    along these directions.
+    Accuracy: J is as accurate as by a singular value decomposition in the dtype of the data. The rank agrees with that
+    decomposition too, where singular values differ from the cutoff by a factor of ten. In float32, singular values
+    below ``resolution`` times the largest (8e-6 for the digits) cannot be told from noise, and J differs from its
+    float64 value by the part of the targets along these directions.
 
     Memory: only "dense" stores A. "gram" and "dual" store four matrices with the smaller side of A squared. They take
     the Gram matrix, which only serves as a preconditioner (`linalg.columns`), images and residuals from passes over

@@ -306,7 +306,7 @@ def with_linear_units(
     network = feed_forward(activation)
     if any(np.any(network.slopes_at(l, hidden)[:, 1] != 1) for l in range(t, hidden)):
         raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
-    linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # whatever their inputs
+    linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # for all inputs
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     inputs = jnp.asarray(host, dtype)
     weights, Phi, positive = _below(network, rng, inputs, widths[: t + 1], hidden, needed=not linear)

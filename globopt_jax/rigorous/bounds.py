@@ -53,7 +53,18 @@ def lower_bound(
 def trivial_bound(problem: Mapping[str, Any], X: np.ndarray, Y: np.ndarray, caution: int = 1) -> float:
     """Return the lower bound that the dual point 0 proves: the minimum of the loss.
 
-    -inf where it is not proved, as for softmax cross-entropy with targets whose rows are too far from a sum of 1.
+    Args:
+        problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        caution: the factor of the rounding margins, see `dual_value`.
+
+    Returns:
+        The lower bound; -inf where it is not proved, as for softmax cross-entropy with targets whose rows are too far
+        from a sum of 1.
+
+    Raises:
+        ValueError: a name in `problem` is unknown.
     """
     return lower_bound(problem, np.zeros_like(Y), empty_multipliers(), X, Y, caution)[0]
 
@@ -61,7 +72,21 @@ def trivial_bound(problem: Mapping[str, Any], X: np.ndarray, Y: np.ndarray, caut
 def polar_at(
     problem: Mapping[str, Any], weights: Sequence[np.ndarray], multipliers: Multipliers, X: np.ndarray, Y: np.ndarray
 ) -> float:
-    """Return an upper bound of the polar at -G, with the loss's gradient G at the weights; it covers G's rounding."""
+    """Return an upper bound of the polar at -G, with the loss's gradient G at the weights; it covers G's rounding.
+
+    Args:
+        problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
+        weights: W1..WK, stacked subnetworks.
+        multipliers: the multipliers of the polar's bound at -G.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    Returns:
+        The upper bound; +inf where none is known.
+
+    Raises:
+        ValueError: a name in `problem` is unknown.
+    """
     Z, error = predict(weights, X, tuple(problem["slopes"]))
     G, off = gradient(problem["loss"], Z, Y, error)
     kinds = {problem["bound"], "linear" if problem["bound"] == "linear" else "product"}
@@ -70,7 +95,21 @@ def polar_at(
 
 
 def polar_of(problem: Mapping[str, Any], kind: str, U: np.ndarray, multipliers: Multipliers, X: np.ndarray) -> float:
-    """Return `polar_bound` for a problem given by plain values, with the bound `kind`."""
+    """Return `polar_bound` for a problem given by plain values.
+
+    Args:
+        problem: plain values, of which slopes, layers, norms and sizes are used.
+        kind: the kind of bound, one of `BOUNDS`.
+        U: the point (m, dy) of the polar.
+        multipliers: the multipliers of the relaxation; other kinds need none.
+        X: inputs (m, dx).
+
+    Returns:
+        The upper bound; +inf where the kind does not apply to the problem.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
     return polar_bound(
         kind, U, X, tuple(problem["slopes"]), problem["layers"], multipliers, problem["norms"], problem["sizes"]
     )

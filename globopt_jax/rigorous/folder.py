@@ -25,10 +25,10 @@ def check_folder(folder: str | Path) -> CheckResult:
         folder: the run folder.
 
     Returns:
-        A `CheckResult`.
+        A `CheckResult`, as by `check_certificate`.
 
     Raises:
-        ValueError: a file is missing, or does not hold what it should.
+        ValueError: a file is missing, or lacks an array or a key.
         OSError: a file cannot be read.
     """
     folder = Path(folder)

@@ -143,7 +143,7 @@ def _arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np
     U, X, _, exponent = rows_scaled(U, X)
     negative, positive, more = slopes_scaled(slopes)
     kappa = positive - negative
-    B = U[:, :, None] * X[:, None, :]  # what sample j adds to M while it is active
+    B = U[:, :, None] * X[:, None, :]  # the contribution of sample j to M while it is active
     center = np.arctan2(X[:, 1], X[:, 0])
     rise, fall = np.mod(center - np.pi / 2, 2 * np.pi), np.mod(center + np.pi / 2, 2 * np.pi)
     order = np.argsort(np.concatenate([rise, fall]), kind="stable")

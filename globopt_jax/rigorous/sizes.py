@@ -35,6 +35,9 @@ def spectral_norm(A: np.ndarray) -> float:
     Args:
         A: a matrix (p, q).
 
+    Returns:
+        The upper bound.
+
     Example:
         >>> spectral_norm(np.diag([3.0, 1.0]))
         3.0000...

@@ -147,7 +147,25 @@ def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, f
 
 
 def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[float, float]:
-    """Return the loss of the predictions Z, and a bound of its error, given exact predictions within `error` of Z."""
+    """Return the loss of predictions, and a bound of its error.
+
+    Args:
+        loss: the name: squared, huber:DELTA, softmax_cross_entropy or logistic.
+        Z: predictions (m, dy).
+        Y: targets (m, dy).
+        error: a bound of the error of Z, entry by entry; the loss's error covers all predictions within it.
+
+    Returns:
+        The loss and the bound of its error.
+
+    Raises:
+        ValueError: the loss is unknown.
+
+    Example:
+        >>> value, error = loss_value("squared", np.array([[3.0]]), np.array([[1.0]]))
+        >>> value, error < 1e-14
+        (2.0, True)
+    """
     kind, delta = kind_of(loss)
     u = 8 * U_ROUND
     t = np.abs(Z - Y)
@@ -173,7 +191,21 @@ def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tup
 def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Return the loss's gradient in the prediction, and a bound of its error, entry by entry.
 
-    The exact predictions lie within `error` of Z.
+    Args:
+        loss: the name: squared, huber:DELTA, softmax_cross_entropy or logistic.
+        Z: predictions (m, dy).
+        Y: targets (m, dy).
+        error: a bound of the error of Z, entry by entry; the gradient's error covers all predictions within it.
+
+    Returns:
+        The gradient (m, dy) and the bound of its error (m, dy).
+
+    Raises:
+        ValueError: the loss is unknown.
+
+    Example:
+        >>> gradient("squared", np.array([[3.0]]), np.array([[1.0]]))[0].tolist()
+        [[2.0]]
     """
     kind, delta = kind_of(loss)
     u = 8 * U_ROUND
@@ -196,7 +228,20 @@ def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple
 
 
 def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> tuple[float, float]:
-    """Return ``sum_i theta(W_i)`` and a bound of its error, for product_of_norms or sum_of_powers with the power K."""
+    """Return the penalty ``sum_i theta(W_i)``, and a bound of its error.
+
+    Args:
+        theta: product_of_norms, or sum_of_powers (the sum of the layers' norms to the power K, divided by K).
+        weights: W1..WK, stacked subnetworks.
+        norms: the norm of each layer: l1, l2 or linf.
+
+    Returns:
+        The penalty and the bound of its error.
+
+    Example:
+        >>> round(penalty("sum_of_powers", [np.array([[3.0, 4.0]]), np.array([[1.0]])], ("l2", "l2"))[0], 12)
+        13.0
+    """
     flat = [w.reshape(len(w), -1) for w in weights]
     sizes = np.stack([_norms(w, n) for w, n in zip(flat, norms, strict=True)])
     K = len(weights)

@@ -38,12 +38,26 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
 
 
 def relative(difference: float, objective: float) -> float:
-    """Return a difference of objectives divided by the absolute value of the objective."""
+    """Return a difference of objectives divided by the absolute value of the objective.
+
+    >>> relative(0.5, 2.0)
+    0.25
+    """
     return difference / max(abs(objective), sys.float_info.min)
 
 
 def sentence(certificate: Mapping[str, Any]) -> str:
-    """Return the numbers of a certificate in a few sentences; proved numbers are rounded to the safe side."""
+    """Return the numbers of a certificate in a few sentences; proved numbers are rounded to the safe side.
+
+    Args:
+        certificate: the fields of a certificate by name, at least the numbers in `IN_WORDS`.
+
+    Returns:
+        The sentences.
+
+    Raises:
+        KeyError: a number is missing.
+    """
     number = {name: float(value) for name, value in certificate.items() if name in IN_WORDS}
     value, gap, over = number["objective"], number["relative_gap"], number["polar_lower"] / number["lam"]
     # A small gap asks for many digits, so that objective and bound differ in the words too.
@@ -61,7 +75,7 @@ def sentence(certificate: Mapping[str, Any]) -> str:
             f"The targets were completed to rows that sum to 1 exactly (entries moved by up to "
             f"{number['targets_moved']:.2g}), and the objective is that of these. "
         )
-    if gap < 0:  # not by rounding alone, which is clipped before
+    if gap < 0:  # not by rounding, which was clipped before
         text += "The two contradict each other: a bound is wrong, or a penalty is negative somewhere. "
     elif gap <= number["resolution"]:
         text += f"This is a global minimum to the precision of the computation ({number['resolution']:.1g}). "

@@ -30,7 +30,7 @@ __all__ = ["Refinement", "fit", "refine"]
 
 
 class Refinement(NamedTuple):
-    """A certificate on its way, and what is needed to go on from it; `checkpoint` turns it into arrays."""
+    """The best certificate so far, with the state from which the work goes on; `checkpoint` turns it into arrays."""
 
     certificate: Certificate
     """The best certificate so far."""
