@@ -10,10 +10,10 @@
 # %% [markdown]
 # # From weights to a certificate
 #
-# A small ReLU network is trained on handwritten digits in the ordinary way, with Adam and weight decay. Is
-# it any good? Not on test data, but as a solution of the problem it was trained on: how far is it from the
-# global minimum, over all widths? We grade it, go on where the certificate says that there is more to gain,
-# and grade it again.
+# We train a small ReLU network on handwritten digits in the ordinary way, with Adam and weight decay. Then we ask how
+# far its objective is from the global minimum over networks of all widths. The question is about the training problem,
+# not about test data. A certificate answers it: it grades the weights. Where the certificate leaves room for
+# improvement, we continue with `minimize`, and grade the result again.
 
 # %%
 import os
@@ -35,9 +35,9 @@ X, Y = jnp.asarray(X[:ROWS]), jnp.asarray(Y[:ROWS])
 # %% [markdown]
 # ## The problem
 #
-# `loss + lam * 1/2 (||W1||^2 + ||W2||^2)` is the sum of squares with weight decay. At `lam_max` and above,
-# the zero network is the best there is; we take a fifth of it. The two numbers are what a search found and
-# what is proved.
+# The objective is the squared loss with weight decay, `loss + lam * 1/2 (||W1||^2 + ||W2||^2)`. For `lam >= lam_max`
+# the zero network is a global minimum; we take a fifth of `lam_max`. Of the two numbers, a search found the lower one,
+# and the upper one is proved.
 
 # %%
 phi = homogeneous.relu_neuron()
@@ -56,7 +56,7 @@ problem = homogeneous.Problem(phi, problem.theta, problem.loss, 0.2 * float(most
 # %%
 @jax.jit
 def train(params, steps=300):
-    """Adam on the objective, a few hundred steps."""
+    """Run a few hundred steps of Adam on the objective."""
     optimizer = optax.adam(0.01)
 
     def step(carry, _):
@@ -76,8 +76,9 @@ assert values[-1] < values[0]
 # %% [markdown]
 # ## The certificate
 #
-# The lower bound holds for networks of any width, not just six neurons. `polar_lower` above `lam` means
-# that a seventh neuron was found that lowers the objective.
+# The lower bound holds for networks of every width, not only for six neurons. The polar is the largest inner product
+# that one neuron of penalty 1 can have with the residual (more precisely, with minus the loss's gradient). If
+# `polar_lower`, the best value that a search found, exceeds `lam`, then a seventh neuron lowers the objective.
 
 # %%
 before = homogeneous.certify(problem, trained, X, Y, effort=EFFORT)
@@ -86,10 +87,10 @@ assert before.rigorous
 assert 0 < before.lower_bound < before.objective
 
 # %% [markdown]
-# ## Going on
+# ## Continuing with `minimize`
 #
-# `minimize` starts from these weights: it descends, looks for the best direction to append, and repeats
-# until there is none. The trace says what it did; the objective never increases.
+# `minimize` starts from these weights. It runs a descent, searches for neurons that lower the objective, appends them,
+# and repeats until a search finds none. The trace lists the steps. The objective never increases.
 
 # %%
 found = homogeneous.minimize(problem, trained, X, Y, key=jax.random.key(1), effort=EFFORT)
@@ -102,17 +103,16 @@ after = found.certificate
 print(after)
 assert after.objective < before.objective
 assert after.relative_gap < before.relative_gap
-# Both bounds are true of the same problem, so neither exceeds what anybody reached.
+# Both bounds hold for the same problem, so that neither exceeds an objective that was reached.
 assert max(before.lower_bound, after.lower_bound) <= after.objective
 
 # %% [markdown]
 # ## The picture
 #
-# The polar is the largest inner product that one neuron of penalty 1 can have with the residual. The picture shows it
-# along the circle of hidden directions that the two largest neurons span. Where the polar is above lam, a neuron in
-# that direction lowers the objective. After Adam a search found such a neuron (dashed). After `minimize` the polar
-# equals lam at the neurons and exceeds it nowhere on the circle. The green line is the ceiling that the certificate
-# proves for all directions.
+# The picture shows the largest inner product of a neuron with the residual for each hidden direction on a circle, the
+# one that the two largest neurons span. Where this value is above lam, a neuron in that direction lowers the objective.
+# After Adam, a search found such a neuron (dashed line). After `minimize`, the value equals lam at the neurons and
+# exceeds lam nowhere on the circle. The green line is the upper bound that the certificate proves for all directions.
 
 # %%
 figure = plotting.figure((11, 3.8))

@@ -10,10 +10,10 @@
 # %% [markdown]
 # # From saddle to saddle
 #
-# A deep linear network that starts close to zero does not learn all at once. It waits near a saddle, leaves it
-# along one direction, waits near the next, and so on, until it is at the global minimum. Every critical point of
-# such a network is known in closed form, so that each plateau can be called by its name: we train on the
-# handwritten digits, find the plateaus, and ask which critical point each one is near.
+# A deep linear network that starts close to zero learns in steps. Its loss stays on a plateau near a saddle, then the
+# network leaves the saddle along one direction and comes to a plateau near the next one, until it reaches the global
+# minimum. All critical points of such a network are known in closed form, so that the critical point of each plateau
+# can be identified. We train on handwritten digits, find the plateaus, and identify their critical points.
 
 # %%
 import itertools
@@ -32,7 +32,7 @@ jax.config.update("jax_enable_x64", True)
 
 X, Y, _ = datasets.load("digits")
 X, Y = X[:ROWS], Y[:ROWS]
-# White inputs (the left singular vectors): the singular values of the fit alone set the clock.
+# With white inputs (the left singular vectors), only the singular values of the fit determine the learning times.
 rank = int(deep_linear.least_squares(X, Y).rank)
 white = jnp.linalg.svd(X, full_matrices=False)[0][:, :rank]
 fit = deep_linear.least_squares(white, Y)
@@ -42,10 +42,10 @@ print("singular values of the fit:", s.round(2))
 # %% [markdown]
 # ## Training with a monitor
 #
-# Three weight layers, small random weights, plain gradient descent on all samples. The data are reduced to the
-# sufficient statistics (61 rows instead of 1797), which changes no gradient. The monitor is an optax
-# transformation: it looks every few steps, under `jit`, and notes the loss, the gap to the optimum, what the gradients
-# alone prove of it, and the share of each direction of the fit.
+# The network has three weight layers and small random weights, and is trained by gradient descent on all samples. The
+# data are reduced to their sufficient statistics (61 rows instead of 1797), which changes no gradient. The monitor is
+# an optax transformation that works under `jit`. Every few steps it records the loss, the gap to the optimum, an upper
+# bound of the gap that follows from the gradients alone, and the learned share of each direction of the fit.
 
 # %%
 widths = (white.shape[1], 32, 32, Y.shape[1])
@@ -76,9 +76,10 @@ assert np.all(seen.gap_bound >= seen.gap)  # proved, at every look
 # %% [markdown]
 # ## The plateaus and their names
 #
-# Where the gradient, free of units, has a local minimum over time, the network is nearest to a critical point.
-# Which one? `kept` says how much of each direction of the fit is there; rounded, it is the index set of the
-# critical point, whose loss the closed form gives. Both agree to a few percent.
+# The network is closest to a critical point where the dimensionless gradient norm (`stationarity`) has a local minimum
+# over time. `kept` is the learned share of each direction of the fit. Rounded to 0 or 1, these shares give the index
+# set of the critical point, and the closed form gives its loss. The loss on the plateau agrees with it to a few
+# percent of the part of the targets that the fit explains.
 
 # %%
 eta = seen.stationarity
@@ -90,15 +91,16 @@ for t in dips:
     level = explained[: min(widths)].sum() - explained[list(indices)].sum()
     settled = np.abs(seen.kept[t] - np.round(seen.kept[t]))[s > 1e-6].max()
     if settled > 0.1 or seen.gap[t] < 1e-3 * explained.sum():
-        continue  # two directions of nearly equal strength arrive together, without a plateau; or it is all over
+        continue  # two equally strong directions are learned together, without a plateau; or training is at its end
     names.append(indices)
     print(f"step {seen.step[t]:6d}: gap {seen.gap[t]:8.3f}, near the critical point that keeps {indices}: {level:8.3f}")
     assert abs(seen.gap[t] - level) <= 0.1 * explained.sum()
 assert names
 
 # %% [markdown]
-# That critical point exists, and it is a saddle without negative curvature: flat to second order, which is why
-# leaving it takes so long. `escape` leaves it at once.
+# `critical_point` constructs this critical point. `classify` finds that it is a saddle, and flat to second order: the
+# Hessian has no negative eigenvalue there. That is why gradient descent takes so long to leave it. `escape` returns a
+# nearby point with a lower loss at once.
 
 # %%
 kept = next((indices for indices in names if 0 < len(indices) < int(np.sum(s > 1e-6))), names[0])
@@ -116,9 +118,10 @@ print(final)
 assert SMALL or final.kind == "global_minimum"
 
 # %% [markdown]
-# Left: the loss goes down in steps, from one critical point (thin lines: those that keep the top 0, 1, 2, ...
-# directions) to another. Middle: what the gradients prove is useless near saddles, and as good as it gets at the end.
-# Right: the singular values of the prediction grow one after the other to those of the fit.
+# Left: the loss decreases in steps, from the loss of one critical point to that of the next (thin lines: the critical
+# points that keep the top 0, 1, 2, ... directions). Middle: the bound that follows from the gradients is far above the
+# gap near saddles, and close to it at the end. Right: the singular values of the prediction grow one after the other
+# to the singular values of the fit.
 
 # %%
 figure = plotting.figure((14, 3.8))

@@ -8,12 +8,15 @@
 # ---
 
 # %% [markdown]
-# # What the tangent space says about local minima
+# # The tangent space and the loss of local minima
 #
-# At every differentiable local minimum of a network the squared loss is J: what the tangent space, the span of the
-# derivatives in all weights, leaves of the targets (Kawaguchi, Huang & Kaelbling 2019, Theorem 1). J is a number of any
-# point, trained or not. It says how good local minima are whose tangent space looks like the one here, and taken apart
-# it says which unit and which layer explains what. We train a ReLU network on the handwritten digits and watch.
+# The tangent space of a network at given weights is the span of the derivatives of its output in all weights. J is half
+# the squared distance from the targets to this space. At every differentiable local minimum of a network with a linear
+# last layer, the squared loss equals J (Kawaguchi, Huang & Kaelbling 2019, Theorem 1).
+#
+# J can be computed at all weights, trained or not: it is the loss of local minima with the same tangent space. J can
+# also be decomposed into the parts of the targets that each unit and each layer explains. We train a ReLU network on
+# handwritten digits and follow J.
 
 # %%
 import itertools
@@ -36,7 +39,7 @@ network = networks.feed_forward("relu")
 
 
 def initial(widths, seed=0):
-    """Weights of standard deviation sqrt(2 / fan in)."""
+    """Return random weights of standard deviation sqrt(2 / fan in)."""
     keys = jax.random.split(jax.random.key(seed), len(widths) - 1)
     shapes = itertools.pairwise(widths)
     return [jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(keys, shapes, strict=True)]
@@ -45,8 +48,9 @@ def initial(widths, seed=0):
 # %% [markdown]
 # ## Before any training
 #
-# The tangent space at random weights grows with the width, and J falls. The Jacobian is never stored: its structure
-# gives Gram matrices and residuals, and the accuracy is that of a singular value decomposition.
+# With larger width, the tangent space at random weights has more dimensions, and J is smaller. Large Jacobians are not
+# stored: Gram matrices and residuals are computed from their structure, with the accuracy of a singular value
+# decomposition.
 
 # %%
 HIDDEN = (2, 4) if SMALL else (2, 4, 8, 12)
@@ -59,11 +63,12 @@ assert float(at_start[HIDDEN[-1]].value) < float(at_start[HIDDEN[0]].value)
 # %% [markdown]
 # ## J and the loss during training
 #
-# The loss is never below J, and what lies between is the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``: zero exactly at
-# stationary points. Training moves the tangent space as well, so that J falls, too.
+# The loss is never below J. Their difference is the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, where P[A] projects
+# onto the tangent space. The tangent gap is zero exactly at stationary points. Training also changes the tangent space,
+# and J with it.
 
 # %%
-# Units of narrow layers die during training, some on one machine and others on another; 16 leave enough of them.
+# In narrow layers, units die during training, and which ones differs between machines; 16 units leave enough alive.
 widths = (64, 8, 8, 10) if SMALL else (64, 16, 16, 10)
 STEPS, LOOKS, RATE = (1000, 3, 0.003) if SMALL else (3000, 12, 0.002)
 optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
@@ -100,8 +105,8 @@ figure
 # %% [markdown]
 # ## Unit by unit
 #
-# Taken apart in the order of the layers, each unit gets what it adds to those before it, and the output layer gets what
-# is left. The sum is what J is short of ``1/2 ||Y||^2``.
+# `decompose` takes the units in the order of the layers. The share of a unit is the part of the targets that this unit
+# explains beyond the units before it; the output layer comes last. The shares sum to ``1/2 ||Y||^2 - J``.
 
 # %%
 shares = local_minima.decompose(weights, X, Y, "relu")
@@ -115,8 +120,9 @@ figure
 # %% [markdown]
 # ## Against regression on the network's own features
 #
-# A local minimum is never worse than linear regression on the features of its last hidden layer (Theorem 2 with t = H),
-# and better by what the tangent space adds. This point is close to a local minimum, not at one.
+# The loss of a local minimum is at most that of linear regression on the features of the last hidden layer (Theorem 2
+# with t = H). The tangent space improves this bound. The weights here are close to a local minimum, not at one, so
+# that the bound and J are only close to each other.
 
 # %%
 last = len(weights) - 1

@@ -1,4 +1,9 @@
-"""What a network's tangent space says about its local minima (KHK19): J, the loss that every one of them would have.
+"""The loss of local minima, from the tangent space of a network (Kawaguchi, Huang & Kaelbling 2019, KHK19).
+
+The tangent space at given weights is the span of the derivatives of the output in all weights. J is half the squared
+distance from the targets to this space. At a differentiable local minimum of a network with a linear last layer, the
+squared loss equals J (KHK19 Theorem 1). Weights that are no local minimum have a J too: the loss of the local minima
+that have the same tangent space.
 
 >>> import jax
 >>> from globopt_jax import networks
@@ -10,8 +15,9 @@
 >>> bool(found.value <= found.loss), int(found.rank)
 (True, 16)
 
-Every shape compiles programs of its own, for seconds. A loop over hundreds of shapes in one process calls
-`jax.clear_caches()` now and then: each program keeps maps of memory, and XLA crashes where the system has no more.
+Every new shape of the arrays is compiled, which takes seconds. A process that loops over hundreds of shapes should call
+`jax.clear_caches()` now and then: every compiled program holds memory maps, and XLA crashes when the system has no more
+of them.
 """
 
 from globopt_jax.local_minima.blocks import jacobian_blocks, vec
@@ -52,5 +58,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names alone: what an editor offers."""
+    """Return the public names, which an editor offers."""
     return __all__

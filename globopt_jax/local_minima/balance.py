@@ -1,9 +1,11 @@
-"""One scale for the units of a homogeneous network: the units in which weights are measured are nobody's business.
+"""Bring the units of a network to one scale, so that no result depends on how scale is spread over the layers.
 
-With a piecewise linear activation, the weights into a hidden unit times a > 0 and those out of it divided by a are the
-same function. That scales columns of the Jacobian, whose space stays the same and whose singular values do not: where
-two layers differ by 1e7, their blocks differ by 1e14, and the cutoff hides one behind the other. So the Jacobian is
-taken where the weights into every unit have a norm near 1, by powers of two, which round nothing.
+With a piecewise linear activation, a network computes the same function when the weights into a hidden unit are
+multiplied by a > 0 and the weights out of it are divided by a. This rescales columns of the Jacobian: the column space
+stays the same, the singular values change. Where two layers differ by a factor of 1e7, their blocks of the Jacobian
+differ by 1e14, and the cutoff for singular values hides one block behind the other. Therefore the Jacobian is computed
+at rescaled weights, for which the weights into every unit have a norm near 1. The factors are powers of two, so that
+nothing is rounded.
 """
 
 from typing import Any, NamedTuple
@@ -16,35 +18,38 @@ from globopt_jax.networks import layers_of
 
 __all__ = ["Balanced", "balanced"]
 
-#: Below every exponent that sums of them reach.
+#: The exponent of a zero: smaller than every sum of exponents.
 LEAST = -(2**24)
 
 
 class Balanced(NamedTuple):
-    """A network at one scale, with the tangent space that it has as it was given.
+    """A rescaled network with the same tangent space as the given one.
 
-    ``params``: in the form of those given. The weights into a hidden unit (with the bias) have a norm in [1, 2), those
-    into the largest output likewise. ``exponent``, ``bias``: the output as given is ``2^exponent`` times that of
-    `params`, plus the bias (dy,) or 0.
+    The output of the given network is ``2^exponent`` times the output of ``params``, plus ``bias``.
     """
 
     params: Any
+    """The rescaled weights, in the form in which they were given. The weights into a hidden unit (with its bias) have a
+    norm in [1, 2), and so have the weights into the largest output."""
     exponent: int
+    """The exponent of the power of two by which the output was divided."""
     bias: Any
+    """The bias of the last layer (1, dy), or 0 where there is none. The rescaled network has 0 in its place."""
 
 
 def balanced(model: Model, params: Any) -> Balanced:
-    """Bring a feed-forward network with a piecewise linear activation to one scale; leave every other model as it is.
+    """Return a feed-forward network with a piecewise linear activation at one scale, and any other model unchanged.
 
-    Patterns, zeros and kinks stay what they are. A unit whose incoming weights are all zero has no scale: the largest
-    weights out of it become as large as those out of the other units. An entry vanishes only if it is smaller than the
-    norm of its unit by all that the dtype holds (1e-38 in float32).
+    Activation patterns, zero weights and kinks stay the same. A unit whose incoming weights are all zero has no scale:
+    the norm of its outgoing weights is brought to the largest one among the other units. A weight underflows to zero
+    only where it is smaller than the norm of its unit's weights by the whole range of the dtype (a factor of 1e-38 in
+    float32).
     """
     if not isinstance(model, Layered) or model.network.function is not None:
         return Balanced(params, 0, 0)
     layers = layers_of(params)
     kernels = [np.asarray(layer.kernel) for layer in layers]
-    rows = np.zeros(len(kernels[0]), int)  # exponents for the rows of the next kernel, of the units that they leave
+    rows = np.zeros(len(kernels[0]), int)  # exponents of the units that the rows of the next kernel leave
     found: list[Any] = []
     for layer, kernel, following in zip(layers[:-1], kernels[:-1], kernels[1:], strict=True):
         bias = np.zeros((0, kernel.shape[1]), kernel.dtype) if layer.bias is None else np.asarray(layer.bias)[None]
@@ -70,9 +75,9 @@ def balanced(model: Model, params: Any) -> Balanced:
 
 
 def _sizes(M: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """e with a norm in [2^e, 2^(e+1)) for each column of ``diag(2^rows) M``, and which of them are not zero.
+    """Return e for each column of ``diag(2^rows) M``, with a norm in [2^e, 2^(e+1)), and which columns are not zero.
 
-    From mantissas and exponents apart: nothing overflows, and other powers of two in M and rows change e alone.
+    Mantissas and exponents are handled apart: nothing overflows, and powers of two in M and rows change e alone.
     """
     mantissas, exponents = np.frexp(M.astype(np.float64))
     exponents = np.where(mantissas != 0, exponents + rows[:, None], LEAST)

@@ -1,4 +1,4 @@
-"""Which unit, which layer explains how much of the targets? The Gram-Schmidt decomposition of J (KHK19 Theorem 1)."""
+"""How much of the targets each unit and each layer explains: the Gram-Schmidt decomposition of J (KHK19 Theorem 1)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,43 +22,51 @@ from globopt_jax.shapes import Array
 
 __all__ = ["Decomposition", "Shares", "decompose", "shares_of"]
 
-#: A direction counts where it exceeds the cutoff that often: what projections leave of a dependent block is noise.
+#: A direction counts where it exceeds this many cutoffs; smaller ones may be noise that a projection has left.
 NOISE = 4
-#: What Gram-Schmidt may fail to attribute, in units of rounding, before singular values decide.
+#: How many roundings of the total Gram-Schmidt may fail to attribute before singular values decide.
 LOST = 1e4
-#: Up to that rank singular values decide where Gram-Schmidt cannot tell directions from its noise.
+#: The largest rank at which singular values decide where Gram-Schmidt cannot tell directions from its noise.
 PREFIXES = 500
 
 
 class Decomposition(NamedTuple):
-    """Where J comes from; arrays only (NumPy).
+    """How much of ``1/2 ||Y||^2`` each unit explains, and J, the part that no unit explains; arrays only (NumPy).
 
-    ``shares``: H+1 arrays, for every hidden layer one entry a unit, ``1/2 ||P[N_k D_k] vec Y||^2``; the output block
-    last, (1,). ``ranks``: likewise, the dimension that each adds. ``value``: J. ``target``: ``1/2 ||Y||^2``, so that
-    ``target - sum of shares - unattributed = value``. ``unattributed``: what of the tangent space's share no block
-    could be given, since it lies within rounding. ``loss``: ``1/2 ||Yhat - Y||^2``. ``rank``, ``cutoff``: of the
-    Jacobian. ``order``: of the layers, 1..H+1. ``kinks``: pre-activations without a derivative, where 0 is taken; -1:
-    unknown. ``faint`` (H+1,): of each layer, how many columns of the Jacobian the cutoff may hide, see
-    `TangentProjection`. ``converged``: bool.
+    ``target - sum of shares - unattributed = value``.
     """
 
     shares: tuple[Array, ...]
+    """H+1 arrays: for each hidden layer (d_l,) with ``1/2 ||P[N_k D_k] vec Y||^2`` of every unit, and (1,) for the
+    output layer."""
     ranks: tuple[Array, ...]
+    """Arrays of the same shapes: the number of dimensions that each unit adds to the tangent space."""
     value: Array
+    """J, half the squared distance from the targets to the tangent space."""
     target: Array
+    """``1/2 ||Y||^2``."""
     unattributed: Array
+    """The part of the tangent space's share that could not be attributed to a unit because of rounding."""
     loss: Array
+    """The loss ``1/2 ||Yhat - Y||^2``."""
     rank: Array
+    """The numerical rank of the Jacobian."""
     cutoff: Array
+    """The value at or below which singular values of the Jacobian count as zero."""
     order: Array
+    """(H+1,): the order of the layers, a permutation of 1..H+1."""
     kinks: Array
+    """The number of pre-activations at which the activation has no derivative and 0 is taken; -1 where unknown."""
     faint: Array
+    """(H+1,): for each layer, how many columns of the Jacobian the cutoff may hide, see `TangentProjection`."""
     converged: Array
+    """A 0-d bool: whether the iteration of the projection converged."""
     method_code: Array
+    """The index in `METHODS` of the method; ``.method`` is its name."""
 
     @property
     def method(self) -> str:
-        """One of `METHODS`."""
+        """How the projection was computed, one of `METHODS`."""
         return METHODS[int(self.method_code)]
 
     @property
@@ -86,18 +94,26 @@ class Decomposition(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """``shares``, ``ranks``: a pair of arrays a block of columns, an entry a unit. ``unattributed``: what they lack of
-    ``1/2 ||P[A] vec B||^2``. ``outside``: ``PN[A] vec B`` as (m, dy)."""
+    """The shares of all units of a model with the Jacobian A."""
 
     shares: list[np.ndarray]
+    """For each block of columns an array with the share of each unit."""
     ranks: list[np.ndarray]
+    """For each block of columns an array with the number of dimensions that each unit adds."""
     unattributed: float
+    """``1/2 ||P[A] vec Y||^2`` minus the sum of all shares."""
     outside: Array
+    """``PN[A] vec Y`` as an array (m, dy)."""
     rank: int
+    """The numerical rank of A."""
     cutoff: float
+    """The value at or below which singular values of A count as zero."""
     faint: np.ndarray
+    """For each block of columns, how many columns the cutoff may hide."""
     converged: bool
+    """Whether the iteration of the projection converged."""
     method: str
+    """How the projection was computed, one of `METHODS`."""
 
 
 @on_automatic_mesh
@@ -112,33 +128,45 @@ def decompose(
     *,
     memory: int = MEMORY,
 ) -> Decomposition:
-    """Decompose ``J = 1/2 ||Y||^2 - sum_l sum_k 1/2 ||P[N_k^(l) D_k^(l)] vec Y||^2`` by units and layers.
+    """Decompose the targets into shares of units and layers, and J, the part that no unit explains.
 
-    N_k^(l) projects out all blocks that come earlier, layer by layer and unit by unit, the output block
-    ``I_dy (x) Phi^(H)`` last (KHK19 (4.2); Proposition 1 is the case H = 1, dy = 1). So a share is what a unit adds to
-    those before it, and depends on the order; the sum does not.
+    ``J = 1/2 ||Y||^2 - sum_l sum_k 1/2 ||P[N_k^(l) D_k^(l)] vec Y||^2``
 
-    Gram-Schmidt runs in coordinates of the column space of the whole Jacobian, with one cutoff for all blocks: a block
-    that depends on earlier ones is rounding after their projection, and must not be judged by its own size. Where weak
-    directions come early their rounding drowns later ones: then, up to a rank of 500, the singular values of all blocks
-    up to each unit decide; beyond, what could not be given to a unit is ``unattributed``.
+    D_k^(l) is the block of the Jacobian that belongs to unit k of layer l (see `jacobian_blocks`), P[M] projects onto
+    the column space of M, and N_k^(l) projects out all blocks that come earlier. The blocks are ordered by layers, and
+    within a layer by units (KHK19 (4.2); Proposition 1 is the case H = 1, dy = 1). The share of a unit is therefore the
+    part of the targets that the unit explains beyond the units before it. Shares depend on the order; their sum does
+    not. Shares do not depend on the scale of a unit's weights, see `tangent_projection`.
 
-    Shares do not depend on the scale of a unit's weights, see `tangent_projection`.
+    Gram-Schmidt runs in coordinates of the column space of the whole Jacobian, with one cutoff for all blocks. A block
+    that depends on earlier blocks consists of rounding once these are projected out, so that its own size cannot serve
+    as a cutoff. Where weak directions come early, their rounding hides later directions. Then, up to a rank of 500, the
+    singular values of all blocks up to each unit decide; above that rank, the part that could not be attributed to a
+    unit is reported as ``unattributed``.
 
-    Takes several times as long as `tangent_projection`, which is enough for the value.
+    `decompose` takes several times as long as `tangent_projection`, which is enough where only J is wanted.
 
-    Host function: jits inside, one compilation for every shape and order, and a few for the rank.
+    Host function: jits inside, with one compilation for every shape and order, and a few for the rank.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l), or pairs with a bias, which counts to its unit. X: (m, dx). Y: (m, dy).
-        activation: see `networks.feed_forward`.
-        order: of the layers, a permutation of 1..H+1; None: 1..H+1.
-        method, cutoff, memory: see `tangent_projection`.
+        weights: kernels W_l (d_{l-1}, d_l), or pairs (kernel, bias); a bias belongs to its unit.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        activation: the activation, see `networks.feed_forward`.
+        order: the order of the layers, a permutation of 1..H+1; None is 1..H+1.
+        method: how the projection is computed, see `tangent_projection`.
+        cutoff: which singular values count as zero, see `linalg.cutoff`.
+        memory: the bytes that the chunks of a pass may take.
+
+    Returns:
+        A `Decomposition`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, outputs that overflow, no permutation, an unknown method or
-            cutoff.
-        TypeError: arrays that are not real numbers.
+        ValueError: the shapes do not fit together.
+        ValueError: an array holds NaN or inf, or the outputs overflow.
+        ValueError: `order` is no permutation of the layers.
+        ValueError: `method` or `cutoff` is unknown, or `memory` is not positive.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> X, Y = jnp.eye(3)[:, :2], jnp.array([[3.0], [4.0], [5.0]])
@@ -185,7 +213,7 @@ def decompose(
 def shares_of(
     model: Layered | Restricted, weights: Any, X: Array, Y: Array, method: str, cutoff: str, memory: int
 ) -> Shares:
-    """Gram-Schmidt over all units of all blocks of a model, in the model's order."""
+    """Compute the shares of all units of all blocks by Gram-Schmidt, in the model's order of the blocks."""
     A = Jacobian(model, weights, X, Y.shape[1], int(memory))
     space = space_of(A, method, cutoff)
     right = Y[..., None]
@@ -196,7 +224,7 @@ def shares_of(
         zero = [np.zeros(len(u), np.int32) for u in units]
         total, shares, ranks = 0.0, empty, zero
     else:
-        # Rounding tilts the basis out of the column space. For what lies in it, that is an error of second order.
+        # Rounding tilts the basis out of the column space. For vectors in that space the error is of second order.
         within = right - projected.outside
         C, z = space.coordinates(within)
         total = 0.5 * float(jnp.sum(jnp.square(within)))
@@ -228,10 +256,11 @@ def shares_of(
 
 @jax.jit
 def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -> tuple[Array, Array]:
-    """Shares and ranks (U,) of the columns `units` (U, w) of C (r, N), where N stands for no column; C has rank `most`.
+    """Return shares and ranks (U,) of the units, whose columns of C (r, N) are the rows of `units` (U, w).
 
-    A direction u = C t that is left of a unit counts if ``||C t|| > limit ||t||``, as a singular value would: after the
-    projection of a block that depends on weak directions before it, ``||C t||`` alone is rounding times their t.
+    The index N stands for no column. C has rank `most`. A direction ``u = C t`` that remains of a unit counts if
+    ``||C t|| > limit ||t||``, the condition on a singular value. ``||C t||`` alone would not do: for a block that
+    depends on weak directions before it, the projection leaves rounding times the large t of these directions.
     """
     (r, N), w = C.shape, units.shape[1]
     padded = jnp.concatenate([C, jnp.zeros((r, 1), C.dtype)], axis=1)
@@ -245,13 +274,13 @@ def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -
         t = t - matmul(combinations, matmul(coefficients, Vt.T))
         # A direction of the unit's own columns has ||t|| >= 1; a smaller one belongs to the padding.
         kept = s > limit * jnp.maximum(jnp.linalg.norm(t, axis=0), 1)
-        kept = kept & (used + jnp.cumsum(kept, dtype=jnp.int32) <= most)  # never more directions than there are
+        kept = kept & (used + jnp.cumsum(kept, dtype=jnp.int32) <= most)  # no more directions than C has
         U = jnp.where(kept[None], U, 0)
-        U = U - matmul(basis, matmul(basis.T, U))  # small s: rounding that was small beside the block is not beside s
+        U = U - matmul(basis, matmul(basis.T, U))  # a second time: where s is small, rounding is not small beside it
         t = jnp.where(kept[None], t / jnp.where(kept, s, 1)[None], 0)
         added = jnp.sum(kept, dtype=jnp.int32)
         share = 0.5 * jnp.sum(jnp.square(matmul(U.T, z)))
-        # What is kept comes first, and the next unit overwrites the rest: r columns and one unit's are enough.
+        # Kept directions come first, and the next unit overwrites the others: r columns and those of one unit suffice.
         first = jnp.argsort(~kept, stable=True)
         corner = jnp.zeros_like(used), used
         basis = jax.lax.dynamic_update_slice(basis, U[:, first], corner)
@@ -265,9 +294,10 @@ def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -
 
 @jax.jit
 def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) -> tuple[Array, Array]:
-    """`_gram_schmidt` by the rank of ``[C_1 .. C_k]`` for every k, from singular values, which absolute rounding suits.
+    """Compute the results of `_gram_schmidt` from the rank of ``[C_1 .. C_k]`` for every k.
 
-    The blocks so far are kept as ``U diag(s)``: weak directions stay small, and do not blow up what follows.
+    The rank is decided by singular values, which tolerate absolute rounding. The blocks so far are kept as
+    ``U diag(s)``: weak directions stay small, and do not enlarge the rounding of later blocks.
     """
     r, w = C.shape[0], units.shape[1]
     padded = jnp.concatenate([C, jnp.zeros((r, 1), C.dtype)], axis=1)
@@ -278,7 +308,7 @@ def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) ->
         U, s, _ = jnp.linalg.svd(jnp.concatenate([seen, padded[:, columns]], axis=1), full_matrices=False)
         kept = s > limit
         added = jnp.clip(jnp.sum(kept, dtype=jnp.int32) - used, 0, jnp.minimum(mix.shape[1], most - used))
-        # What is new in the column space: at most as much as the unit has columns, which random combinations span.
+        # The column space grows by at most as many dimensions as the unit has columns; random combinations span them.
         new, _ = linalg.split(basis, matmul(jnp.where(kept[None], U, 0), mix))
         new = jnp.linalg.svd(new, full_matrices=False)[0]
         new = jnp.where((jnp.arange(new.shape[1], dtype=added.dtype) < added)[None], new, 0)

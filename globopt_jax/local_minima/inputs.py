@@ -1,4 +1,4 @@
-"""What the host functions on tangent spaces check, beyond `globopt_jax.inputs`, before they compute anything."""
+"""Checks that the host functions on tangent spaces make before they compute, beyond `globopt_jax.inputs`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,19 +20,30 @@ from globopt_jax.shapes import Array
 __all__ = ["check", "prediction"]
 
 ONE_BY_ONE = "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: "
-#: Samples whose derivatives are compared, one by one and together.
+#: How many samples are differentiated both one by one and together.
 SOME = 8
 
 
 def check(
     apply: Callable[[Any, Any], Any], params: Any, X: Any, Y: Any, method: str, memory: int, name: str = "params"
 ) -> tuple[Any, Array, Array]:
-    """Arrays of one dtype, and an output that fits Y; nothing is computed before. `name`: what the caller calls params.
+    """Return params, X and Y as arrays of one dtype, checked against the shape of the output.
+
+    Args:
+        apply: the model, a function of (params, X).
+        params: a pytree of arrays.
+        X: inputs (m, ...).
+        Y: targets (m, dy).
+        method: the method, one of `METHODS` or auto.
+        memory: the bytes that the chunks of a pass may take.
+        name: the caller's name for params in messages.
 
     Raises:
-        ValueError: NaN or inf, shapes that do not fit, an unknown method, a budget that is not positive, an output
-            whose shape does not follow the number of samples.
-        TypeError: arrays that are not real numbers, or traced; `apply` is no function.
+        ValueError: an array holds NaN or inf, or the shapes do not fit together.
+        ValueError: the method is unknown, or the budget of memory is not positive.
+        ValueError: the shape of the output does not follow the number of samples.
+        TypeError: an array does not hold real numbers, or is traced.
+        TypeError: `apply` is no function, or has no hash.
     """
     if method not in ("auto", *METHODS):
         raise ValueError(f"method: Expected: auto, {', '.join(METHODS)}. Received: {method!r}.")
@@ -54,7 +65,7 @@ def check(
     X, Y, *arrays = (jnp.asarray(a, dtype) for a in placed)
     params = jax.tree.unflatten(tree, arrays)
     check_data(X, Y, flat=False)
-    check_range("Y", host["Y"], dtype, tiny=True)  # its squares are what all of this is about
+    check_range("Y", host["Y"], dtype, tiny=True)  # all results are sums of its squares
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
         raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
@@ -69,10 +80,11 @@ def check(
 
 
 def prediction(model: Model, point: Balanced, X: Array) -> Array:
-    """The output of the network as it was given.
+    """Return the output of the given network, at its own scale.
 
     Raises:
-        ValueError: it or its squares are not finite, or a sample's, or its derivative, depends on the others.
+        ValueError: the output or its squares are not finite.
+        ValueError: the output of a sample, or its derivative, depends on other samples.
     """
     params = point.params
     found = jnp.ldexp(_output(model, params, X), point.exponent) + point.bias
@@ -89,7 +101,7 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
             raise ValueError(
                 f"{ONE_BY_ONE}an output that changes by {change:.3g} when a sample comes alone, or in another order."
             )
-        # A last layer of zeros hides that from the output, not from the derivative.
+        # With a last layer of zeros only the derivative shows that samples depend on each other.
         change, size = map(float, _pulls(model, params, X[:: -(-len(X) // SOME)]))
         if change > linalg.decision_tolerance(X.dtype) * size:
             raise ValueError(
@@ -100,7 +112,7 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def _pulls(model: Model, params: Any, X: Array) -> tuple[Array, Array]:
-    """How far ``A^T u`` of these samples together is from that of one after the other, for some u; and its size."""
+    """Return how far ``A^T u`` of all samples together is from the sum over single samples, and its size (random u)."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
     def pulled(X: Any, u: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sharded arrays: the compiler lays out what is computed from them, whatever the kind of their mesh."""
+"""Let the compiler choose the layout of arrays that are computed from sharded ones, for meshes of every kind."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def on_automatic_mesh(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the compiler lay arrays out: explicit axes, as JAX's meshes have them, ask every operation for a layout."""
+    """Let the compiler lay out arrays inside a function; explicit axes would ask every operation for a layout."""
 
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -27,12 +27,12 @@ def on_automatic_mesh(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _automatic(mesh: Any) -> Mesh:
-    """The same mesh, with axes that are the compiler's."""
+    """Return the same mesh with automatic axes, whose layout the compiler chooses."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def on_automatic_axes(array: Any) -> Any:
-    """The same shards on such a mesh."""
+    """Return an array with the same shards on a mesh with automatic axes."""
     sharding = getattr(array, "sharding", None)
     if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
         return array

@@ -1,4 +1,4 @@
-"""The Jacobian over all samples, in passes over chunks that keep within a budget of memory; never stored whole."""
+"""The Jacobian over all samples, in passes over chunks that fit a budget of memory; it is never stored as a whole."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,34 +26,36 @@ __all__ = [
 ]
 
 NOT_FINITE = "params, X: Expected: a finite Jacobian. Received: NaN or inf in it."
-#: Bytes for the chunks of a pass, by default.
+#: The bytes that the chunks of a pass may take by default.
 MEMORY = 256 * 2**20
 
 
 class Samples(NamedTuple):
-    """``X`` (n, c, ...) and ``present`` (n, c): n chunks of c samples, padded with copies of the first, present 0.
+    """Samples in n chunks of c, padded with copies of the first sample.
 
-    Consecutive chunks take samples from all over the data, so that each of them is spread over all devices among which
-    the samples are sharded.
+    Every chunk takes samples from all parts of the data, so that it is spread over all devices among which the samples
+    are sharded.
     """
 
     X: Any
+    """The samples (n, c, ...)."""
     present: Any
+    """(n, c): 1 for samples, 0 for the padding."""
 
     def arranged(self, B: Any) -> Any:
-        """B (m, ...) in the same order, (n, c, ...), zero where no sample is."""
+        """Return B (m, ...) in the same order, (n, c, ...), with zeros for the padding."""
         n, c = self.present.shape
         padded = jnp.concatenate([B, jnp.zeros((n * c - len(B), *B.shape[1:]), B.dtype)])
         return jnp.moveaxis(padded.reshape(c, n, *B.shape[1:]), 1, 0)
 
     def restored(self, B: Any, m: int) -> Any:
-        """`arranged`, undone."""
+        """Return B (n, c, ...) in the order of the data, (m, ...): the inverse of `arranged`."""
         n, c = self.present.shape
         return jnp.moveaxis(B, 0, 1).reshape(n * c, *B.shape[2:])[:m]
 
 
 def samples_in_chunks(X: Any, size: int) -> Samples:
-    """Cut X (m, ...) into chunks of at most that size."""
+    """Cut X (m, ...) into chunks of at most `size` samples."""
     m = len(X)
     n = -(-m // max(min(size, m), 1))
     c = -(-m // n)
@@ -63,9 +65,9 @@ def samples_in_chunks(X: Any, size: int) -> Samples:
 
 
 def in_few_widths(V: np.ndarray) -> np.ndarray:
-    """V (N, p) with zero columns appended, up to one of four widths an octave; the least is eight.
+    """Return V (N, p) with zero columns appended, up to the next of four widths per octave; the least width is 8.
 
-    How many columns depend on others changes from point to point; not every number of them shall be compiled for.
+    The number of dependent columns changes from point to point. Few widths mean few compilations.
 
     Example:
         >>> [in_few_widths(np.ones((1, p))).shape[1] for p in (0, 3, 8, 9, 61, 65)]
@@ -77,7 +79,7 @@ def in_few_widths(V: np.ndarray) -> np.ndarray:
 
 
 class Jacobian:
-    """A (m dy, N), in passes over chunks of samples that keep within a budget of memory: `linalg.Passes`."""
+    """The Jacobian A (m dy, N), in passes over chunks that fit a budget of memory (`linalg.columns.Passes`)."""
 
     def __init__(self, model: Model, params: Any, X: Any, dy: int, memory: int) -> None:
         self.model, self.params, self.X, self.dy, self.memory = model, params, X, dy, memory
@@ -86,22 +88,22 @@ class Jacobian:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """m dy, N."""
+        """(m dy, N)."""
         return len(self.X) * self.dy, self.size
 
     @property
     def eps(self) -> float:
-        """Of the dtype computed in."""
+        """The machine epsilon of the dtype."""
         return linalg.machine_epsilon(self.dtype)
 
     def chunks(self, columns: int = 0) -> Samples:
-        """Chunks in which that many numbers an output fit beside the rows."""
+        """Cut the samples into chunks that leave room for `columns` numbers per output beside the rows."""
         floats = self.model.floats(self.params, self.dy) + columns * self.dy
         fitting = max(self.memory // (floats * np.dtype(self.dtype).itemsize), 1)
         return samples_in_chunks(self.X, fitting)
 
     def dense(self) -> Array:
-        """A itself."""
+        """Return A as a stored array."""
         if self.size == 0:
             return jnp.zeros(self.shape, self.dtype)
         return _dense(self.model, self.params, samples_in_chunks(self.X, len(self.X)))
@@ -115,15 +117,19 @@ class Jacobian:
         return np.asarray(_column_sizes(self.model, self.params, self.chunks(self.size)))
 
     def gram(self) -> Array:
-        """``A^T A``.
+        """Return ``A^T A``.
 
         Raises:
-            ValueError: its entries are squares, which overflow, or vanish.
+            ValueError: its entries, which are squares, overflow or underflow.
         """
         return self.resolved(_gram(self.model, self.params, self.chunks()))
 
     def resolved(self, G: Array) -> Array:
-        """A Gram matrix whose largest entries the dtype holds; a dead network's is zero, and is that."""
+        """Return a Gram matrix if the dtype can hold its largest entry, or if the Jacobian is zero (a dead network).
+
+        Raises:
+            ValueError: the largest entry overflows or underflows, or the Jacobian is not finite.
+        """
         largest = float(jnp.max(jnp.diagonal(G), initial=0))
         low, high = linalg.smallest_normal(self.dtype) / self.eps, linalg.largest_finite(self.dtype) * self.eps
         if np.isnan(largest) and not np.isfinite(self.largest_row_sum()):
@@ -143,25 +149,25 @@ class Jacobian:
         return np.asarray(_image_gram(self.model, self.params, self.chunks(4 * V.shape[1]), V))[:p, :p]
 
     def images(self, V: Any) -> tuple[np.ndarray, np.ndarray]:
-        """``A^T (A V)`` and ``(A V)^T (A V)``."""
+        """Return ``A^T (A V)`` and ``(A V)^T (A V)``."""
         p, V = V.shape[1], self.padded(V)
         products, gram = map(np.asarray, _images(self.model, self.params, self.chunks(4 * V.shape[1]), V))
         return products[:, :p], gram[:p, :p]
 
     def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, np.ndarray]:
-        """``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
+        """Return ``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
         p, V, y = V.shape[1], self.padded(V), self.padded(np.asarray(y).T).T
         x, chunks = jnp.asarray(x, self.dtype), self.chunks(4 * V.shape[1] + 12 * x.shape[1])
         r, products, inside = _residuals(self.model, self.params, chunks, B, x, V, y)
         return r, products, np.asarray(inside)[:p]
 
     def image(self, B: Any, x: Any) -> tuple[Array, Array]:
-        """``r = B - A x`` and ``A^T r``."""
+        """Return ``r = B - A x`` and ``A^T r``."""
         nothing = np.zeros((self.size, 0)), np.zeros((0, B.shape[-1]))
         return self.residuals(B, x, *nothing)[:2]
 
     def padded(self, V: Any) -> Array:
-        """`in_few_widths`, in the dtype computed in."""
+        """Return `in_few_widths` of V in the dtype of the Jacobian."""
         return jnp.asarray(in_few_widths(np.asarray(V)), self.dtype)
 
 
@@ -191,7 +197,7 @@ def _gram(model: Model, params: Any, samples: Samples) -> Array:
     first = Samples(samples.X[0], samples.present[0])
     shapes = jax.eval_shape(lambda: model.chunk(params, *first).gram())
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    # Joined once, after the sum: the carry is half of the matrix.
+    # Joined once, after the sum, since the sums have half of the matrix's size.
     return model.chunk(params, *first).joined(jax.lax.scan(add, zero, samples)[0])
 
 
@@ -235,27 +241,27 @@ def _residuals(
 
 
 def kinks_of(model: Model, params: Any, X: Any, memory: int) -> Array:
-    """How many pre-activations have no derivative; -1: unknown."""
+    """Count the pre-activations without a derivative; -1 where unknown."""
     return _kinks(model, params, Jacobian(model, params, X, 1, memory).chunks())
 
 
 def kink_words(count: int) -> str:
-    """What results say of them."""
+    """Return the sentence of a result about its number of kinks."""
     if count < 0:
-        return "Whether the model has kinks here is unknown; at a kink, derivatives are those that JAX takes."
+        return "It is unknown whether the model has kinks here; at a kink, the derivative is the one that JAX takes."
     return (
-        f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0: unless they stay there "
-        "for all weights nearby, as those of a zero sample do, the point is not differentiable."
+        f"{count} pre-activations lie exactly at a kink, where the derivative is taken as 0. The network is not "
+        "differentiable there, unless they stay at the kink for all weights nearby, as on a sample of zeros."
     )
 
 
 def faint_words(faint: Array, parts: str) -> str:
-    """What results say of columns that the cutoff may hide; `parts`: what the counts belong to."""
+    """Return the sentence of a result about the columns that the cutoff may hide, counted for each of its `parts`."""
     counts = ", ".join(f"{n} of number {i}" for i, n in enumerate(faint, 1) if n)
     return (
-        f"Columns of the Jacobian ({counts} of the {parts}) are so much smaller than the largest one that the cutoff "
-        "may hide directions among them, which would count in other units of the data or the parameters: J may be too "
-        "large."
+        f"Some columns of the Jacobian ({counts} of the {parts}) are so much smaller than the largest one that the "
+        "cutoff may hide directions among them. These would count if the data or the parameters had other units, and J "
+        "may be too large."
     )
 
 
@@ -266,9 +272,9 @@ def _kinks(model: Model, params: Any, samples: Samples) -> Array:
 
 
 class TransposedJacobian:
-    """``A^T`` (N, m dy) in passes, for models with more parameters than there are outputs: `linalg.Passes`.
+    """``A^T`` (N, m dy) in passes, for models with more parameters than outputs: `linalg.columns.Passes`.
 
-    Its columns are those of `Samples.arranged`: (chunk, sample, output), padding included, which is zero.
+    The columns are in the order of `Samples.arranged`: (chunk, sample, output), with zero columns for the padding.
     """
 
     def __init__(self, jacobian: Jacobian) -> None:
@@ -277,12 +283,12 @@ class TransposedJacobian:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N, and m dy with the padding."""
+        """(N, m dy), the padding included."""
         return self.jacobian.size, self.samples.present.size * self.jacobian.dy
 
     @property
     def eps(self) -> float:
-        """Of the dtype computed in."""
+        """The machine epsilon of the dtype."""
         return self.jacobian.eps
 
     def gram(self) -> Array:
@@ -295,7 +301,7 @@ class TransposedJacobian:
         return image.T @ image
 
     def images(self, V: Any) -> tuple[np.ndarray, np.ndarray]:
-        """``A (A^T V)`` and ``(A^T V)^T (A^T V)``."""
+        """Return ``A (A^T V)`` and ``(A^T V)^T (A^T V)``."""
         p, V = V.shape[1], self.jacobian.padded(V)
         found = _dual_images(self.jacobian.model, self.jacobian.params, self.samples, V)
         products, gram = map(np.asarray, found)
@@ -307,11 +313,11 @@ class TransposedJacobian:
         return np.asarray(_pulled(self.jacobian.model, self.jacobian.params, self.samples, V))[:, :p]
 
     def columns(self, B: Any) -> Any:
-        """B (m, dy, q) in the order of the columns, (., q)."""
+        """Return B (m, dy, q) in the order of the columns, (., q)."""
         return self.samples.arranged(B).reshape(-1, B.shape[-1])
 
     def restored(self, B: Any) -> Any:
-        """`columns`, undone."""
+        """Return the array (m, dy, q) from which `columns` makes B: the inverse of `columns`."""
         n, c = self.samples.present.shape
         return self.samples.restored(B.reshape(n, c, self.jacobian.dy, -1), len(self.jacobian.X))
 

@@ -26,65 +26,75 @@ from globopt_jax.shapes import Array
 
 __all__ = ["RegressionBounds", "regression_bounds"]
 
-#: All subsets are taken up to that many layers; beyond, the empty one, each layer alone, and all.
+#: The most layers of which all subsets are taken; of more layers, the empty set, each layer alone, and all of them.
 MOST = 4
 
 
 class RegressionBounds(NamedTuple):
-    """The right side of Theorem 2 for several sets S of layers; arrays only (NumPy), a row a set.
-
-    ``layers`` (s, H+1): bool, which of 0..H are in S. ``admissible`` (s,): all of S at or above t. ``regression`` (s,):
-    ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of regression on these features (with the cutoff of features and
-    tangent together). ``improvement`` (s,): what the tangent space adds; ``shares``: H arrays (s, d_l), unit by unit.
-    ``value`` (s,): their difference, the bound. ``unattributed`` (s,): what of the bound's distance to ``1/2 ||Y||^2``
-    rounding leaves open; regression and improvement are no better known. ``loss``: ``1/2 ||Yhat - Y||^2``. ``t``: from
-    where on dy units act linearly. ``residuals`` (H+1,): Lemma 4's ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)``,
-    ``s = max(||Y||, ||Yhat - Y||)``, 0 for l >= t at differentiable local minima. ``stationarity``: the largest
-    ``||dL/dW_l|| / (||A_l|| s)``, A_l the Jacobian's block of a layer, free of units. ``margin``: of the linear units
-    from their kinks, see `LinearUnits`. ``kinks``: pre-activations without a derivative. ``faint`` (s,): how many
-    columns of features and tangent the cutoff may hide, see `TangentProjection`. ``converged``: bool.
-    """
+    """The bounds of KHK19 Theorem 2 for s sets S of layers, one row for each set; arrays only (NumPy)."""
 
     layers: Array
+    """(s, H+1): bool, which of the layers 0..H are in S."""
     admissible: Array
+    """(s,): bool, whether all layers of S are at or above t, so that the bound holds."""
     regression: Array
+    """(s,): ``1/2 ||PN[Phi^(S)] Y||^2``, the global minimum of linear regression on the features of S. One cutoff
+    decides the rank of features and tangent space together."""
     improvement: Array
+    """(s,): how much lower the bound becomes with the tangent space."""
     shares: tuple[Array, ...]
+    """H arrays (s, d_l): the share of each hidden unit in the improvement."""
     value: Array
+    """(s,): the bound, regression minus improvement."""
     unattributed: Array
+    """(s,): the part of ``1/2 ||Y||^2 - value`` that could not be attributed because of rounding. Regression and
+    improvement are uncertain by as much."""
     loss: Array
+    """The loss ``1/2 ||Yhat - Y||^2``."""
     t: Array
+    """The smallest t such that dy units of every layer above t act linearly."""
     residuals: Array
+    """(H+1,): ``||Phi^(l)^T (Yhat - Y)|| / (||Phi^(l)|| s)`` with ``s = max(||Y||, ||Yhat - Y||)``. At a differentiable
+    local minimum they are 0 for l >= t (Lemma 4)."""
     stationarity: Array
+    """The largest ``||dL/dW_l|| / (||A_l|| s)``, with the block A_l of the Jacobian; it has no units."""
     margin: Array
+    """The distance of the linear units from their kinks, see `LinearUnits`."""
     kinks: Array
+    """The number of pre-activations without a derivative; -1 where unknown."""
     faint: Array
+    """(s,): how many columns of features and tangent space the cutoff may hide, see `TangentProjection`."""
     converged: Array
+    """A 0-d bool: whether the iterations of all projections converged."""
 
     @property
     def reason(self) -> str:
-        """A line a set, and what they say together."""
-        lines = [f"The loss is {float(self.loss):.6g}; from t = {int(self.t)} on dy units act linearly."]
+        """A line for each set, and a few sentences about all of them."""
+        lines = [f"The loss is {float(self.loss):.6g}; dy units of every layer above t = {int(self.t)} act linearly."]
         for chosen, regression, value in zip(self.layers, self.regression, self.value, strict=True):
             names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
-            lines.append(f"Features {names}: regression {float(regression):.6g}, with the tangent {float(value):.6g}.")
+            lines.append(
+                f"Features of layers {names}: regression {float(regression):.6g}, with the tangent space "
+                f"{float(value):.6g}."
+            )
         words = []
         size, slack = float(self.loss) or 1.0, linalg.decision_tolerance(self.value.dtype)
         above = self.admissible & (self.value < self.loss - slack * size)
         if float(self.stationarity) > slack:
             words.append(
-                f"The point is not stationary ({float(self.stationarity):.2g}), so that none of this bounds its loss: "
-                "it is what local minima with these activation patterns and linear units would obey."
+                f"The point is not stationary ({float(self.stationarity):.2g}), so that nothing here bounds its loss: "
+                "these are bounds for local minima with the same activation patterns and linear units."
             )
         elif np.any(above):
-            words.append("The loss lies above an admissible bound: a stationary point, but no local minimum.")
+            words.append("The loss lies above an admissible bound: the point is stationary, but no local minimum.")
         if int(self.kinks):
             words.append(kink_words(int(self.kinks)))
         if not np.all(self.admissible):
-            words.append("Sets that reach below t bound nothing.")
+            words.append("A set with a layer below t gives no bound.")
         if np.max(self.unattributed) > slack * size:
             words.append(
-                f"Rounding leaves open whether up to {np.max(self.unattributed):.2g} is regression's or the tangent's."
+                f"Because of rounding, up to {np.max(self.unattributed):.2g} may belong to the regression or to the "
+                "tangent space."
             )
         if np.any(self.faint):
             words.append(faint_words(self.faint, "sets"))
@@ -115,34 +125,52 @@ def regression_bounds(
 ) -> RegressionBounds:
     """Bound the loss of local minima by regression on the features of layers S, improved by the tangent space.
 
-    At a differentiable local minimum with (dy, t) weakly separated linear units, for every S in (t..H),
+    At a differentiable local minimum with (dy, t) weakly separated linear units (see `linear_units`), the loss L obeys
 
         ``L <= 1/2 ||PN[Phi^(S)] Y||^2 - sum_(l <= H) sum_k 1/2 ||P[N_k^(l) PN[I_dy (x) Phi^(S)] D_k^(l)] vec Y||^2``
 
-    (KHK19 Theorem 2, (5.1)), with equality, the empty S included. Every network has t <= H. Being stationary is not
-    enough: the deep linear network of zeros is. With `restricted`, at local minima over the weights without the edges
-    that Definition 1 asks to vanish, whose derivatives then do not count (Corollary 1, (5.2)). With `strong`, at local
-    minima with strongly separated linear units, for S in {t, H} (Corollary 2).
+    for every subset S of (t..H), the empty set included, and L equals the right side (KHK19 Theorem 2, (5.1)). Here
+    Phi^(S) are the features of the layers in S, P[M] projects onto the column space of M, PN[M] onto its orthogonal
+    complement, and D_k^(l), N_k^(l) are those of `decompose`. Every network has t <= H. A stationary point need not
+    obey the bound: the deep linear network of zeros is stationary.
 
-    Nothing here depends on the scale of a unit's weights, see `tangent_projection`; ``residuals`` and ``stationarity``
-    are those of the network at one scale.
+    With `restricted`, the bound is for local minima over the weights without the edges that Definition 1 requires to
+    vanish; derivatives in these edges then do not count (Corollary 1, (5.2)). With `strong`, the bound is for local
+    minima with strongly separated linear units and S in {t, H} (Corollary 2).
 
-    Every set takes as long as `decompose` with the features of all sets beside.
+    The bounds do not depend on the scale of a unit's weights, see `tangent_projection`. ``residuals`` and
+    ``stationarity`` are computed for the network at one scale.
 
-    Host function: jits inside, a compilation for every shape and union of the sets, and a few for the rank.
+    Each set costs one `decompose` of the Jacobian extended by the features of all sets.
+
+    Host function: jits inside, with a compilation for every shape and union of the sets, and a few for the rank.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). Y: (m, dy). activation: a piecewise linear one.
-        sets: the sets S, of layers 0..H (0: the inputs); None: all subsets of (t..H) where these are four layers or
-            fewer, else none, each alone, and all; of {t, H} with `strong`. Sets that reach below t are computed and
-            marked as not admissible.
-        tolerance: what counts as zero for the linear units, see `linear_units`.
-        method, cutoff, memory: see `tangent_projection`.
+        weights: kernels W_l (d_{l-1}, d_l), without biases.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        activation: a piecewise linear activation, see `networks.feed_forward`.
+        sets: the sets S of layers 0..H, where 0 stands for the inputs. None is all subsets of (t..H) if these are four
+            layers or fewer; otherwise the empty set, each layer alone, and all layers. With `strong`, None is all
+            subsets of {t, H}. Sets with a layer below t are computed and marked as not admissible.
+        restricted: whether to bound local minima over the weights without the vanishing edges (Corollary 1).
+        strong: whether to bound local minima with strongly separated units (Corollary 2).
+        tolerance: the size that counts as zero for the linear units, see `linear_units`.
+        method: how the projection is computed, see `tangent_projection`.
+        cutoff: which singular values count as zero, see `linalg.cutoff`.
+        memory: the bytes that the chunks of a pass may take.
+
+    Returns:
+        `RegressionBounds` with one row for each set.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, outputs that overflow, biases, layers outside of 0..H, a smooth
-            activation, both `restricted` and `strong`.
-        TypeError: arrays that are not real numbers.
+        ValueError: the shapes do not fit together, or a layer has a bias.
+        ValueError: an array holds NaN or inf, or the outputs overflow.
+        ValueError: a set has layers outside of 0..H.
+        ValueError: the activation is smooth.
+        ValueError: both `restricted` and `strong` are set.
+        ValueError: `method` or `cutoff` is unknown, or `memory` is not positive.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> X, Y = jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [0.0]])
@@ -180,7 +208,7 @@ def regression_bounds(
     return RegressionBounds(
         layers=np.array([[l in S for l in range(hidden + 1)] for S in chosen]),
         admissible=np.array([min(S, default=hidden) >= t for S in chosen]),
-        # Not from ||Y||^2: nothing is lost where the bound is small.
+        # Not as a difference from ||Y||^2, which would lose digits where the bound is small.
         regression=(value + improvement).astype(dtype),
         improvement=improvement.astype(dtype),
         shares=tuple(np.stack(s) for s in shares),
@@ -198,7 +226,7 @@ def regression_bounds(
 
 
 def _sets(sets: Iterable[Sequence[int]] | None, t: int, hidden: int, strong: bool) -> list[tuple[int, ...]]:
-    """The sets asked for, in order; or those that the theorem speaks of."""
+    """Return the given sets in their order, or without any the sets of the theorem."""
     if sets is not None:
         found = list(sets) if isinstance(sets, Iterable) else []
         if not found or any(isinstance(S, str) or not isinstance(S, Iterable) for S in found):
@@ -210,7 +238,7 @@ def _sets(sets: Iterable[Sequence[int]] | None, t: int, hidden: int, strong: boo
 
 
 def _kept(weights: list[Array], units: LinearUnits) -> Array:
-    """1 for the columns of the tangent that Corollary 1 keeps, 0 for the edges out of S^(l-1) to outside S^(l)."""
+    """Return 1 for the columns that Corollary 1 keeps, 0 for the edges from S^(l-1) to units outside S^(l)."""
     hidden, t = len(weights) - 1, int(units.t)
     kept = []
     for l, w in enumerate(weights[:-1], 1):
@@ -222,14 +250,14 @@ def _kept(weights: list[Array], units: LinearUnits) -> Array:
 
 
 def _ratio(A: Array, *sizes: Array) -> Array:
-    """||A|| over the product of sizes, 0 where that is 0."""
+    """Return ||A|| divided by the product of sizes, or 0 where the product is 0."""
     size = jnp.prod(jnp.stack(sizes))
     return jnp.where(size > 0, norm(A) / jnp.where(size > 0, size, 1), 0)
 
 
 @partial(jax.jit, static_argnums=0)
 def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -> Array:
-    """``||A_l||_F`` of the Jacobian's blocks, ``sum_i ||signals_i||^2 ||features_i||^2`` squared."""
+    """Return ``||A_l||_F`` of the Jacobian's blocks, ``||A_l||_F^2 = sum_i ||signals_i||^2 ||features_i||^2``."""
 
     def norms(chunk: Samples) -> Array:
         A = Layered(network).chunk(weights, *chunk)
@@ -243,8 +271,10 @@ def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -
 def _point(
     network: FeedForward, weights: list[Array], X: Array, Y: Array, E: Array, blocks: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Loss, Lemma 4's residuals, stationarity and kinks; E: the residual of the network as it was given, `blocks`: the
-    norms of the Jacobian's."""
+    """Return loss, Lemma 4's residuals, stationarity and kinks.
+
+    E is the residual of the given network, `blocks` the norms of the Jacobian's blocks.
+    """
     seen = network.sweep(weights, X)
     size = jnp.maximum(norm(Y), norm(E))
     grads = jax.grad(lambda W: jnp.sum(network(W, X) * E))(weights)

@@ -1,4 +1,4 @@
-"""The column space of a Jacobian, in the three ways that suit its three shapes."""
+"""The column space of a Jacobian, by one of three methods: dense, gram (more rows) and dual (more columns)."""
 
 import abc
 from collections.abc import Callable
@@ -16,41 +16,52 @@ from globopt_jax.shapes import Array
 
 __all__ = ["METHODS", "NOT_CONVERGED", "Coordinates", "Space", "space_of"]
 
-#: How a projection was computed; results hold the index.
+#: The methods of computing a projection; results hold the index.
 METHODS = ("dense", "gram", "dual")
-#: What results say whose projection did not get there.
+#: The sentence of a result whose projection did not converge.
 NOT_CONVERGED = "The iteration did not converge: take method='dense', or float64."
-#: Up to here the Jacobian is simply decomposed: entries, and singular values.
+#: The most entries, and the most singular values, of a Jacobian that "auto" stores and decomposes.
 SMALL, FEW = 4_000_000, 500
 
 
 class Coordinates(NamedTuple):
-    """``C = Q^T A`` (r, N) and ``z = Q^T vec B`` (r, q), Q an orthonormal basis of the column space."""
+    """Coordinates in an orthonormal basis Q of the column space."""
 
     C: Array
+    """``Q^T A`` (r, N)."""
     z: Array
+    """``Q^T vec B`` (r, q)."""
 
 
 class Space(abc.ABC):
-    """What all three can do. B is (m, dy, q). ``cutoff``, ``largest``, ``smallest``: of the singular values."""
+    """The column space of a Jacobian A: its rank, and projections and coordinates of arrays B (m, dy, q)."""
 
     method: str
+    """One of `METHODS`."""
     rank: int
+    """The number of singular values above the cutoff."""
     cutoff: float
+    """The value at or below which singular values count as zero."""
     largest: float
+    """The largest singular value."""
     smallest: float
+    """The smallest singular value above the cutoff; an estimate by gram and dual."""
     converged: bool
+    """Whether the decomposition converged."""
     A: Jacobian
+    """The Jacobian."""
 
     @property
     def resolution(self) -> float:
-        """Singular values below that part of the largest cannot be told from rounding."""
+        """The fraction of the largest singular value below which others cannot be told from rounding."""
         return max(self.cutoff / self.largest, self.A.eps) if self.largest else self.A.eps
 
     @property
     def faint(self) -> np.ndarray:
-        """Of every part of the columns, how many are not zero, and so small that the cutoff hides what is weaker than
-        sqrt(eps) in them."""
+        """For each part of the columns, how many columns are so small that the cutoff may hide directions among them.
+
+        They are not zero, and ``sqrt(eps)`` times their size is below `resolution` times the largest size of a column.
+        """
         size = self.column_sizes() if self.A.size else np.zeros(0)
         small = (size > 0) & (size * self.A.eps**0.5 < self.resolution * np.max(size, initial=0))
         ends = np.cumsum(self.A.model.parts(self.A.params, self.A.dy))[:-1]
@@ -62,15 +73,15 @@ class Space(abc.ABC):
 
     @abc.abstractmethod
     def project_out(self, B: Array) -> Projection:
-        """``PN[A] B``."""
+        """Return ``PN[A] B``, the part of B outside the space."""
 
     @abc.abstractmethod
     def coordinates(self, B: Array) -> Coordinates:
-        """A and B in a basis of the space."""
+        """Return A and B in coordinates of an orthonormal basis of the space."""
 
 
 def space_of(A: Jacobian, method: str, criterion: str) -> Space:
-    """Decompose the Jacobian by a method, or by the one that suits its shape."""
+    """Decompose the Jacobian by a method, or with auto by the method that suits its shape."""
     M, N = A.shape
     if method == "auto":
         small = N == 0 or (M * N <= SMALL and min(M, N) <= FEW)
@@ -86,7 +97,7 @@ def space_of(A: Jacobian, method: str, criterion: str) -> Space:
 
 
 class _Dense(Space):
-    """By a singular value decomposition of the stored matrix."""
+    """The column space from a singular value decomposition of the stored matrix."""
 
     method = "dense"
     converged = True
@@ -95,8 +106,8 @@ class _Dense(Space):
         self.A, self.dense = A, np.asarray(A.dense())
         if not np.all(np.isfinite(self.dense)):
             raise ValueError(NOT_FINITE)
-        # The values from the variant without vectors: the one with them (divide and conquer) can leave noise of seven
-        # eps of the largest where there is nothing, which is above the cutoff of a small matrix.
+        # The singular values come from the variant without vectors. The variant with vectors (divide and conquer) can
+        # return seven eps times the largest value in place of zero, which is above the cutoff of a small matrix.
         s = np.linalg.svd(self.dense, compute_uv=False)
         self.U, self.s, self.Vt = np.linalg.svd(self.dense, full_matrices=False)
         self.cutoff = float(linalg.cutoff(self.dense, s, criterion)) if s.size else 0.0
@@ -108,7 +119,7 @@ class _Dense(Space):
         found = refined(_OutOfDense(self, B), B, self.A.eps)
         if found.converged:
             return found
-        # Directions near the cutoff, which rounding tilts whatever is done: as the decomposition has them.
+        # Rounding tilts directions near the cutoff in any case: take them as the decomposition has them.
         outside, _ = linalg.split(self.U, np.asarray(B).reshape(len(self.dense), B.shape[-1]))
         return Projection(jnp.asarray(outside).reshape(B.shape), found.steps, 0.0, True)
 
@@ -121,7 +132,7 @@ class _Dense(Space):
 
 
 class _OutOfDense:
-    """``r = B - A x``, whose error is of second order, where that of ``B - U U^T B`` is that of U, of first order."""
+    """Iterate on ``r = B - A x``, whose error is of second order; ``B - U U^T B`` has U's error, of first order."""
 
     def __init__(self, space: _Dense, B: Array) -> None:
         self.space, self.B = space, B
@@ -131,7 +142,7 @@ class _OutOfDense:
 
     def left(self) -> tuple[Array, np.ndarray]:
         outside = self.flat - self.space.dense @ self.x
-        # By V and the fresh A^T r: U is tilted where singular values are small, most of all if columns differ in size.
+        # From V and A^T r, not from U: U is tilted where singular values are small, above all if column sizes differ.
         self.inside = (self.space.Vt @ (self.space.dense.T @ outside)) / self.space.s[:, None]
         return jnp.asarray(outside).reshape(self.B.shape), self.inside
 
@@ -140,7 +151,7 @@ class _OutOfDense:
 
 
 class _OfColumns(Space):
-    """What comes from a `ColumnSpace`."""
+    """A space with the numbers of a `ColumnSpace`."""
 
     def __init__(self, A: Jacobian, space: ColumnSpace) -> None:
         self.A, self.space = A, space
@@ -149,7 +160,7 @@ class _OfColumns(Space):
 
 
 class _Gram(_OfColumns):
-    """By the Gram matrix of the columns as a preconditioner: more rows than columns."""
+    """The column space with the columns' Gram matrix as a preconditioner, for more rows than columns."""
 
     method = "gram"
 
@@ -160,7 +171,8 @@ class _Gram(_OfColumns):
         return project_out_of(self.A, self.space, B)
 
     def coordinates(self, B: Array) -> Coordinates:
-        # The basis is orthonormal to what the Gram matrix can tell; its own Gram matrix, from a pass, does the rest.
+        # The basis is orthonormal up to the precision of the Gram matrix; a Cholesky factor of its own Gram matrix,
+        # from another pass, makes it orthonormal.
         T = self.space.basis()
         products, gram = (np.array(a, np.float64) for a in self.A.images(T))
         nothing = np.zeros((T.shape[0], B.shape[-1])), np.zeros((T.shape[1], B.shape[-1]))
@@ -171,12 +183,13 @@ class _Gram(_OfColumns):
 
 
 class _OutOfRows:
-    """``r = PN[A] B`` from N, an orthonormal basis of the null space of the rows, that is tilted by rounding.
+    """Iterate on ``r = PN[A] B``, from an orthonormal basis N of the null space of the rows that rounding has tilted.
 
-    ``N = N* + U theta``, with ``A = U diag(s) V^T``. To first order ``PN[A] B`` is ``r = N N^T B`` less its part in the
-    column space, ``U theta N^T B``, and less ``N theta^T U^T B``. With the basis T of `ColumnSpace`, for which
-    ``A^T T`` is orthonormal, and ``P = I - N N^T``, the first is ``P T T^T A A^T r``, and the second ``N N^T A x`` with
-    ``x = A^T T T^T P B``, which is ``A^+ B``. What is small in these comes from passes that compute it afresh.
+    Let ``A = U diag(s) V^T`` and ``N = N* + U theta``, where N* is the exact basis. To first order, ``PN[A] B`` is
+    ``r = N N^T B`` minus two corrections: its part in the column space, ``U theta N^T B``, and ``N theta^T U^T B``.
+    With the basis T of `ColumnSpace`, for which ``A^T T`` is orthonormal, and with ``P = I - N N^T``, the first
+    correction is ``P T T^T A A^T r``. The second is ``N N^T A x`` with ``x = A^T T T^T P B``, which is ``A^+ B``. The
+    small factors of both are computed afresh in passes.
     """
 
     def __init__(self, rows: TransposedJacobian, space: ColumnSpace, B: Array) -> None:
@@ -188,7 +201,7 @@ class _OutOfRows:
         self.r, self.step = flat - within, image - self._within(image)
 
     def left(self) -> tuple[Array, np.ndarray]:
-        """r, and its part in the column space (., q)."""
+        """Return r, and its part in the column space (., q)."""
         outside = jnp.asarray(self.rows.restored(self.r), self.like.dtype)
         products = self.rows.jacobian.image(outside, np.zeros((self.rows.shape[0], self.r.shape[1])))[1]
         image = -np.asarray(self.rows.columns(self.rows.jacobian.image(0 * outside, products)[0]), np.float64)
@@ -197,7 +210,7 @@ class _OutOfRows:
         return outside, inside
 
     def correct(self) -> None:
-        """Take that part away, and at first the other."""
+        """Subtract the part in the column space and, the first time, the second correction."""
         self.r, self.step = self.r - self.step, 0 * self.step
 
     def _within(self, b: np.ndarray) -> np.ndarray:
@@ -205,7 +218,7 @@ class _OutOfRows:
 
 
 class _Dual(_OfColumns):
-    """By the Gram matrix of the rows: more columns than rows. What is outside is the null space of ``A A^T``."""
+    """The column space from the rows' Gram matrix ``A A^T``, whose null space is its complement, for more columns."""
 
     method = "dual"
 

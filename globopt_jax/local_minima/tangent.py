@@ -1,4 +1,4 @@
-"""J, what the tangent space of a network leaves of the targets (KHK19 Theorem 1), for any differentiable model."""
+"""J, half the squared distance from targets to tangent space (KHK19 Theorem 1), for any differentiable model."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,57 +21,65 @@ __all__ = ["TangentProjection", "tangent_projection"]
 
 
 class TangentProjection(NamedTuple):
-    """What the tangent space at a point says; arrays only (NumPy), `.method` and `.reason` are read off them.
+    """The targets, the prediction and the residual projected onto the tangent space; arrays only (NumPy).
 
-    ``value``: ``J = 1/2 ||PN[A] vec Y||^2``, A the Jacobian of the output in all parameters. ``rank``: of A. ``loss``:
-    ``1/2 ||Yhat - Y||^2``. ``gap``: the tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, 0 exactly at stationary points;
-    ``loss - gap = value`` where Yhat lies in the tangent space. ``outside``: ``||PN[A] vec Yhat||``, which is 0 then,
-    and for every network whose last layer is linear. ``size``: ``||vec Yhat||``. ``cutoff``, ``largest``: of the
-    singular values of A, and ``smallest``: the smallest that counts, roughly for "gram"
-    and "dual", which need not know it. ``resolution``: singular values below that
-    part of the largest cannot be told from rounding. ``inside``: relative to the data, what the iteration left in the
-    tangent space; J is off by its square (by "dual" at most by about itself), and by what rounding of the Jacobian does
-    to its weakest directions.
-    ``kinks``: pre-activations without a derivative, where 0 is taken; -1: unknown. ``faint``: of each layer of a
-    `networks.feed_forward`, of each leaf of other parameters, how many columns of A are not zero and so small that the
-    cutoff hides what is weaker than sqrt(eps) in them. ``steps``: of the iteration. ``converged``: bool.
-
-    The singular values are those of A for a network at one scale, see `tangent_projection`.
+    The tangent space is the column space of A, the Jacobian of the output in all parameters. Singular values are those
+    of A for a network at one scale, see `tangent_projection`.
     """
 
     value: Array
+    """``J = 1/2 ||PN[A] vec Y||^2``, half the squared distance from the targets to the tangent space."""
     rank: Array
+    """The numerical rank of A."""
     loss: Array
+    """The loss ``1/2 ||Yhat - Y||^2``."""
     gap: Array
+    """The tangent gap ``1/2 ||P[A] vec(Y - Yhat)||^2``, the part of the loss inside the tangent space. It is 0 exactly
+    at stationary points; ``loss - gap = value`` where Yhat lies in the tangent space."""
     outside: Array
+    """``||PN[A] vec Yhat||``: 0 where Yhat lies in the tangent space, as for every network with a linear last layer."""
     size: Array
+    """``||vec Yhat||``."""
     cutoff: Array
+    """The value at or below which singular values of A count as zero."""
     largest: Array
+    """The largest singular value of A."""
     smallest: Array
+    """The smallest singular value above the cutoff; an estimate by "gram" and "dual"."""
     resolution: Array
+    """The fraction of the largest singular value below which others cannot be told from rounding."""
     inside: Array
+    """The part of the projected-out arrays that the iteration left in the tangent space, relative to the data. J is off
+    by its square (by "dual" at most by about its value), and by the effect of rounding on A's weakest directions."""
     kinks: Array
+    """The number of pre-activations at which the activation has no derivative and 0 is taken; -1 where unknown."""
     faint: Array
+    """For each layer of a `networks.feed_forward`, or each leaf of other parameters: how many columns of A are not
+    zero, and so small that the cutoff hides directions among them that are weaker than sqrt(eps)."""
     steps: Array
+    """The number of steps of the iteration."""
     converged: Array
+    """A 0-d bool: whether the iteration converged."""
     method_code: Array
+    """The index in `METHODS` of the method; ``.method`` is its name."""
 
     @property
     def method(self) -> str:
-        """One of `METHODS`."""
+        """How the projection was computed, one of `METHODS`."""
         return METHODS[int(self.method_code)]
 
     @property
     def reason(self) -> str:
         """The result in a few sentences."""
         words = [
-            f"The tangent space of rank {int(self.rank)} leaves J = {float(self.value):.10g} of the targets; the loss "
-            f"is {float(self.loss):.10g}, and its tangent gap {float(self.gap):.3g}."
+            f"J, half the squared distance from the targets to the tangent space of rank {int(self.rank)}, is "
+            f"{float(self.value):.10g}. The loss is {float(self.loss):.10g}, and the tangent gap, its part inside the "
+            f"tangent space, {float(self.gap):.3g}."
         ]
         if float(self.outside) > float(self.resolution) ** 0.5 * float(self.size):
             words.append(
-                f"The prediction does not lie in the tangent space ({float(self.outside):.3g} of it is outside): loss "
-                "and J need not agree at stationary points."
+                f"The prediction does not lie in the tangent space (its part outside has norm "
+                f"{float(self.outside):.3g}): loss and J need not agree at stationary points."
             )
         if int(self.kinks):
             words.append(kink_words(int(self.kinks)))
@@ -80,7 +88,7 @@ class TangentProjection(NamedTuple):
         if self.value.dtype == np.float32:
             words.append(
                 f"In float32 singular values below {float(self.resolution):.2g} of the largest cannot be told from "
-                "rounding, nor what lies there of J."
+                "rounding, and J is uncertain by the part of the targets along their directions."
             )
         if not bool(self.converged):
             words.append(NOT_CONVERGED)
@@ -103,41 +111,52 @@ def tangent_projection(
     *,
     memory: int = MEMORY,
 ) -> TangentProjection:
-    """Return ``J = 1/2 ||PN[A] vec Y||^2``: the loss of every local minimum with this point's tangent space.
+    """Compute J, half the squared distance from the targets to the tangent space, with rank, loss and tangent gap.
 
-    A (m dy, N) is the Jacobian of ``apply(params, X)`` in its N parameters. At a differentiable local minimum of a
-    network with a linear last layer the loss is J (KHK19 Theorem 1; stationarity is enough), and everywhere
-    ``loss - J = 1/2 ||P[A] vec(Y - Yhat)||^2 >= 0``.
+    ``J = 1/2 ||PN[A] vec Y||^2``, where A (m dy, N) is the Jacobian of ``apply(params, X)`` in its N parameters and
+    PN[A] projects onto the orthogonal complement of its column space, the tangent space. At a differentiable local
+    minimum of a network with a linear last layer, the loss equals J (KHK19 Theorem 1; a stationary point is enough).
+    At every point of such a network ``loss - J = 1/2 ||P[A] vec(Y - Yhat)||^2 >= 0``, the tangent gap.
 
-    A is never stored but by "dense". The others need four matrices of the smaller side squared, and take Gram matrix,
-    images and residuals from passes over chunks of samples; for `networks.feed_forward` from the structure of its
-    Jacobian. Numerical rank (where singular values keep a factor of ten from the cutoff) and accuracy are those of a
-    singular value decomposition in the dtype computed in: the Gram matrix only preconditions (`linalg.columns`). In
-    float32 singular values below ``resolution`` of the largest (8e-6 for the digits) cannot be told from noise, and J
-    differs from that in float64 by what lies there.
+    Scale: with a piecewise linear activation, J and rank do not depend on how the scale is spread over units and
+    layers. Multiplying the weights into a hidden unit by a > 0 and dividing the weights out of it by a, or multiplying
+    the whole last kernel by a, leaves the column space of A unchanged; powers of two undo such scaling before any
+    cutoff is taken. Other models are not rescaled; ``faint`` counts the columns that the cutoff may hide.
 
-    With a piecewise linear activation, the weights into a hidden unit times a > 0, those out of it divided by a, and
-    the whole last kernel times a leave the column space of A alone, and are undone by powers of two before any cutoff:
-    J and rank do not depend on how the scale is spread over units and layers. Other models cannot be rescaled; what
-    they may lose is ``faint``.
+    Accuracy: J is as accurate as by a singular value decomposition in the dtype of the data. The rank agrees with that
+    decomposition too, where singular values differ from the cutoff by a factor of ten. In float32, singular values
+    below ``resolution`` times the largest (8e-6 for the digits) cannot be told from noise, and J differs from its
+    float64 value by the part of the targets along these directions.
 
-    Host function: jits inside, one compilation a shape, and a few for how much of A depends on the rest. A function is
-    compiled for as itself: make it once, not anew for every call, and what it holds is what it held at the first one.
-    Samples may be sharded over devices.
+    Memory: only "dense" stores A. "gram" and "dual" store four matrices with the smaller side of A squared. They take
+    the Gram matrix, which only serves as a preconditioner (`linalg.columns`), images and residuals from passes over
+    chunks of samples, and for `networks.feed_forward` from the structure of its Jacobian.
+
+    Host function: jits inside, with one compilation for every shape, and a few for the number of dependent columns.
+    `apply` is a static argument: pass the same function object at every call; values that it closes over are frozen at
+    the first call. Samples may be sharded over devices.
 
     Args:
-        apply: ``(params, X) -> Yhat``, differentiable, sample by sample (no batch statistics).
-        params: a pytree of floats. X: (m, ...), made floats; what wants integers casts them back. Y: (m, dy).
-        method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto": dense if A is
-            small, else the smaller side. In sweeps name it: from about 150 columns or rows on, where "auto" still takes
-            "dense", "gram" (many samples) and "dual" (many parameters) need a third to a tenth of its time.
+        apply: a differentiable function (params, X) -> Yhat that treats samples one by one (no batch statistics).
+        params: a pytree of arrays.
+        X: inputs (m, ...). They are cast to floats; a model that needs integers casts them back.
+        Y: targets (m, dy).
+        method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto", which takes
+            "dense" if A is small and otherwise the smaller side. In sweeps, name the method: from about 150 columns or
+            rows on, "gram" (many samples) and "dual" (many parameters) take a third to a tenth of the time of "dense",
+            which "auto" still takes there.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
-        memory: bytes for the chunks of a pass.
+        memory: the bytes that the chunks of a pass may take.
+
+    Returns:
+        A `TangentProjection`.
 
     Raises:
-        ValueError: an unknown method or cutoff, NaN or inf, outputs that do not fit Y or that depend on other samples,
-            numbers whose squares overflow or vanish, a budget that is not positive.
-        TypeError: arrays that are not real numbers, params with leaves that are not.
+        ValueError: `method` or `cutoff` is unknown, or `memory` is not positive.
+        ValueError: an array holds NaN or inf.
+        ValueError: the outputs do not fit Y, or the output of a sample depends on other samples.
+        ValueError: numbers are so large or small that their squares overflow or underflow.
+        TypeError: an array or a leaf of params does not hold real numbers.
 
     Example:
         >>> from globopt_jax import networks
@@ -153,7 +172,7 @@ def tangent_projection(
     A = Jacobian(model, point.params, X, Y.shape[1], int(memory))
     predicted = prediction(model, point, X)
     space = space_of(A, method, cutoff)
-    # Y by itself: J does not depend on the prediction, and its accuracy is not to, either.
+    # Y is projected by itself, so that the accuracy of J does not depend on the prediction.
     right = jnp.stack([Y, Y - predicted, predicted], axis=-1)
     found = space.project_out(right)
     value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
@@ -180,7 +199,10 @@ def tangent_projection(
 
 @jax.jit
 def _numbers(right: Array, outside: Array) -> tuple[Array, Array, Array, Array]:
-    """J, loss, tangent gap and what of the prediction is outside, from (Y, residual, prediction) and what is left."""
+    """Return J, loss, tangent gap and the norm of the prediction's part outside the tangent space.
+
+    `right` is (Y, residual, prediction); `outside` is the part of each outside the tangent space.
+    """
 
     def half(a: Any) -> Any:
         return 0.5 * jnp.sum(jnp.square(a))

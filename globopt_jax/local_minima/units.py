@@ -1,4 +1,4 @@
-"""Which units act linearly on the data, and from which layer on? (KHK19 Definitions 1 and 2)"""
+"""The units that act linearly on the data, and the layer above which enough of them do (KHK19 Definitions 1 and 2)."""
 
 import bisect
 from collections.abc import Sequence
@@ -20,44 +20,52 @@ from globopt_jax.shapes import Array
 
 __all__ = ["LinearUnits", "kernels_and_inputs", "linear_units", "with_linear_units"]
 
-#: Draws of the layers below t, until their features have a direction that is positive on all samples.
+#: The most draws of the layers below t; one must give features with a direction that is positive on all samples.
 DRAWS = 100
 
 
 class LinearUnits(NamedTuple):
-    """The largest sets S^(l) of linearly acting, separated units; arrays only (NumPy).
+    """The largest sets S^(l) of separated units that act linearly on the data; arrays only (NumPy).
 
-    ``sets``: H+1 bool arrays (d_l,), S^(1)..S^(H+1), which count for the layers above ``t``. ``sizes`` (H+1,): the
-    largest n with which the weights induce (n, t) separated linear units, for t = 0..H. ``n``: what was asked for;
-    ``t``: the smallest t with ``sizes[t] >= n``, -1 if there is none. ``margins``: H arrays (d_l,), the smallest
-    pre-activation of a unit over the samples, relative to its largest: a unit with a kink and positive slope 1
-    acts linearly where that is >= 0, and still does nearby where it is > 0 (Lemma 4 needs that); inf where both slopes
-    are 1. ``margin``: the largest for which units with that margin or more induce (n, t) separated linear units by
-    themselves; inf without a t. ``edge``: the largest weight that was taken for zero, relative to its layer's largest,
-    where the weights into every unit have been brought to a norm between 1 and 2.
-    ``strong``: bool.
+    Weights induce (n, t) separated linear units if every layer above t has a set of n or more of them.
     """
 
     sets: tuple[Array, ...]
+    """H+1 bool arrays (d_l,): the sets S^(1)..S^(H+1), which are meaningful for the layers above ``t``."""
     sizes: Array
+    """(H+1,): for each t = 0..H the largest n for which the weights induce (n, t) separated linear units."""
     n: Array
+    """The wanted number of units."""
     t: Array
+    """The smallest t with ``sizes[t] >= n``; -1 if there is none."""
     margins: tuple[Array, ...]
+    """H arrays (d_l,): the smallest pre-activation of each unit over the samples, relative to its largest absolute one.
+    A unit with a kink and positive slope 1 acts linearly where its margin is >= 0, and also at all weights nearby where
+    its margin is > 0, which Lemma 4 needs. The margin is inf where both slopes are 1."""
     margin: Array
+    """The largest margin such that the units with this margin or more suffice for (n, t) separated linear units; inf
+    where there is no t."""
     edge: Array
+    """The largest weight that was taken for zero, relative to the largest weight of its layer. Before, the weights into
+    every unit are brought to a norm between 1 and 2."""
     strong: Array
+    """A 0-d bool: whether the units are strongly separated (Definition 2)."""
     tolerance: Array
+    """The relative size that counted as zero."""
 
     @property
     def reason(self) -> str:
         """The result in a few sentences."""
         kind = "strongly" if bool(self.strong) else "weakly"
-        sizes = ", ".join(f"{int(n)} from t = {t}" for t, n in enumerate(self.sizes))
+        sizes = ", ".join(f"{int(n)} for t = {t}" for t, n in enumerate(self.sizes))
         if int(self.t) < 0:
-            return f"No layer from which on {int(self.n)} units act linearly, {kind} separated ({sizes})."
-        words = f"({int(self.n)}, {int(self.t)}) {kind} separated linear units; the largest sets have {sizes}."
+            return (
+                f"There is no t above which every layer has {int(self.n)} {kind} separated linear units (the largest "
+                f"numbers of units: {sizes})."
+            )
+        words = f"({int(self.n)}, {int(self.t)}) {kind} separated linear units; the largest numbers of units: {sizes}."
         if float(self.margin) <= 0:
-            words += " A unit that is needed touches its kink: it may stop acting linearly at once."
+            words += " One of them touches its kink: the smallest change of the weights may make it nonlinear."
         return words
 
     __str__ = results.words
@@ -77,25 +85,35 @@ def linear_units(
 ) -> LinearUnits:
     """Find the largest sets of separated linear units that the weights induce on X (KHK19 Definitions 1 and 2).
 
-    S^(H+1) are the outputs; S^(l) are units with ``Phi^(l)[:, k] = Phi^(l-1) W_l[:, k]`` on all samples and, for
-    l <= H-1, without an edge to a unit outside S^(l+1). One sweep from the output finds the largest such sets, for
-    every t at once. Strongly separated units of layers t+2..H have no edge from outside S^(l-1) either; those sets
-    depend on t, and are found by deleting units until nothing changes (the weights' form of the definition: edges
-    vanish, not only their sum).
+    A unit k of layer l acts linearly if ``Phi^(l)[:, k] = Phi^(l-1) W_l[:, k]`` on all samples: its activation changes
+    none of its inputs. S^(H+1) is the set of the outputs. The units of S^(l) act linearly and, for l <= H-1, have no
+    edge (nonzero weight) to a unit outside S^(l+1); such units are weakly separated. One sweep from the output finds
+    the largest sets for all t.
+
+    Strongly separated units of the layers t+2..H also have no edge from a unit outside S^(l-1). These sets depend on t,
+    and are found by deleting units until nothing changes. Every single edge must vanish, not only the sum of edges.
 
     Host function.
 
     Args:
-        weights: kernels W_l (d_{l-1}, d_l). X: (m, dx). activation: a piecewise linear one, `networks.feed_forward`.
-        n: how many units every layer above t needs; None: dy.
-        strong: Definition 2.
-        tolerance: what counts as zero, relative to a unit's largest pre-activation and, with the weights into every
-            unit at a norm between 1 and 2, a layer's largest weight; None: sqrt(eps).
+        weights: kernels W_l (d_{l-1}, d_l), without biases.
+        X: inputs (m, dx).
+        activation: a piecewise linear activation, see `networks.feed_forward`.
+        n: the number of units that every layer above t needs; None is dy.
+        strong: whether to look for strongly separated units (Definition 2).
+        tolerance: the size that counts as zero; None is sqrt(eps). It is relative to a unit's largest pre-activation,
+            and for weights to the largest weight of the layer, after the weights into every unit have been brought to a
+            norm between 1 and 2.
+
+    Returns:
+        A `LinearUnits`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, biases, n below 1, a tolerance out of range, a smooth
-            activation.
-        TypeError: arrays that are not real numbers.
+        ValueError: the shapes do not fit together, or a layer has a bias.
+        ValueError: an array holds NaN or inf.
+        ValueError: n is below 1, or the tolerance is not in [0, 1).
+        ValueError: the activation is smooth.
+        TypeError: an array does not hold real numbers.
 
     Example:
         >>> found = linear_units([jnp.eye(2), jnp.eye(2), jnp.ones((2, 1))], jnp.array([[1.0, 2.0], [3.0, 1.0]]))
@@ -114,7 +132,7 @@ def linear_units(
     present, edge = _edges(weights, limit)
     linear, margins = _acting(_sweep(network, weights, X), slopes, limit)
     units = _Units(linear, margins, present, dy, strong)
-    # With t = H only the outputs are asked for; from there on down each layer's set counts, too.
+    # t = H asks for the outputs alone; each smaller t asks for the set of one more layer.
     by_t = [units.sets(t) for t in range(hidden + 1)]
     sizes = np.array([_size(sets, t) for t, sets in enumerate(by_t)])
     enough = np.flatnonzero(sizes >= wanted)
@@ -133,7 +151,7 @@ def linear_units(
 
 
 def _edges(weights: list[Array], limit: np.ndarray) -> tuple[list[np.ndarray], float]:
-    """Which weights count as edges, for every layer, and the largest other one relative to its layer's largest."""
+    """Return for every layer which weights are edges, and the largest other weight relative to its layer's largest."""
     present, edge = [], 0.0
     for w in map(np.asarray, weights):
         size = np.max(np.abs(w), initial=0)
@@ -144,7 +162,7 @@ def _edges(weights: list[Array], limit: np.ndarray) -> tuple[list[np.ndarray], f
 
 
 def _acting(seen: Sweep, slopes: list[np.ndarray], limit: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Which units of every hidden layer act linearly on all samples, and their margins, see `LinearUnits.margins`."""
+    """Return which units of every hidden layer act linearly on all samples, and the margins of all units."""
     linear, margins = [], []
     for features, before, pairs in zip(seen.features[1:], seen.preactivations, slopes, strict=True):
         G, Phi = np.asarray(before), np.asarray(features)
@@ -156,30 +174,35 @@ def _acting(seen: Sweep, slopes: list[np.ndarray], limit: np.ndarray) -> tuple[l
 
 
 class _Units(NamedTuple):
-    """What separated sets are chosen from: `_acting`, `_edges`, the number of outputs, and whether strongly."""
+    """The units and edges from which separated sets are chosen."""
 
     linear: list[np.ndarray]
+    """For each hidden layer, which units act linearly."""
     margins: list[np.ndarray]
+    """For each hidden layer, the margins of the units."""
     present: list[np.ndarray]
+    """For each layer, which weights are edges."""
     dy: int
+    """The number of outputs."""
     strong: bool
+    """Whether the sets are strongly separated."""
 
     def sets(self, t: int, least: float = -np.inf) -> list[np.ndarray]:
-        """The largest separated sets above layer t of units with that margin or more."""
+        """Return the largest separated sets above layer t among the units with the margin `least` or more."""
         linear = [a & (b >= least) for a, b in zip(self.linear, self.margins, strict=True)]
         weak = _weak(linear, self.present, self.dy)
         return _strong(weak, self.present, t) if self.strong else weak
 
     def margin(self, t: int, wanted: int) -> float:
-        """The largest margin for which the units that have it are enough."""
-        # The fewer units may count, the smaller their sets.
+        """Return the largest margin such that the units with this margin or more are enough."""
+        # A bisection: a larger margin admits fewer units, and never gives larger sets.
         ladder = np.unique(np.concatenate([[np.inf], *self.margins[t:]]))
         steps = bisect.bisect_left(ladder, True, key=lambda least: _size(self.sets(t, least), t) < wanted)
         return ladder[steps - 1] if steps else np.inf
 
 
 def _size(sets: list[np.ndarray], t: int) -> int:
-    """The n of (n, t) separated linear units."""
+    """Return the n of (n, t) separated linear units."""
     return min(int(np.sum(s)) for s in sets[t:])
 
 
@@ -189,10 +212,11 @@ def _sweep(network: FeedForward, weights: list[Array], X: Array) -> Sweep:
 
 
 def kernels_and_inputs(weights: Any, X: Any) -> tuple[list[Array], Array]:
-    """Arrays of one dtype: kernels without biases, and inputs that fit.
+    """Return kernels without biases and inputs as arrays of one dtype, after checks.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, biases. TypeError: arrays that are not real numbers.
+        ValueError: the shapes do not fit together, an array holds NaN or inf, or a layer has a bias.
+        TypeError: an array does not hold real numbers.
     """
     host = [finite(f"weights[{l}]", w) for l, w in enumerate(kernels_of(weights))]
     X = finite("X", X)
@@ -203,17 +227,17 @@ def kernels_and_inputs(weights: Any, X: Any) -> tuple[list[Array], Array]:
 
 
 def _weak(linear: list[np.ndarray], present: list[np.ndarray], dy: int) -> list[np.ndarray]:
-    """Definition 1, backward; linear[l-1] and present[l] belong to the units of layer l and the edges that leave it."""
+    """Apply Definition 1 from the output backward; linear[l-1], present[l] are layer l's units and outgoing edges."""
     sets = [np.ones(dy, bool)]
     for l in range(len(linear), 0, -1):
-        # The edges of the last hidden layer lead to outputs, which are all in S^(H+1): no condition.
+        # All outputs are in S^(H+1), so that the edges of the last hidden layer meet no condition.
         stays = ~np.any(present[l][:, ~sets[0]], axis=1) if l < len(linear) else True
         sets.insert(0, linear[l - 1] & stays)
     return sets
 
 
 def _strong(weak: list[np.ndarray], present: list[np.ndarray], t: int) -> list[np.ndarray]:
-    """Definition 2 for that t, by deletion; weak[l-1] belongs to layer l."""
+    """Apply Definition 2 for this t by deletion; weak[l-1] belongs to layer l."""
     sets = [s.copy() for s in weak]
     while True:
         before = [s.copy() for s in sets]
@@ -235,21 +259,32 @@ def with_linear_units(
     *,
     strong: bool = False,
 ) -> list[Array]:
-    """Return random kernels that induce (n, t) separated linear units on X: the first n units of every layer above t.
+    """Return random kernels that induce (n, t) separated linear units on X (KHK19 Definitions 1 and 2).
 
-    Their pre-activations are positive on all samples, with a margin of at least a quarter of the largest possible;
-    unless all activations above layer t are linear anyway.
+    The first n units of every layer above t are the linear ones. Their pre-activations are positive on all samples,
+    with a margin of at least a quarter of the largest possible. This condition is dropped where all activations above
+    layer t are linear.
 
     Host function.
 
     Args:
-        X: (m, dx). widths: d_1..d_{H+1}. t: 0..H. n: at most all of d_{t+1}..d_{H+1}; None: dy.
-        activation: piecewise linear with positive slope 1. strong: strongly separated.
+        key: a random key.
+        X: inputs (m, dx).
+        widths: the widths d_1..d_{H+1}; the last is dy.
+        t: the layer above which units are linear, 0..H.
+        n: the number of linear units, at most the smallest of d_{t+1}..d_{H+1}; None is dy.
+        activation: a piecewise linear activation with positive slope 1 above layer t.
+        strong: whether the units are strongly separated (Definition 2).
+
+    Returns:
+        A list of H+1 kernels W_l (d_{l-1}, d_l).
 
     Raises:
-        TypeError: no key.
-        ValueError: sizes that do not fit, slopes other than 1, samples for which no direction is positive on all of
-            them (a constant feature in X helps, and a leaky or absolute activation below t).
+        TypeError: `key` is no key, or X does not hold real numbers.
+        ValueError: a size does not fit, or X holds NaN or inf.
+        ValueError: a positive slope above layer t is not 1.
+        ValueError: no direction of the features of layer t is positive on all samples. A constant feature in X helps,
+            and so does a leaky or absolute activation below t.
 
     Example:
         >>> X = jnp.array([[1.0, 0.5], [1.0, -0.5], [1.0, 0.1]])  # a constant feature
@@ -271,7 +306,7 @@ def with_linear_units(
     network = feed_forward(activation)
     if any(np.any(network.slopes_at(l, hidden)[:, 1] != 1) for l in range(t, hidden)):
         raise ValueError(f"activation: Expected: positive slopes of 1. Received: {activation!r}.")
-    linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # whatever their inputs
+    linear = all(np.all(network.slopes_at(l, hidden) == 1) for l in range(t, hidden))  # for all inputs
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     inputs = jnp.asarray(host, dtype)
     weights, Phi, positive = _below(network, rng, inputs, widths[: t + 1], hidden, needed=not linear)
@@ -283,7 +318,7 @@ def with_linear_units(
             if strong and l > t + 1:
                 w[count:, :count] = 0
             if positive is not None:
-                # The units of the layer before are positive on all samples, if there are any.
+                # In later layers, the linear units of the layer before are positive on all samples.
                 direction = positive if l == t + 1 else np.where(np.arange(len(w)) < count, 1.0, 0.0)
                 w[:, :count] = _lifted(w[:, :count], direction, np.asarray(Phi))
         weights.append(jnp.asarray(w, dtype))
@@ -293,17 +328,19 @@ def with_linear_units(
 
 
 def _drawn(rng: np.random.Generator, inputs: int, outputs: int) -> np.ndarray:
-    """A random kernel that keeps the size of its inputs under a ReLU."""
+    """Return a random kernel that preserves the size of its inputs under a ReLU."""
     return rng.normal(size=(inputs, outputs)) * (2 / inputs) ** 0.5
 
 
 def _below(
     network: FeedForward, rng: np.random.Generator, X: Array, widths: list[int], hidden: int, *, needed: bool
 ) -> tuple[list[Array], Array, np.ndarray | None]:
-    """Random kernels d_0..d_t, their features, and a direction in these that is positive on all samples, if needed.
+    """Draw the kernels of the layers 1..t; return them, their features, and if needed a positive direction.
+
+    The direction is one in the space of the features of layer t that is positive on all samples.
 
     Raises:
-        ValueError: `DRAWS` draws have no such direction.
+        ValueError: none of `DRAWS` draws has such a direction.
     """
     draws = DRAWS if len(widths) > 1 else 1
     for _ in range(draws):
@@ -323,14 +360,19 @@ def _below(
 
 
 def _lifted(kernel: np.ndarray, direction: np.ndarray, Phi: np.ndarray) -> np.ndarray:
-    """Columns along a direction that is positive on all samples; the random part takes three quarters of it at most."""
+    """Return columns whose features are positive on all samples: the direction plus a part of the random kernel.
+
+    The random part changes a feature by at most three quarters.
+    """
     need = np.max(np.abs(Phi @ kernel) / (Phi @ direction)[:, None], axis=0)
     return direction[:, None] + 0.75 * kernel / np.where(need > 0, need, 1)
 
 
 def _positive_direction(Phi: np.ndarray) -> np.ndarray | None:
-    """A unit vector w that maximizes the smallest entry of Phi w, by a linear program over the unit box; None if that
-    is not positive."""
+    """Return the direction w in the unit box that maximizes the smallest entry of Phi w, scaled to length 1.
+
+    A linear program finds it. None if the smallest entry is not positive.
+    """
     from scipy.optimize import linprog  # late: scipy.optimize takes a while to load
 
     m, d = Phi.shape

@@ -1,4 +1,4 @@
-"""One hidden layer on white noise: how much of the targets a fixed activation pattern explains (KHK19 section 3.2)."""
+"""How much of white-noise targets one hidden layer with fixed activation patterns explains (KHK19 section 3.2)."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,21 +15,21 @@ from globopt_jax.shapes import Array
 __all__ = ["PhaseChange", "WhiteNoiseBound", "phase_change", "smallest_pattern_value", "white_noise_bound"]
 __all__ += ["white_noise_quantile"]
 
-#: All sets of rows are tried if their entries are that many, at most.
+#: All sets of rows are tried if they have at most this many entries in all.
 ENTRIES = 20_000_000
 
 
 class WhiteNoiseBound(NamedTuple):
-    """``L <= factor 1/2 ||Y||^2`` with at least that ``probability``.
-
-    ``regime``: 1 or 2, the part of Proposition 2 that applies; 0: neither does, and the bound is the trivial one.
-    ``least`` (2,): the number of samples that part i asks for, and the product d dx that part ii asks for.
-    """
+    """The bound ``L <= factor 1/2 ||Y||^2``, which holds with at least the given probability."""
 
     factor: Array
+    """The factor, 0 to 1."""
     probability: Array
+    """The probability with which the bound holds at least."""
     regime: Array
+    """The part of Proposition 2 that applies, 1 or 2; 0 where neither does and the bound is the trivial one."""
     least: Array
+    """(2,): the number of samples that part i requires, and the product d dx that part ii requires."""
 
     @property
     def reason(self) -> str:
@@ -52,10 +52,12 @@ class WhiteNoiseBound(NamedTuple):
 
 
 def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> WhiteNoiseBound:
-    """Bound the loss of local minima on white noise, for activation patterns that were fixed before (KHK19 Prop 2).
+    """Bound the loss of local minima on white noise, for activation patterns chosen before the data (KHK19 Prop 2).
 
-    X (m, dx) and Y (m,) have independent standard normal entries, independent of the patterns ``Lam`` (m, d), whose
-    entries lie in [-1, 1]. L is that of Lemma 5, ``1/2 ||PN[Lam_1 X, .., Lam_d X] Y||^2``.
+    The activation pattern of a unit holds the slope of its activation for each sample. X (m, dx) and Y (m,) have
+    independent standard normal entries, independent of the patterns ``Lam`` (m, d), whose entries lie in [-1, 1]. The
+    loss of a differentiable local minimum with these patterns is ``L = 1/2 ||PN[Lam_1 X, .., Lam_d X] Y||^2`` (Lemma
+    5). Lam_I are the rows of Lam in a set I, s_min is the smallest singular value.
 
     - i: if ``m >= 64 ln(dx d m / delta^2)^2 dx d``, and ``s_min(Lam_I) >= delta`` for all sets of at least m/2 rows:
       ``L <= (1 + 6 sqrt(t/m)) (1 - dx d / m) 1/2 ||Y||^2`` with probability
@@ -63,15 +65,22 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
     - ii: if ``d dx >= 2 m ln(m d / delta)^2``, ``dx >= ln(d m)^2``, and ``s_min(Lam_I) >= delta`` for all sets of at
       most d/2 rows: ``L = 0`` with probability ``1 - 2 exp(-dx/20)``.
 
-    Outside of these it can be false (a sample that is off in every unit is never explained), and nothing but
-    ``L <= 1/2 ||Y||^2`` is returned. Within them part i is below that only if ``6 sqrt(t/m) < dx d / m``, which takes
-    more than 10^11 samples. `white_noise_quantile` is exact.
+    Where neither condition holds, the bounds can be false (a sample on which every unit is off is never explained), and
+    the trivial bound ``L <= 1/2 ||Y||^2`` is returned. Part i improves on the trivial bound only if
+    ``6 sqrt(t/m) < dx d / m``, which takes more than 10^11 samples. `white_noise_quantile` is exact.
 
     Args:
-        m, dx, d: samples, inputs, hidden units. delta: >= 0, see `smallest_pattern_value`. t: > 0, of part i.
+        m: the number of samples.
+        dx: the number of inputs.
+        d: the number of hidden units.
+        delta: a lower bound >= 0 of ``s_min(Lam_I)``, see `smallest_pattern_value`.
+        t: the number t > 0 of part i.
+
+    Returns:
+        A `WhiteNoiseBound`.
 
     Raises:
-        ValueError: numbers that are not positive.
+        ValueError: m, dx, d or t is not positive, or delta is not in [0, sqrt(m)).
 
     Example:
         >>> found = white_noise_bound(10**14, 20_000, 20_000, 1.0)
@@ -97,18 +106,26 @@ def white_noise_bound(m: int, dx: int, d: int, delta: float, t: float = 5.0) -> 
 
 
 def smallest_pattern_value(patterns: Any, rows: int) -> float:
-    """Return delta: a lower bound of the smallest singular value of every submatrix with that many rows.
+    """Return delta: a lower bound of the smallest singular value of every submatrix of Lam with the given rows.
 
-    Exact to rounding, which is taken off, where there are few such sets; else from the whole matrix less the rows that
-    weigh most, ``s_min(Lam)^2 - sum of the largest ||Lam_i||^2``, which is often 0. More rows have larger singular
-    values as long as they are at least as many as columns, and smaller ones as long as they are fewer: `rows` =
-    ceil(m/2) serves part i of Proposition 2, floor(d/2) part ii.
+    Where there are few such sets of rows, all are tried, and the result is exact up to rounding, which is subtracted.
+    Otherwise the bound is ``delta^2 = s_min(Lam)^2 - sum of the largest ||Lam_i||^2`` over the rows left out, which is
+    often 0.
+
+    For part i of Proposition 2 take `rows` = ceil(m/2), for part ii floor(d/2). Other numbers of rows then need no
+    check: the smallest singular value grows with the number of rows where there are at least as many rows as columns,
+    and falls where there are fewer.
 
     Args:
-        patterns: Lam (m, d), activation patterns. rows: 1..m.
+        patterns: activation patterns Lam (m, d).
+        rows: the number of rows of the submatrices, 1..m.
+
+    Returns:
+        The lower bound delta, >= 0.
 
     Raises:
-        ValueError: a shape that is none, rows out of range.
+        ValueError: `patterns` is no matrix or holds NaN or inf, or `rows` is out of range.
+        TypeError: `patterns` does not hold real numbers.
 
     Example:
         >>> smallest_pattern_value([[1.0], [1.0], [0.0]], 2)
@@ -119,7 +136,9 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
         raise ValueError(f"patterns: Expected: shape (m, d). Received: {Lam.shape}.")
     m = len(Lam)
     rows = integer("rows", rows, 1, m)
-    doubt = 8 * max(Lam.shape) * linalg.machine_epsilon(np.float64)  # rounding, of the largest; a bound stays below
+    doubt = (
+        8 * max(Lam.shape) * linalg.machine_epsilon(np.float64)
+    )  # rounding relative to the largest value, subtracted
     if Lam.shape[1] == 1:
         return float(np.sqrt(np.sum(np.sort(Lam[:, 0] ** 2)[:rows])))
     if math.comb(m, rows) * rows * Lam.shape[1] <= ENTRIES:
@@ -136,14 +155,18 @@ def smallest_pattern_value(patterns: Any, rows: int) -> float:
 
 
 def white_noise_quantile(m: int, rank: int, probability: float) -> float:
-    """Return the quantile of ``2 L / ||Y||^2``, exactly: Beta((m - rank)/2, rank/2) for white noise Y.
+    """Return a quantile of ``2 L / ||Y||^2``, which is distributed as Beta((m - rank)/2, rank/2) for white noise.
 
     Args:
-        m: samples. rank: of ``[Lam_1 X, .., Lam_d X]``, min(m, dx d) unless a sample is off in every unit.
-        probability: 0..1.
+        m: the number of samples.
+        rank: the rank of ``[Lam_1 X, .., Lam_d X]``: min(m, dx d), unless every unit is off on some sample.
+        probability: the probability 0..1 of values up to the quantile.
+
+    Returns:
+        The quantile, 0 to 1.
 
     Raises:
-        ValueError: out of range.
+        ValueError: a number is out of range.
 
     Example:
         >>> round(white_noise_quantile(2000, 1990, 0.5), 5)
@@ -160,13 +183,16 @@ def white_noise_quantile(m: int, rank: int, probability: float) -> float:
 
 
 class PhaseChange(NamedTuple):
-    """``widths`` (w,). ``fraction`` (w, s): ``2 L / ||Y||^2`` of s draws. ``rank`` (w, s). ``expected`` (w, s): of that
-    rank, ``1 - rank/m``."""
+    """The unexplained share of white noise for w widths of the hidden layer and s draws each."""
 
     widths: Array
+    """(w,): the widths of the hidden layer."""
     fraction: Array
+    """(w, s): ``2 L / ||Y||^2``, the share of the targets that the layer does not explain."""
     rank: Array
+    """(w, s): the rank of ``[Lam_1 X, .., Lam_d X]``."""
     expected: Array
+    """(w, s): the expected share at this rank, ``1 - rank/m``."""
 
     @property
     def reason(self) -> str:
@@ -175,7 +201,7 @@ class PhaseChange(NamedTuple):
             f"{d}: {f:.3g} ({e:.3g})"
             for d, f, e in zip(self.widths, self.fraction.mean(axis=1), self.expected.mean(axis=1), strict=True)
         )
-        return f"Of white noise, hidden layers of these widths leave on average (expected of their ranks) {means}."
+        return f"The mean share of white noise left unexplained at each width (expected from the ranks) is {means}."
 
     __str__ = results.words
     to_json = results.to_json
@@ -184,17 +210,24 @@ class PhaseChange(NamedTuple):
 
 
 def phase_change(key: Array, m: int, dx: int, widths: Any, draws: int = 20) -> PhaseChange:
-    """Draw what a hidden layer of fixed ReLU patterns leaves of white noise, below and above dx d = m.
+    """Draw the share of white noise that a hidden layer of fixed ReLU patterns does not explain, for several widths.
 
-    The patterns are those of random units on inputs that are independent of X, as Proposition 2 asks. All widths share
-    one compiled program.
+    The share is about ``1 - dx d / m`` where dx d is below m, and near 0 above. The patterns are those of random units
+    on inputs that are independent of X, as Proposition 2 requires. All widths share one compiled program.
 
     Args:
-        m, dx: samples, inputs. widths: of the hidden layer. draws: for each width.
+        key: a random key.
+        m: the number of samples.
+        dx: the number of inputs.
+        widths: the widths of the hidden layer.
+        draws: the number of draws for each width.
+
+    Returns:
+        A `PhaseChange`.
 
     Raises:
-        TypeError: no key.
-        ValueError: numbers that are not positive.
+        TypeError: `key` is no key.
+        ValueError: a number is not positive, or `widths` is no sequence of numbers.
 
     Example:
         >>> found = phase_change(jax.random.key(0), 24, 4, (2, 14), 4)
@@ -219,7 +252,7 @@ def _draw(key: Array, width: Array, m: int, dx: int, most: int) -> tuple[Array, 
     patterns = patterns & (jnp.arange(most, dtype=width.dtype) < width)[None]
     found = svd((patterns.astype(X.dtype)[:, :, None] * X[:, None, :]).reshape(m, -1))
     left = found.project_out(Y)
-    # All that is left of a full rank is rounding.
+    # At full rank the remainder is rounding.
     share = jnp.sum(jnp.square(left)) / jnp.sum(jnp.square(Y))
     return jnp.where(found.rank == m, 0, share), found.rank
 

@@ -1,17 +1,18 @@
-"""The rigorous part, in NumPy float64 and nothing else: read this folder to trust a certificate.
+"""The rigorous part of the package, in NumPy float64 alone: read this folder to trust a certificate.
 
 The problem is ``min f(W) = loss(sum_i phi(W_i), Y) + lam sum_i theta(W_i)`` over all weights and all widths r. For a
 dual point V (an array like Y) whose polar ``P(-V) = sup <-V, phi(w)> over theta(w) <= 1`` is at most lam,
 
     f(W) >= <V, Phi> - loss*(V) + lam Theta >= -loss*(V)        for every W and every r,
 
-by Fenchel-Young and the definition of the polar. So a certificate is V with a proof that ``P(-V) <= lam``, and this
-folder computes both sides: `polar_bound`, an upper bound of P, and `dual_value`, a lower bound of ``-loss*(V)``. Each
-adds what floating point arithmetic can have lost (u = 2^-53 is the unit roundoff), so both are true of the
-stored arrays as exact real numbers. `objective` and `gradient` come with a bound of their own error.
+by Fenchel-Young and the definition of the polar; loss* is the conjugate of the loss, Phi the prediction and Theta the
+sum of all theta(W_i). A certificate is therefore V with a proof that ``P(-V) <= lam``. This folder computes both parts:
+`polar_bound` is an upper bound of P, and `dual_value` a lower bound of ``-loss*(V)``. Both include a margin for the
+rounding of floating point arithmetic (u = 2^-53 is the unit roundoff), so that they are true of the stored arrays as
+exact real numbers. `objective` and `gradient` return a bound of their error.
 
-`check_certificate` believes nothing: it looks at the shapes, signs and domains of everything that was stored before it
-computes, and derives every number anew. Run it alone, without JAX: ``python -m globopt_jax.rigorous RUN_FOLDER``.
+`check_certificate` trusts no stored number: it first checks the shapes, signs and domains of everything that was
+stored, and then computes every number again. Run it without JAX: ``python -m globopt_jax.rigorous RUN_FOLDER``.
 """
 
 from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
@@ -55,5 +56,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names alone: what an editor offers."""
+    """Return the public names, which an editor offers."""
     return __all__

@@ -1,4 +1,4 @@
-"""``python -m globopt_jax.rigorous RUN_FOLDER``: check a stored certificate in NumPy alone."""
+"""``python -m globopt_jax.rigorous RUN_FOLDER``: check a stored certificate with NumPy alone."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Believe nothing: look at everything that was stored before computing with it, and derive every number anew."""
+"""The check of a stored certificate: every piece is inspected first, then every number is computed again."""
 
 import math
 import sys
@@ -20,22 +20,39 @@ __all__ = ["CheckResult", "check_certificate", "check_records", "malformed", "re
 
 
 class CheckResult(NamedTuple):
-    """What the check found; `holds` is the answer, `reason` a sentence."""
+    """The result of a check."""
 
     holds: bool
+    """Whether everything that was claimed is proved."""
     objective: float
+    """The objective as computed again; nan where the pieces were refused."""
     lower_bound: float
+    """The lower bound of the global minimum as computed again; -inf where none is proved."""
     polar_bound: float
+    """The upper bound of the polar at minus the dual point; inf where none is known."""
     reason: str
+    """A sentence that says what is proved, or why the certificate is refused."""
 
 
 def refused(reason: str) -> CheckResult:
-    """Nothing is proved."""
+    """Return the result that nothing is proved, for this reason."""
     return CheckResult(False, math.nan, -math.inf, math.inf, reason)
 
 
 def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipliers], X: Any, Y: Any) -> str | None:
-    """What is wrong with the pieces of a certificate, before anything is computed from them; None if nothing is."""
+    """Return what is wrong with the pieces of a certificate, or None; nothing is computed from them.
+
+    Args:
+        problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
+        weights: W1..WK, stacked subnetworks.
+        V: the dual point (m, dy), or empty.
+        multipliers: all multipliers that belong to the certificate.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    Returns:
+        A sentence about the first piece that is wrong, or None.
+    """
     if reason := _unknown_problem(problem):
         return reason
     arrays = {"X": X, "Y": Y, "the dual point": V}
@@ -61,13 +78,13 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
 
 
 def _unknown_problem(problem: Any) -> str | None:
-    """What is wrong with the description of a problem: names, numbers and how many there are; None if nothing is."""
+    """Return what is wrong with the names and numbers that describe a problem, or None."""
     keys = ("bound", "loss", "lam", "layers", "slopes", "theta", "norms", "sizes")
     if not isinstance(problem, Mapping) or any(key not in problem for key in keys):
         return f"The problem's description lacks some of {', '.join(keys)}."
     layers, norms, sizes, slopes = (problem[key] for key in ("layers", "norms", "sizes", "slopes"))
     if problem["bound"] not in BOUNDS or problem["theta"] not in ("sum_of_powers", "product_of_norms"):
-        return "The kind of bound or of penalty is none that can be checked."
+        return "The problem has a kind of bound or of penalty that cannot be checked."
     try:
         _ = kind_of(problem["loss"])
     except ValueError as error:
@@ -86,7 +103,7 @@ def _unknown_problem(problem: Any) -> str | None:
 
 
 def _unfit_data(problem: Mapping[str, Any], V: np.ndarray, X: np.ndarray, Y: np.ndarray) -> str | None:
-    """What is wrong with the shapes of the data and of the dual point, or with targets that the loss does not know."""
+    """Return what is wrong with the shapes of data and dual point, or with targets that do not suit the loss."""
     kind, _ = kind_of(problem["loss"])
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not X.size or not Y.size:
         return f"X, Y: Expected: shapes (m, dx) and (m, dy). Received: {X.shape} and {Y.shape}."
@@ -100,7 +117,7 @@ def _unfit_data(problem: Mapping[str, Any], V: np.ndarray, X: np.ndarray, Y: np.
 
 
 def _unfit_weights(problem: Mapping[str, Any], weights: Any, ends: tuple[int, int]) -> str | None:
-    """What is wrong with the shapes of the weights of a network with these numbers of inputs and outputs."""
+    """Return what is wrong with the shapes of the weights, for `ends` = (inputs, outputs), or None."""
     layers, sizes = problem["layers"], problem["sizes"]
     shapes = [np.shape(w) for w in weights]
     if len(shapes) != layers or list(sizes) != [math.prod(s[1:]) for s in shapes]:
@@ -119,14 +136,20 @@ def _is_number(value: Any) -> bool:
 
 
 class _Derived(NamedTuple):
-    """Every number of a certificate that can be derived from its pieces."""
+    """The numbers of a certificate, computed from its pieces."""
 
     objective: float
+    """The objective."""
     objective_error: float
+    """A bound of the objective's rounding error."""
     lower_bound: float
+    """The lower bound of the global minimum: the better one of the dual point's and the trivial one."""
     trivial: float
+    """The lower bound that the dual point 0 proves."""
     polar_bound: float
+    """The upper bound of the polar at minus the dual point."""
     polar_upper: float
+    """The upper bound of the polar at minus the loss's gradient."""
 
 
 def check_certificate(
@@ -139,14 +162,32 @@ def check_certificate(
     claimed: Mapping[str, Any],
     polar_multipliers: Multipliers | None = None,
 ) -> CheckResult:
-    """Recompute objective, feasibility of the dual point and lower bound, and compare with what was claimed.
+    """Compute objective, feasibility of the dual point and lower bound again, and compare them with the claims.
+
+    The check accepts a claimed objective within the bound of its rounding error, and a claimed lower bound that is at
+    most the proved one. Pieces that do not fit together are refused, with the reason.
 
     Args:
         problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
-        weights: W1..WK, stacked. V: the dual point (m, dy), empty for none. multipliers: of its polar's bound.
-        X: (m, dx). Y: (m, dy).
+        weights: W1..WK, stacked subnetworks.
+        V: the dual point (m, dy), or empty where there is none.
+        multipliers: the multipliers of the polar's bound at -V.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
         claimed: objective and lower_bound, and any other field of a certificate's record; all of them are compared.
-        polar_multipliers: of the polar's bound at minus the loss's gradient, where ``polar_upper`` is claimed.
+        polar_multipliers: the multipliers of the polar's bound at minus the loss's gradient, which prove a claimed
+            ``polar_upper``.
+
+    Returns:
+        A `CheckResult`.
+
+    Example:
+        >>> problem = {"bound": "linear", "loss": "squared", "lam": 1.0, "layers": 2, "slopes": [1.0, 1.0]}
+        >>> problem |= {"theta": "sum_of_powers", "norms": ["l2", "l2"], "sizes": [1, 1]}
+        >>> one = np.ones((1, 1))  # f(w) = 1/2 (w1 w2 - 2)^2 + 1/2 (w1^2 + w2^2) at w = (1, 1), where it is minimal
+        >>> claimed = {"objective": 1.5, "lower_bound": 1.499}
+        >>> check_certificate(problem, [one, one], -0.9999 * one, empty_multipliers(), one, 2 * one, claimed).holds
+        True
     """
     return check_records(
         problem, weights, V, multipliers, X, Y, {"": claimed}, polar_multipliers or empty_multipliers()
@@ -163,14 +204,14 @@ def check_records(
     records: Mapping[str, Mapping[str, Any]],
     polar_multipliers: Multipliers,
 ) -> CheckResult:
-    """`check_certificate` for several records of the same numbers, by the name of what they stand in."""
+    """Do `check_certificate` for several records of the same numbers; the keys of `records` name their places."""
     if reason := malformed(problem, weights, V, (multipliers, polar_multipliers), X, Y):
         return refused(reason)
     weights = [np.asarray(w, dtype=np.float64) for w in weights]
     X, Y, V = (np.asarray(a, dtype=np.float64) for a in (X, Y, V))
     problem = {**problem, "lam": float(problem["lam"]), "slopes": [float(s) for s in problem["slopes"]]}
     try:
-        with np.errstate(all="ignore"):  # what is not finite is refused
+        with np.errstate(all="ignore"):  # numbers that are not finite are refused below
             found = _derived(problem, weights, V, multipliers, polar_multipliers, X, Y)
     except (ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
         return refused(f"The numbers cannot be evaluated: {error or type(error).__name__}.")
@@ -180,7 +221,7 @@ def check_records(
         reason = _contradiction(record, found, problem, V, len(weights[0]) - living)
         if reason is not None:
             return result._replace(reason=f"{where}: {reason}" if where else reason)
-    # The gap of the numbers as stored: the objective's own rounding counts, too.
+    # The gap holds for the stored numbers: it includes the rounding of the objective.
     gap = up(max(found.objective + found.objective_error - found.lower_bound, 0.0))
     reason = (
         f"Proved: the objective {found.objective:.9g} is at most {at_most(gap, 6)} "
@@ -208,7 +249,7 @@ def _derived(
 def _contradiction(
     record: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], V: np.ndarray, zeros: int
 ) -> str | None:
-    """What of a record is not so; None if all of it is."""
+    """Return the first contradiction between a record and the computed numbers, or None."""
     if not math.isfinite(found.objective) or not math.isfinite(found.objective_error):
         return "The weights give an objective that is not finite."
     if not math.isfinite(found.lower_bound):
@@ -231,7 +272,7 @@ def _contradiction(
 
 
 def _unproved(claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], V: np.ndarray) -> str | None:
-    """Why objective and lower bound are not those claimed; None if they are."""
+    """Return why the claimed objective or lower bound is not proved, or None."""
     value, bound = claim.get("objective", math.nan), claim.get("lower_bound", math.nan)
     if not abs(value - found.objective) <= found.objective_error:
         return f"Weights and data do not have the claimed objective {value:.17g}: it is {found.objective:.17g}."
@@ -251,7 +292,7 @@ def _unproved(claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, A
 def _not_derived(
     record: Mapping[str, Any], claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], zeros: int
 ) -> str | None:
-    """Which number that follows from others is another one in the claim; None if there is none."""
+    """Return which claimed number differs from the number that follows from others, or None."""
     value, bound = claim["objective"], claim["lower_bound"]
     expected = {
         "lam": problem["lam"],
@@ -271,10 +312,10 @@ def _not_derived(
 
 
 def _out_of_order(claim: Mapping[str, Any], found: _Derived) -> str | None:
-    """Which number lies outside the range that the others leave it; None if there is none."""
+    """Return which claimed number lies outside its possible range, or None."""
     value, bound = claim["objective"], claim["lower_bound"]
     if not claim.get("polar_upper", math.inf) >= found.polar_upper:
-        return f"polar_upper is said to be {claim['polar_upper']:.9g}; proved is {found.polar_upper:.9g}."
+        return f"polar_upper is said to be {claim['polar_upper']:.9g}; the proved bound is {found.polar_upper:.9g}."
     if not bound <= claim.get("lower_bound_estimate", value) <= value:
         return "The estimate of the lower bound does not lie between the bound and the objective."
     if not claim.get("polar_lower", 0.0) <= claim.get("polar_upper", math.inf):
@@ -287,13 +328,13 @@ def _out_of_order(claim: Mapping[str, Any], found: _Derived) -> str | None:
 
 
 def _wrong_words(record: Mapping[str, Any], claim: Mapping[str, Any]) -> str | None:
-    """Whether the sentence says something else than the numbers; None if it does not."""
+    """Return that the sentence does not say what the numbers say, or None if it does."""
     if "reason" in claim and (not record.keys() >= IN_WORDS or claim["reason"] != sentence(record)):
         return "The sentence does not say what the numbers say."
     return None
 
 
-#: Of float64 and float32, see `resolution`.
+#: The values of ``resolution`` in float64 and in float32.
 _RESOLUTIONS = (10 * RESERVE, 2.0**-17)
 _CHECKED = ("objective", "lower_bound", "gap", "relative_gap", "lower_bound_estimate", "gap_estimate", "polar_upper")
 _CHECKED += ("polar_lower", "rigorous", "lam", "zero_subnetworks", "resolution", "theta_proved", "targets_moved")

@@ -1,4 +1,4 @@
-"""A run folder, checked: its files as they are."""
+"""The check of a run folder, from its files."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,21 @@ __all__ = ["check_folder"]
 
 
 def check_folder(folder: str | Path) -> CheckResult:
-    """Check a run folder: problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json, result.json.
+    """Check the certificate in a run folder.
 
-    Objective, bounds and all that follows from them are proved, in every file that holds them. Estimates from searches
-    are only held against the proved numbers; configuration and trace are not looked at.
+    The files are problem.npz (X, Y), weights.npz (W1..WK), certificate.npz, certificate.json, and result.json if there
+    is one. Objective, bounds and the numbers that follow from them are proved in every file that holds them. Estimates
+    from searches are only compared with the proved numbers. Configuration and trace are not read.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        A `CheckResult`, as by `check_certificate`.
 
     Raises:
-        ValueError: files that are missing or cannot be read. OSError: the same.
+        ValueError: a file is missing, or lacks an array or a key.
+        OSError: a file cannot be read.
     """
     folder = Path(folder)
     needed = ("problem.npz", "weights.npz", "certificate.npz", "certificate.json")
@@ -63,13 +71,13 @@ def check_folder(folder: str | Path) -> CheckResult:
     return checked
 
 
-#: What certificate.npz holds beside the multipliers.
+#: The arrays of certificate.npz beside the multipliers.
 _STORED = ("objective", "lower_bound", "lower_bound_estimate", "polar_upper", "polar_lower", "rigorous", "lam")
 _STORED += ("zero_subnetworks", "resolution", "targets_moved", "theta_proved", "bound_code", "dual_point")
 
 
 def _read_json(path: Path, keys: Sequence[str]) -> Any:
-    """The mapping of mappings in a file; ValueError for anything else."""
+    """Return the JSON mapping in a file, with these keys; ValueError for anything else."""
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

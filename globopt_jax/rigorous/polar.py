@@ -24,16 +24,31 @@ def polar_bound(
     norms: Sequence[str] = ("l2", "l2"),
     sizes: Sequence[int] | None = None,
 ) -> float:
-    """An upper bound of ``sup <U, phi(w)>`` over weights whose norms' product (or mean power) is at most 1.
+    """Return an upper bound of the polar ``sup <U, phi(w)>`` over theta(w) <= 1.
+
+    phi is the output of a subnetwork with piecewise linear activations; theta is the product of the norms of its layers
+    or the mean of their K-th powers, which have the same polar. The polar is even in U, since the last layer may change
+    sign.
 
     Args:
-        kind: linear (exact up to rounding), arcs (the same, dx <= 2), relaxation, product, or none (+inf).
-        U: (m, dy); the polar is even in U since the last weight layer may change sign.
+        kind: linear (exact up to rounding), arcs (exact up to rounding, dx <= 2), relaxation, product, or none (+inf).
+        U: the point (m, dy) of the polar.
         X: inputs (m, dx).
-        slopes: of the activation, (negative, positive).
+        slopes: the slopes (negative, positive) of the activation.
         layers: the number K of weight layers.
-        multipliers: for the relaxation.
-        norms: the norm of each layer; sizes: the number of entries of each layer (for l-inf norms).
+        multipliers: the multipliers of the relaxation; other kinds need none.
+        norms: the norm of each layer: l1, l2 or linf.
+        sizes: the number of weights of each layer in one subnetwork, which linf norms need.
+
+    Returns:
+        The upper bound; +inf where the kind does not apply to the problem.
+
+    Raises:
+        ValueError: the kind is unknown, or the relaxation lacks its multipliers.
+
+    Example:
+        >>> polar_bound("linear", np.array([[3.0]]), np.array([[2.0]]), (1.0, 1.0), sizes=(1, 1))  # sup 6 w1 w2
+        6.0...
     """
     if kind not in BOUNDS:
         raise ValueError(f"kind: Expected: one of {', '.join(BOUNDS)}. Received: {kind!r}.")
@@ -52,7 +67,7 @@ def polar_bound(
         return _single_layer_bound(U, X, norms[0])
     if kind == "linear":
         return product(linear_bound(U, X, norms, sizes), *[abs(slopes[1])] * (layers - 1))
-    # From here on l2 norms; ||w||_2 <= ||w||_1 and ||w||_2 <= sqrt(n) ||w||_inf carry the bound over.
+    # The bounds below are for l2 norms; ||w||_2 <= ||w||_1 and ||w||_2 <= sqrt(n) ||w||_inf extend them to others.
     outer = norm_factor(norms[1:], None if sizes is None else sizes[1:])
     if kind == "relaxation":
         inner = norms[0] if sizes is None or sizes[0] == X.shape[1] else "l2"
@@ -68,14 +83,14 @@ def polar_bound(
 
 
 def _correlation(U: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """(M, E, e): ``X^T U = 2^e (M + D)`` with ``|D| <= E``, entry by entry."""
+    """Return (M, E, e) with ``X^T U = 2^e (M + D)`` and ``|D| <= E``, entry by entry."""
     U, X, _, exponent = rows_scaled(U, X)
     E = 2 * (len(X) + 4) * U_ROUND * (np.abs(X).T @ np.abs(U)) + len(X) * 2.0**-1000 * np.any(U)
     return X.T @ U, E, exponent
 
 
 def _single_layer_bound(U: np.ndarray, X: np.ndarray, norm: str) -> float:
-    """``phi(W) = X W``: the dual norm of ``X^T U``."""
+    """Bound the polar of ``phi(W) = X W``: the dual norm of ``X^T U``."""
     M, E, exponent = _correlation(U, X)
     A = np.abs(M) + E
     value = {"l1": A.max(), "l2": lengths(A), "linf": A.sum()}[norm]
@@ -83,7 +98,7 @@ def _single_layer_bound(U: np.ndarray, X: np.ndarray, norm: str) -> float:
 
 
 def linear_bound(U: np.ndarray, X: np.ndarray, norms: Sequence[str], sizes: Sequence[int] | None) -> float:
-    """Linear subnetworks of slope 1: ``max w1^T (X^T U) w2``, the spectral norm for l2 norms of every layer."""
+    """Bound the polar of linear subnetworks with slope 1, ``max w1^T (X^T U) w2``; for l2 norms the spectral norm."""
     M, E, exponent = _correlation(U, X)
     A = np.abs(M) + E
     flat = tuple(norms) if len(norms) == 2 and sizes is not None and tuple(sizes) == M.shape else None
@@ -103,32 +118,38 @@ def linear_bound(U: np.ndarray, X: np.ndarray, norms: Sequence[str], sizes: Sequ
 
 
 def arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, float]:
-    """One neuron in dx <= 2: ``||U^T act(X w)||``, w = (cos t, sin t), maximized on every arc of constant pattern.
+    """Return the maximum of ``||U^T act(X w)||``, w = (cos t, sin t), on every arc of constant activation pattern.
 
-    Between two consecutive angles at which some ``x_j . w`` changes sign the map is linear, M w, so its square is
-    ``mean + radius cos(2 t - phase)`` with its maximum at the peak, if inside the arc, or at an end.
+    This is the polar of one neuron with dx <= 2 inputs. Between two consecutive angles t at which some ``x_j . w``
+    changes sign, ``U^T act(X w)`` is linear, M w. Its squared length is ``mean + radius cos(2 t - phase)``, with its
+    maximum at the peak, if the peak lies inside the arc, or at an end.
+
+    Args:
+        U: the point (m, dy) of the polar.
+        X: inputs (m, dx), dx <= 2.
+        slopes: the slopes (negative, positive) of the activation.
 
     Returns:
-        values: the maximum on each arc. angles: where it is attained. margin: what rounding can have hidden; the
-        supremum over all w is at most ``max(values) + margin``.
+        The maximum on each arc, the angles that attain these maxima, and a margin for rounding. The supremum over all w
+        is at most ``max(maxima) + margin``.
     """
     values, angles, margin, exponent = _arcs(U, X, slopes)
     return np.ldexp(values, exponent), angles, float(np.ldexp(margin, exponent))
 
 
 def _arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """`arcs` with values and margin in units of ``2^exponent``."""
+    """Do `arcs` with values and margin divided by ``2^exponent``; the exponent comes last."""
     X = np.hstack([X, np.zeros((len(X), 2 - X.shape[1]))])
     U, X, _, exponent = rows_scaled(U, X)
     negative, positive, more = slopes_scaled(slopes)
     kappa = positive - negative
-    B = U[:, :, None] * X[:, None, :]  # what sample j adds to M while it is active
+    B = U[:, :, None] * X[:, None, :]  # the contribution of sample j to M while it is active
     center = np.arctan2(X[:, 1], X[:, 0])
     rise, fall = np.mod(center - np.pi / 2, 2 * np.pi), np.mod(center + np.pi / 2, 2 * np.pi)
     order = np.argsort(np.concatenate([rise, fall]), kind="stable")
     lo = np.concatenate([rise, fall])[order]
     signs = np.repeat([1.0, -1.0], len(X))[order]
-    # A sample is active on the arc through angle 0 iff it rises after it falls: decided by the events, not anew.
+    # A sample is active on the arc through angle 0 iff its rise comes after its fall in [0, 2 pi).
     start = negative * B.sum(axis=0) + kappa * B[rise > fall].sum(axis=0)
     M = start + kappa * np.cumsum(signs[:, None, None] * np.concatenate([B, B])[order], axis=0)
     hi = np.append(lo[1:], lo[0] + 2 * np.pi)
@@ -137,13 +158,13 @@ def _arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np
     mean, radius, phase = (a + d) / 2, np.hypot((a - d) / 2, b), np.arctan2(b, (a - d) / 2)
     peak = phase / 2 + np.pi * np.ceil((lo - 1e-7 - phase / 2) / np.pi)
     inside = peak <= hi + 1e-7  # the slack makes values too large by 2e-14 at most, and never too small
-    # The length of M w itself: mean + radius cos(...) would cancel where M is large and M w is small.
+    # At the ends the length of M w is computed directly: mean + radius cos(...) cancels where M is large and M w small.
     ends = (np.stack([np.cos(t), np.sin(t)], axis=1) for t in (lo, hi))
     at_lo, at_hi = (np.linalg.norm(np.einsum("kdi,ki->kd", M, w), axis=1) for w in ends)
     values = np.where(inside, np.sqrt(mean + radius), np.maximum(at_lo, at_hi))
     angles = np.where(inside, np.clip(peak, lo, hi), np.where(at_lo >= at_hi, lo, hi))
-    # Events are off by at most 1e-14; a sample on the wrong side there adds |x_j . w| <= 1e-14 ||x_j||. Sums of 2m
-    # terms lose at most 2m u of the sum of sizes.
+    # Rounding moves the ends of arcs by at most 1e-14; a sample on the wrong side adds |x_j . w| <= 1e-14 ||x_j||.
+    # Sums of 2m terms lose at most 2m u times the sum of the terms' sizes.
     total = float((np.linalg.norm(U, axis=1) * np.linalg.norm(X, axis=1)).sum()) * (abs(negative) + abs(kappa))
     margin = total * (4e-14 + 8 * (2 * len(X) + U.shape[1] + 10) * U_ROUND)
     return values, angles, margin, exponent + more

@@ -10,33 +10,37 @@ from globopt_jax.rigorous.sizes import lipschitz, spectral_norm
 
 __all__ = ["MANY_INPUTS", "Multipliers", "empty_multipliers", "relaxation_bound"]
 
-#: Above this many inputs, and above the number of samples, inputs are reduced to the span of the samples.
+#: With more inputs than this, and more than samples, the inputs are reduced to the span of the samples.
 MANY_INPUTS = 500
 
 
 class Multipliers(NamedTuple):
-    """What proves a relaxation bound: any non-negative arrays do, good ones give a tight bound.
+    """The multipliers that prove a relaxation bound. Every choice of the right signs proves one; good ones a tight one.
 
-    Every cut is a product of two linear forms that are >= 0 for every w: ``Vz[:, a]^T z`` and ``Vn[:, b]^T (z - a)``
-    with ``z = relu(X w)``, ``a = X w``. mu (m,) > 0 weighs the identities ``z_i (z_i - a_i) = 0``.
+    Let ``a = X w`` and ``z = relu(a)``. The columns of Vz and Vn give linear forms ``Vz[:, j]^T z`` and
+    ``Vn[:, j]^T (z - a)``, which are >= 0 for every w. A cut is a product of two such forms.
     """
 
     mu: Any
+    """(m,), > 0: the weights of the identities ``z_i (z_i - a_i) = 0``."""
     Vz: Any
+    """(m, cz), >= 0: the forms in z."""
     Vn: Any
+    """(m, cn), >= 0: the forms in z - a."""
     N: Any
+    """(cz + cn, cz + cn), >= 0 and symmetric: the weights of the cuts."""
 
 
 def empty_multipliers() -> Multipliers:
-    """For the bounds that need none."""
+    """Return multipliers of size zero, for the bounds that need none."""
     return Multipliers(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
+@np.errstate(over="ignore", invalid="ignore")  # results that are not finite are refused
 def relaxation_bound(
     U: np.ndarray, X: np.ndarray, slopes: tuple[float, float], multipliers: Multipliers, norm: str = "l2"
 ) -> float:
-    """One neuron in any dimension: ``||U^T act(X w)||`` over ``||w|| <= 1`` is at most the value returned.
+    """Return an upper bound of the polar of one neuron, ``max ||U^T act(X w)||`` over ``||w|| <= 1``, in any dimension.
 
     With ``z = relu(a)``, ``a = X w``, ``act(a) = negative a + kappa z``, forms ``f = Gam^T Vall^T z + Psi^T w >= 0``
     and entrywise non-negative symmetric N,
@@ -46,7 +50,18 @@ def relaxation_bound(
                          <= w^T (1/4 R^T M^-1 R + C) w           whenever M is positive definite,
 
     M = D - F Q F^T, F = [U, Vz, Vn], D = diag(mu), Q = blkdiag(kappa^2 I, N), R = D X + F [2 kappa Lam; 2 N Psi^T],
-    C = Lam^T Lam + Psi N Psi^T, Lam = negative U^T X, Psi = [0, -X^T Vn]. Returns +inf where M is not safely so.
+    C = Lam^T Lam + Psi N Psi^T, Lam = negative U^T X, Psi = [0, -X^T Vn].
+
+    Args:
+        U: the point (m, dy) of the polar.
+        X: inputs (m, dx).
+        slopes: the slopes (negative, positive) of the activation; kappa is their difference.
+        multipliers: the multipliers of the cuts and identities.
+        norm: the norm of w: l1, l2 or linf.
+
+    Returns:
+        The upper bound; +inf where M is not positive definite with a margin for rounding, or where the shapes or signs
+        of the multipliers are wrong.
     """
     proof = _admissible(multipliers, len(X))
     if proof is None:
@@ -73,26 +88,27 @@ def relaxation_bound(
 
 
 def _admissible(multipliers: Multipliers, samples: int) -> Multipliers | None:
-    """The multipliers in float64; None where shapes or signs are not those that a proof needs."""
+    """Return the multipliers in float64; None where shapes or signs are not those that the proof needs."""
     mu, Vz, Vn, N = (np.asarray(a, dtype=np.float64) for a in multipliers)
     cuts = Vz.shape[1] + Vn.shape[1]
     if mu.shape != (samples,) or len(Vz) != samples or len(Vn) != samples or N.shape != (cuts, cuts):
         return None
-    # Checked, not assumed: without these signs the inequalities of `relaxation_bound` are false.
+    # Without these signs the inequalities of `relaxation_bound` are false.
     if not (np.all(mu > 0) and np.all(Vz >= 0) and np.all(Vn >= 0) and np.all(N >= 0) and np.array_equal(N, N.T)):
         return None
     return Multipliers(mu, Vz, Vn, N)
 
 
 def _multipliers_scaled(multipliers: Multipliers, X: np.ndarray, q: np.ndarray, exponent: int) -> Multipliers | None:
-    """The multipliers in the units of `rows_scaled`; None where they are not finite there.
+    """Return the multipliers in the units of `rows_scaled`; None where they are not finite there.
 
-    In these units z_i is 2^(q_i) times smaller and the square 4^exponent times: mu, V and N go along. A column v / t
-    goes with its row and column of N times t: all of size 1, or the margins for rounding would refuse. What over- or
-    underflows makes other multipliers, as good as any: mu > 0 is all that is asked of it.
+    In these units z_i is smaller by 2^(q_i) and the square of the bound by 4^exponent; mu, V and N are scaled
+    accordingly. Columns of V are then divided by powers of two, and the rows and columns of N multiplied, so that all
+    columns have a size near 1: otherwise the margins for rounding would be too large. Overflow and underflow only
+    change the multipliers to other ones, which prove a bound as well if their signs are right.
     """
     mu, Vz, Vn, N = multipliers
-    alive = np.any(X, axis=1)  # elsewhere z_i = 0 whatever w is, and any multipliers do
+    alive = np.any(X, axis=1)  # elsewhere z_i = 0 for every w, and any multipliers suffice
     mu = np.where(alive, np.clip(np.ldexp(mu, 2 * (q - exponent)), 2.0**-300, None), 1.0)
     Vz, Vn = (np.where(alive[:, None], np.ldexp(V, q[:, None]), 0.0) for V in (Vz, Vn))
     tops = np.concatenate([np.abs(V).max(axis=0, initial=0.0) for V in (Vz, Vn)])
@@ -104,24 +120,28 @@ def _multipliers_scaled(multipliers: Multipliers, X: np.ndarray, q: np.ndarray, 
 
 
 class _Form(NamedTuple):
-    """``-z^T M z + z^T R w + w^T C w`` with ``M = diag(mu) - F Q F^T``, see `relaxation_bound`.
-
-    ``R_size``, ``C_size``: the sums of the sizes of all terms in R and C. ``rounding``: what the evaluation of such a
-    sum may lose, relative to the sizes.
-    """
+    """The form ``-z^T M z + z^T R w + w^T C w`` with ``M = diag(mu) - F Q F^T``, see `relaxation_bound`."""
 
     mu: np.ndarray
+    """The diagonal of D in M."""
     F: np.ndarray
+    """The columns U, Vz and Vn side by side."""
     Q: np.ndarray
+    """The symmetric matrix between F and F^T."""
     R: np.ndarray
+    """The matrix between z and w."""
     R_size: np.ndarray
+    """For each entry of R the sum of the absolute values of its terms."""
     C: np.ndarray
+    """The symmetric matrix of w."""
     C_size: np.ndarray
+    """For each entry of C the sum of the absolute values of its terms."""
     rounding: float
+    """The rounding error of such a sum, relative to the sum of its terms' absolute values, at most."""
 
 
 def _form(U: np.ndarray, X: np.ndarray, negative: float, kappa: float, multipliers: Multipliers) -> _Form:
-    """The form of z and w that bounds the square, from multipliers in the units of U and X."""
+    """Return the form of z and w that bounds the square, from multipliers in the units of U and X."""
     mu, Vz, Vn, N = multipliers
     dy, cuts_z = U.shape[1], Vz.shape[1]
     F = np.hstack([U, Vz, Vn])
@@ -144,14 +164,17 @@ def _form(U: np.ndarray, X: np.ndarray, negative: float, kappa: float, multiplie
 
 
 def _without_z(form: _Form) -> tuple[np.ndarray, float] | None:
-    """(H, error): the form is at most ``w^T H w + error ||w||^2`` for every z; None where M is not safely definite."""
+    """Return (H, error): for every z the form is at most ``w^T H w + error ||w||^2``.
+
+    None where M is not positive definite with a margin for rounding.
+    """
     mu, F, Q, R, Ra, C, Ca, kap = form
     G, lam = _deflation(form)
     if not lam < 1 - 1e-12:
         return None
     lam = max(lam, 0.0)
     Fa, Qa = np.abs(F), np.abs(Q)
-    # Y approximates M^-1 R (Woodbury). Whatever Y is, R^T M^-1 R = Y^T R + R^T Y - Y^T M Y + E^T M^-1 E, E = R - M Y.
+    # Y approximates M^-1 R (Woodbury). For every Y, R^T M^-1 R = Y^T R + R^T Y - Y^T M Y + E^T M^-1 E, E = R - M Y.
     DR = R / mu[:, None]
     Y = DR + (F / mu[:, None]) @ np.linalg.solve(np.eye(len(G)) - Q @ G, Q @ (F.T @ DR))
     Ya = np.abs(Y)
@@ -162,15 +185,15 @@ def _without_z(form: _Form) -> tuple[np.ndarray, float] | None:
     H = (H + H.T) / 2
     error = kap * float(np.linalg.norm((Ya.T @ Ra + Ra.T @ Ya + Ya.T @ MYa) / 4 + Ca)) + kap * float(np.linalg.norm(H))
     rest = (np.abs(R - MY) + kap * (Ra + MYa)) / np.sqrt(mu)[:, None]
-    # U and the rows of X are of size 1 here: squares that underflow are far below 1e-150.
+    # U and the rows of X have size 1 here, so that squares that underflow are far below 1e-150.
     error += float((rest * rest).sum()) / (4 * (1 - lam)) + 1e-150
     return (H, error) if np.all(np.isfinite(H)) and math.isfinite(error) else None
 
 
 def _deflation(form: _Form) -> tuple[np.ndarray, float]:
-    """``G = F^T D^-1 F`` and an upper bound lam of ``lambda_max(Q G)``, inf where none is found; D = diag(mu).
+    """Return ``G = F^T D^-1 F``, D = diag(mu), and an upper bound lam of ``lambda_max(Q G)``, inf where none is found.
 
-    lam < 1 makes ``M >= (1 - lam) D`` positive definite. The jitter makes G too large, which is the safe side.
+    If lam < 1, then ``M >= (1 - lam) D`` is positive definite. The jitter makes G larger, which errs on the safe side.
     """
     S = form.F / np.sqrt(form.mu)[:, None]
     G = S.T @ S
@@ -186,7 +209,7 @@ def _deflation(form: _Form) -> tuple[np.ndarray, float]:
 
 
 def _largest(H: np.ndarray, error: float, norm: str) -> float:
-    """An upper bound of ``w^T H w`` over the norm's unit ball, for H positive semidefinite up to `error`."""
+    """Return an upper bound of ``w^T H w`` over the norm's unit ball, for H positive semidefinite up to `error`."""
     if norm == "l1":
         return float(np.diag(H).max()) + error
     if norm == "linf":
@@ -195,9 +218,10 @@ def _largest(H: np.ndarray, error: float, norm: str) -> float:
 
 
 def _row_space(X: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """(L, stretch, off): L (m, m) such that every X w with ``||w|| <= 1`` is L v + d, ``||v|| <= stretch``, |d| <= off.
+    """Return (L, stretch, off): every X w with ``||w|| <= 1`` is L v + d with ``||v|| <= stretch`` and |d| <= off.
 
-    ``X^T = Q R + E`` with any Q and R: ``X w = R^T (Q^T w) + E^T w``. Nothing rests on Q being orthonormal.
+    With ``X^T = Q R + E``, ``X w = R^T (Q^T w) + E^T w``. This holds for every Q and R, so that the bound does not
+    depend on how orthonormal Q is. L is (m, m).
     """
     Q, R = np.linalg.qr(X.T)
     E = np.abs(X.T - Q @ R) + 4 * (len(X) + 4) * U_ROUND * (np.abs(Q) @ np.abs(R) + np.abs(X.T))

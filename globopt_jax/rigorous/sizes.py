@@ -1,4 +1,4 @@
-"""How large norms, slopes and matrices can be at most, as true of the stored arrays as the bounds that use them."""
+"""Upper bounds of norms, slopes and singular values, true of the stored arrays as exact real numbers."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,35 @@ NORMS = {"l1": 1, "l2": 2, "linf": np.inf}
 
 
 def norm_factor(norms: Sequence[str], sizes: Sequence[int] | None) -> float:
-    """What the layers' l2 norms may exceed their own norms by, all together."""
+    """Return an upper bound of the product of the layers' l2 norms divided by the product of the norms named here."""
     if any(n == "linf" for n in norms) and sizes is None:
         return math.inf
     return product(*(up(math.sqrt(sizes[i])) for i, n in enumerate(norms) if n == "linf" and sizes is not None))
 
 
 def lipschitz(slopes: tuple[float, float], layers: int) -> float:
-    """How much the activations of a subnetwork can stretch."""
+    """Return an upper bound of the product of the Lipschitz constants of a subnetwork's activations."""
     return product(*steepest(slopes, layers))
 
 
 def steepest(slopes: tuple[float, float], layers: int) -> list[float]:
-    """The largest slope of every activation of a subnetwork."""
+    """Return the largest absolute slope of the activation, once for each hidden layer of a subnetwork."""
     return [max(abs(slopes[0]), abs(slopes[1]))] * (layers - 1)
 
 
 def spectral_norm(A: np.ndarray) -> float:
-    """An upper bound of the largest singular value, tight to rounding."""
+    """Return an upper bound of the largest singular value of a matrix, tight up to rounding.
+
+    Args:
+        A: a matrix (p, q).
+
+    Returns:
+        The upper bound.
+
+    Example:
+        >>> spectral_norm(np.diag([3.0, 1.0]))
+        3.0000...
+    """
     A, exponent = power_of_two_scaled(A)
     if not np.any(A):
         return 0.0

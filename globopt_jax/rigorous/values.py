@@ -1,4 +1,4 @@
-"""The dual value ``-loss*(V)`` from below, and the primal side with a bound of its rounding."""
+"""A lower bound of the dual value ``-loss*(V)``, and the objective with a bound of its rounding error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ __all__ = ["dual_value", "gradient", "kind_of", "loss_value", "objective", "pena
 
 
 def kind_of(name: Any) -> tuple[str, float]:
-    """The loss's kind and its parameter (0 where it has none); ValueError for any other name."""
+    """Return the kind of a loss and its parameter (0 where it has none); ValueError for an unknown name."""
     kind, colon, parameter = name.partition(":") if isinstance(name, str) else ("", "", "")
     try:
         delta = float(parameter) if colon else 0.0
@@ -26,15 +26,27 @@ def kind_of(name: Any) -> tuple[str, float]:
 
 
 def dual_value(loss: str, V: np.ndarray, Y: np.ndarray, caution: int = 1) -> tuple[float, float]:
-    """A lower bound of ``-loss*(V')`` for a V' in the conjugate's domain, and ``||V' - V||_F`` at most.
+    """Return a lower bound of ``-loss*(V')``, V' in the conjugate's domain, and an upper bound of ``||V' - V||_F``.
 
-    V' = V but for softmax cross-entropy, where the rows of ``V + Y`` must sum to 1 exactly and V' is the nearby point
-    whose rows do. (-inf, 0) if V is outside the domain; nothing is clipped.
+    V' is V, except for softmax cross-entropy. There the rows of ``V + Y`` must sum to 1 exactly, and V' is a nearby
+    point for which they do.
 
     Args:
-        loss: its name. V, Y: (m, dy).
-        caution: what the margins for rounding are multiplied by. A claim is made with 2 and checked with 1, so that
-            another machine's rounding does not refuse it.
+        loss: the name: squared, huber:DELTA, softmax_cross_entropy or logistic.
+        V: the dual point (m, dy).
+        Y: targets (m, dy).
+        caution: the factor of the margins for rounding. Claims are made with 2 and checked with 1, so that they also
+            hold with another machine's rounding.
+
+    Returns:
+        The lower bound and the distance; (-inf, 0) if V is outside the domain. V is not clipped.
+
+    Raises:
+        ValueError: the loss is unknown.
+
+    Example:
+        >>> dual_value("squared", np.array([[-1.0]]), np.array([[2.0]]))  # -1/2 V^2 - V Y
+        (1.49999..., 0.0)
     """
     u = caution * U_ROUND
     kind, delta = kind_of(loss)
@@ -58,16 +70,19 @@ def dual_value(loss: str, V: np.ndarray, Y: np.ndarray, caution: int = 1) -> tup
         return -math.inf, 0.0
     exact = _sum_to_one(V, Y)[:, None]
     terms = _xlogx(np.where(exact, q, q / total))
-    off = np.where(exact, 0.0, q.shape[1] * (q + 1))  # where q and the total are rounded
+    off = np.where(exact, 0.0, q.shape[1] * (q + 1))  # the rounding of q and of the total
     margin = 16 * u * math.fsum((4 * np.abs(terms) + off).ravel()) + 16 * u * math.fsum((np.abs(terms) * off).ravel())
-    # Of 1 / total from 1, with |total - 1| <= 1e-6:
+    # The distance of 1 / total from 1, given |total - 1| <= 1e-6:
     away = np.where(exact, 0.0, np.abs(total - 1) * (1 + 2e-6) + (q.shape[1] + 4) * u)
     moved = np.where(away > 0, q * away + 2 * u * (np.abs(V) + np.abs(Y)), 0.0)
     return _down(-math.fsum(terms.ravel()), margin), float(lengths(moved)) * (1 + 1e-10)
 
 
 def _sum_to_one(V: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """Which rows of V + Y, all of it >= 0 and nearly 1 a row, sum to 1 exactly: in integers, for multiples of 2^-53."""
+    """Return which rows of V + Y sum to 1 exactly, given entries >= 0 and sums near 1.
+
+    The sums are computed in integers, for rows whose entries are multiples of 2^-53; other rows count as not exact.
+    """
     fine = [np.ldexp(A, 53) for A in (V, Y)]
     whole = np.all([(np.rint(A) == A) & (np.abs(A) <= 2.0**54) for A in fine], axis=(0, 2))
     entries = sum(np.where(whole[:, None], A, 0.0).astype(np.int64) for A in fine)
@@ -79,34 +94,43 @@ def _xlogx(q: np.ndarray) -> np.ndarray:
 
 
 def _down(value: float, margin: float) -> float:
-    """The value less the margin, rounded down; a value that is 0 without a margin is 0."""
+    """Return the value minus the margin, rounded down; without a margin the value itself."""
     return math.nextafter(value - margin, -math.inf) if margin > 0 and math.isfinite(value) else value + 0.0
 
 
 def _rounding(terms: int) -> float:
-    """A relative error that sums of that many products keep, in whatever order."""
+    """Return a bound of the relative error of a sum of products with that many terms, in any order of summation."""
     return 2 * (terms + 4) * U_ROUND
 
 
 def _layer(Z: np.ndarray, error: np.ndarray, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Z @ kernel, and how far it is at most from the exact product of what Z stands for."""
+    """Return Z @ kernel, and a bound of its error, entry by entry; `error` bounds the error of Z."""
     size = np.abs(kernel)
     off = error @ size + _rounding(len(kernel)) * (np.abs(Z) @ size) + len(kernel) * LEAST
     return Z @ kernel, off
 
 
 def _activated(Z: np.ndarray, error: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The activation of Z, and how far it is at most from that of what Z stands for."""
+    """Return the activation of Z, and a bound of its error, entry by entry; `error` bounds the error of Z."""
     out = np.where(Z > 0, slopes[1] * Z, slopes[0] * Z)
     return out, max(abs(slopes[0]), abs(slopes[1])) * error + 2 * U_ROUND * np.abs(out) + LEAST
 
 
 def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of r subnetworks with stacked weights, and a bound of its error, entry by entry.
+    """Return the sum of r subnetworks with stacked weights, and a bound of its rounding error, entry by entry.
 
     Args:
         weights: neurons ((r, dx), (r, dy)) or kernels (r, n_{k-1}, n_k).
-        X: (m, dx). slopes: of the activation, (negative, positive).
+        X: inputs (m, dx).
+        slopes: the slopes (negative, positive) of the activation.
+
+    Returns:
+        The prediction (m, dy) and the bound of its error (m, dy).
+
+    Example:
+        >>> Z, error = predict([np.ones((1, 1)), np.ones((1, 1))], np.array([[3.0]]), (0.0, 1.0))
+        >>> Z.tolist(), bool(error[0, 0] < 1e-13)
+        ([[3.0]], True)
     """
     if weights[0].ndim == 2:
         stacks: Any = [(weights[0].T, weights[1])]
@@ -123,7 +147,25 @@ def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, f
 
 
 def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[float, float]:
-    """The loss of predictions, and how far it is at most from that of predictions within `error` of Z."""
+    """Return the loss of predictions, and a bound of its error.
+
+    Args:
+        loss: the name: squared, huber:DELTA, softmax_cross_entropy or logistic.
+        Z: predictions (m, dy).
+        Y: targets (m, dy).
+        error: a bound of the error of Z, entry by entry; the loss's error covers all predictions within it.
+
+    Returns:
+        The loss and the bound of its error.
+
+    Raises:
+        ValueError: the loss is unknown.
+
+    Example:
+        >>> value, error = loss_value("squared", np.array([[3.0]]), np.array([[1.0]]))
+        >>> value, error < 1e-14
+        (2.0, True)
+    """
     kind, delta = kind_of(loss)
     u = 8 * U_ROUND
     t = np.abs(Z - Y)
@@ -140,14 +182,31 @@ def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tup
     top = Z.max(axis=1, keepdims=True)
     logs = np.log(np.exp(Z - top).sum(axis=1))
     values = top[:, 0] + logs - (Y * Z).sum(axis=1)
-    # log sum exp moves by the largest error of a row at most; its sum has terms of size 1 and less.
+    # log sum exp changes by at most the largest error of the row; the terms of its sum are at most 1.
     sizes = np.abs(top[:, 0]) + np.abs(logs) + (Y * np.abs(Z)).sum(axis=1) + 2
     off = (np.max(error + 0 * Z, axis=1) + (Y * error).sum(axis=1)) + (Z.shape[1] + 4) * u * sizes
     return math.fsum(values.ravel()), math.fsum(off.ravel())
 
 
 def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """The loss's gradient, and how far it is at most from that of predictions within `error` of Z, entry by entry."""
+    """Return the loss's gradient in the prediction, and a bound of its error, entry by entry.
+
+    Args:
+        loss: the name: squared, huber:DELTA, softmax_cross_entropy or logistic.
+        Z: predictions (m, dy).
+        Y: targets (m, dy).
+        error: a bound of the error of Z, entry by entry; the gradient's error covers all predictions within it.
+
+    Returns:
+        The gradient (m, dy) and the bound of its error (m, dy).
+
+    Raises:
+        ValueError: the loss is unknown.
+
+    Example:
+        >>> gradient("squared", np.array([[3.0]]), np.array([[1.0]]))[0].tolist()
+        [[2.0]]
+    """
     kind, delta = kind_of(loss)
     u = 8 * U_ROUND
     if kind == "squared" or kind == "huber":
@@ -160,7 +219,7 @@ def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple
     logs = Z - Z.max(axis=1, keepdims=True)
     logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
     p = np.exp(logs)
-    # The logarithm moves by twice the largest error of the row at most, and by its own rounding.
+    # The logarithm changes by at most twice the largest error of the row, and by its own rounding.
     moved = 2 * np.max(error + 0 * Z, axis=1, keepdims=True) + u * (
         np.abs(Z).max(axis=1, keepdims=True) + Z.shape[1] + 4
     )
@@ -169,7 +228,20 @@ def gradient(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple
 
 
 def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> tuple[float, float]:
-    """``sum_i theta(W_i)``, and its error at most: product_of_norms, or sum_of_powers with the power K."""
+    """Return the penalty ``sum_i theta(W_i)``, and a bound of its error.
+
+    Args:
+        theta: product_of_norms, or sum_of_powers (the sum of the layers' norms to the power K, divided by K).
+        weights: W1..WK, stacked subnetworks.
+        norms: the norm of each layer: l1, l2 or linf.
+
+    Returns:
+        The penalty and the bound of its error.
+
+    Example:
+        >>> round(penalty("sum_of_powers", [np.array([[3.0, 4.0]]), np.array([[1.0]])], ("l2", "l2"))[0], 12)
+        13.0
+    """
     flat = [w.reshape(len(w), -1) for w in weights]
     sizes = np.stack([_norms(w, n) for w, n in zip(flat, norms, strict=True)])
     K = len(weights)
@@ -179,7 +251,7 @@ def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> 
 
 
 def _norms(rows: np.ndarray, name: str) -> np.ndarray:
-    """The norm of every row; squares neither over- nor underflow."""
+    """Return the norm of every row; squares neither overflow nor underflow."""
     exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
     return np.ldexp(np.linalg.norm(np.ldexp(rows, -exponent[:, None]), NORMS[name], axis=1), exponent)
 
@@ -187,7 +259,20 @@ def _norms(rows: np.ndarray, name: str) -> np.ndarray:
 def objective(
     problem: Mapping[str, Any], weights: Sequence[np.ndarray], X: np.ndarray, Y: np.ndarray
 ) -> tuple[float, float]:
-    """``f_r(W)``, and its error at most, for a problem described by plain values: slopes, theta, norms, loss, lam."""
+    """Return the objective ``f_r(W)`` and a bound of its rounding error.
+
+    Args:
+        problem: plain values, of which slopes, theta, norms, loss and lam are used.
+        weights: W1..WK, stacked subnetworks.
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+
+    Returns:
+        The objective and the bound of its error.
+
+    Raises:
+        ValueError: the loss is unknown.
+    """
     Z, error = predict(weights, X, tuple(problem["slopes"]))
     fit, fit_error = loss_value(problem["loss"], Z, Y, error)
     cost, cost_error = penalty(problem["theta"], weights, problem["norms"])

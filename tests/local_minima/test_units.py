@@ -70,7 +70,7 @@ def test_every_network_has_them_from_the_last_hidden_layer_on(dtype):
     assert int(found.t) == 2
     nothing = local_minima.linear_units(W, rng.normal(size=(30, 3)).astype(dtype), n=3)
     assert int(nothing.t) == -1
-    assert "No layer from which on 3 units act linearly" in nothing.reason
+    assert "There is no t above which every layer has 3 weakly separated linear units" in nothing.reason
 
 
 @pytest.mark.parametrize("strong", [False, True])

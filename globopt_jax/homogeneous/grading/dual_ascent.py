@@ -1,12 +1,13 @@
-"""A better dual point: multipliers of the polar's bound and the dual point itself, ascended together.
+"""Better dual points, by gradient ascent in the dual point and the multipliers of the polar's bound.
 
-Any U in the conjugate's domain and any multipliers prove the lower bound
+Every U in the domain of the loss's conjugate, with any multipliers, proves the lower bound
 
     max over s of -loss*(s U),   0 <= s <= lam / bound(U),
 
-so they are free to be optimized: first the multipliers for the residual at hand (which also bounds its polar), then
-both together (in effect a convex relaxation of the training problem itself). Everything here is an estimate in the
-dtype of the data; `rigorous` evaluates what comes out.
+where bound(U) is the upper bound of the polar that the multipliers prove. So U and the multipliers can be chosen to
+make the lower bound large. First the multipliers are fitted to the residual at hand, which also bounds its polar. Then
+U and the multipliers are fitted together, which solves a convex relaxation of the training problem. All numbers here
+are estimates in the dtype of the data; `rigorous` evaluates the results.
 """
 
 from collections.abc import Iterator
@@ -183,7 +184,7 @@ def ascend(
     dtype = free.dtype
     now = begin(free, start, joint=joint, steps=steps) if state is None else state
     numbers = [jnp.asarray(a, dtype) for a in (lam, scale, unit)]
-    # Pieces of one size, as far as they go: another size would be another compilation.
+    # Pieces of equal size where possible, since every other size is compiled again.
     pieces = -(-steps // chunk)
     chunk = -(-steps // pieces)
     while int(now.step) < steps:

@@ -1,4 +1,4 @@
-"""A certificate from a dual point: the best multiple of it, moved into the domain, and the bound that it proves."""
+"""A certificate from a dual point: find its best multiple in the conjugate's domain, and the bound that this proves."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -27,12 +27,15 @@ class Proved(NamedTuple):
     """A lower bound of the global minimum, with the dual point and the multipliers that prove it."""
 
     bound: float
+    """The lower bound."""
     V: np.ndarray
+    """The dual point (m, dy)."""
     multipliers: Multipliers
+    """The multipliers of the polar's bound at -V."""
 
 
 def first(at: Subject) -> Certificate:
-    """The certificate of the scaled residual, with multipliers as they start."""
+    """Return the certificate that the scaled residual proves, with the multipliers from which a fit starts."""
     problem, dtype = at.problem, at.Y.dtype
     polar = directions(problem, at.params, -at.residual, at.X, at.key, at.effort, floor=np.inf).polar
     numbers = (jnp.asarray(a, dtype) for a in (polar, at.description["lam"]))
@@ -61,7 +64,11 @@ def first(at: Subject) -> Certificate:
 
 
 def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxation.Coordinates | None) -> Certificate:
-    """The certificate with U's lower bound, if that is larger; None is G itself, whose bound is the polar's too."""
+    """Return the certificate with the lower bound that U proves, if it is larger than the old one.
+
+    U = None is the loss's gradient G, whose multipliers also bound the polar at -G. `coordinates` = None takes the
+    multipliers from which a fit starts.
+    """
     if not at.bound.exists:
         return old
     U64 = at.G if U is None else np.asarray(U, np.float64)
@@ -75,7 +82,9 @@ def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxa
     proved = evaluate(at, U64, multipliers)
     if proved is None or not proved.bound > float(old.lower_bound):
         return old
-    bound = within(proved.bound, at.objective, at.error)  # at a global minimum the two may cross by rounding
+    bound = within(
+        proved.bound, at.objective, at.error
+    )  # at a global minimum bound and objective may cross by rounding
     return old._replace(
         lower_bound=_number(bound),
         lower_bound_estimate=_number(max(bound, float(old.lower_bound_estimate))),
@@ -86,7 +95,7 @@ def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxa
 
 
 def evaluate(at: Subject, U: np.ndarray, multipliers: Multipliers) -> Proved | None:
-    """The lower bound that the best feasible multiple of U proves; None where rounding leaves none."""
+    """Return the lower bound that the best feasible multiple of U proves; None where rounding forbids every one."""
     for V, s in _feasible_multiples(at, U, multipliers):
         shrunk = multipliers._replace(mu=multipliers.mu * s**2, N=multipliers.N * s**2)
         bound, _ = rigorous.lower_bound(at.description, V, shrunk, at.X64, at.Y64, caution=2)
@@ -96,7 +105,7 @@ def evaluate(at: Subject, U: np.ndarray, multipliers: Multipliers) -> Proved | N
 
 
 def _feasible_multiples(at: Subject, U: np.ndarray, multipliers: Multipliers) -> Iterator[tuple[np.ndarray, float]]:
-    """(s U, s) with the best s for which s U is feasible, then with smaller ones in case rounding forbids it."""
+    """Yield (s U, s) with the best s for which s U is feasible, then with smaller s in case rounding forbids it."""
     polar = at.bound.upper(at.description, U, at.X64, multipliers)
     if not np.isfinite(polar) or not np.any(U):
         return
@@ -110,7 +119,7 @@ def _feasible_multiples(at: Subject, U: np.ndarray, multipliers: Multipliers) ->
 
 
 def _best_multiple(loss: Loss, U: np.ndarray, Y: np.ndarray, top: float) -> float:
-    """The s in [0, top] that maximizes ``-loss*(s U)``."""
+    """Return the s in [0, top] that maximizes ``-loss*(s U)``."""
     from scipy.optimize import minimize_scalar  # imported late: `import globopt_jax` loads no optimizer
 
     if loss.name == "squared":
@@ -125,7 +134,7 @@ def _best_multiple(loss: Loss, U: np.ndarray, Y: np.ndarray, top: float) -> floa
 
 
 def _with_polar(at: Subject, old: Certificate, multipliers: Multipliers) -> Certificate:
-    """The certificate with the polar's bound at -G that these multipliers prove, if that is smaller."""
+    """Return the certificate with the bound of the polar at -G that these multipliers prove, if it is smaller."""
     proved = rigorous.polar_at(at.description, at.weights, multipliers, at.X64, at.Y64)
     upper = proved * (1 + rigorous.RESERVE)
     if not upper < float(old.polar_upper):
@@ -136,7 +145,7 @@ def _with_polar(at: Subject, old: Certificate, multipliers: Multipliers) -> Cert
 
 
 def within(lower: float, upper: float, tolerance: float) -> float:
-    """`lower`, at most `upper` where they cross by rounding alone; a real contradiction stays to be seen."""
+    """Return `lower`, clipped at `upper` if it exceeds it by at most the tolerance; a larger excess stays visible."""
     return min(lower, upper) if lower <= upper + tolerance else lower
 
 
@@ -146,7 +155,7 @@ def _number(value: float) -> np.ndarray:
 
 @jax.jit
 def coordinates_of(U: Targets, groups: Array) -> relaxation.Coordinates:
-    """The coordinates from which the relaxation's multipliers are fitted."""
+    """Return the coordinates from which a fit of the relaxation's multipliers starts."""
     return relaxation.initial(U, groups)
 
 
@@ -155,7 +164,7 @@ _scaled = jax.jit(scaled, static_argnums=0)
 
 @jax.jit
 def _first_order(problem: Problem, params: Params, X: Inputs, G: Targets) -> tuple[Array, Array]:
-    """``<-G, phi_i> / lam - theta_i`` and ``theta_i`` of every subnetwork (K18 (A.10))."""
+    """Return ``<-G, phi_i> / lam - theta_i`` and ``theta_i`` of every subnetwork (K18 (A.10))."""
     theta = penalty(problem, params)
     inner = jax.vmap(lambda w: problem.phi.inner(w, -G, X))(params)
     return inner / jnp.asarray(problem.lam, G.dtype) - theta, theta

@@ -1,11 +1,11 @@
-"""The work on a certificate, stage by stage: better dual points, each evaluated, the best kept.
+"""The work on a certificate, in stages: each finds better dual points, whose bounds are evaluated; the best is kept.
 
 ======== =================================================================================================
 stage    dual point
 ======== =================================================================================================
 start    the loss's gradient G at the weights, with the multipliers that a fit would start from
 fixed    G, its multipliers fitted (the relaxation only)
-descent  the gradient where a descent of our own from the weights ends, where they are not stationary
+descent  the gradient at the end of a descent from the weights (if these are not stationary)
 joint    the dual point and the multipliers ascended together (the relaxation only)
 ======== =================================================================================================
 """
@@ -30,7 +30,7 @@ __all__ = ["Refinement", "fit", "refine"]
 
 
 class Refinement(NamedTuple):
-    """A certificate on its way, and what is needed to go on from it; `checkpoint` turns it into arrays."""
+    """The best certificate so far, with the state from which the work goes on; `checkpoint` turns it into arrays."""
 
     certificate: Certificate
     """The best certificate so far."""
@@ -78,18 +78,21 @@ def refine(
         now = resume
     names = ["start", *(stage.name for stage in _STAGES)]
     for stage in _STAGES[max(names.index(now.stage) - 1, 0) :]:
-        # A stage that had ended yields nothing more: what it found is in its state.
+        # A resumed stage that had ended yields nothing more, since its result is in its state.
         for better in stage.run(at, now) if stage.wanted(at, now) else ():
             now = better
             yield now
 
 
 class _Stage(NamedTuple):
-    """Whether it has anything to do after what was done, and its work; both take refinements of its own, too."""
+    """A stage of the work, which goes on from a refinement of an earlier stage or, when resumed, of the same one."""
 
     name: str
+    """The name that refinements carry."""
     wanted: Callable[[Subject, Refinement], bool]
+    """Whether the stage has anything to do after this refinement."""
     run: Callable[[Subject, Refinement], Iterator[Refinement]]
+    """The work: an iterator of better refinements."""
 
 
 def _fixed(at: Subject, now: Refinement) -> Iterator[Refinement]:
@@ -107,7 +110,7 @@ def _descent(at: Subject, now: Refinement) -> Iterator[Refinement]:
     if not at.bound.has_multipliers:
         return
     U = now.point
-    assert U is not None  # the stage's own refinements have one
+    assert U is not None  # every refinement of this stage has a dual point
     for fitted in fit(at, U, at.effort.fixed, state=now.state):
         now = Refinement(evaluate.improved(at, now.certificate, U, fitted.coordinates), "descent", U, fitted.state)
         yield now
@@ -131,7 +134,7 @@ def _wants_fixed(at: Subject, now: Refinement) -> bool:
 
 
 def _wants_descent(at: Subject, now: Refinement) -> bool:
-    """Whether a descent from the weights has anything to gain that the dual point would notice."""
+    """Whether the weights are so far from stationary that a descent from them gives another dual point."""
     if now.stage == "descent":
         return True
     certificate = now.certificate
@@ -180,7 +183,7 @@ def fit(
 
 
 def _descended(at: Subject) -> Targets:
-    """The loss's gradient where a descent of our own from these weights ends."""
+    """Return the loss's gradient at the end of a descent from the weights."""
     params = at.params
     key = jax.random.fold_in(at.key, 1)
     for progress in iterate(at.problem, params, at.X, at.Y, key=key, effort=at.effort, outer=8):

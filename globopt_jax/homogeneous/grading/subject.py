@@ -1,4 +1,4 @@
-"""The weights that are graded, with everything about them that no stage of the work changes."""
+"""The weights to be graded, with all numbers about them that stay the same in every stage of the work."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,28 +24,38 @@ __all__ = ["Subject", "describe", "gradient", "subject"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A problem and weights for it: in JAX for searches, in NumPy float64 for what is proved.
-
-    ``params`` are padded; ``weights`` are the same as they were given, in float64. ``G``: the loss's gradient at the
-    weights, float64. ``objective`` and ``error``: theirs, and a bound of its rounding. ``minimum``: the lower bound
-    that the loss alone proves; ``trivial``: as much of it as is claimed (both -inf where not even that is proved).
-    """
+    """A problem and weights for it: in JAX for searches, in NumPy float64 for proofs."""
 
     problem: Problem
+    """The problem: map, regularizer, loss and lam."""
     params: Params
+    """The weights, padded with zero subnetworks."""
     X: Inputs
+    """The inputs (m, dx)."""
     Y: Targets
+    """The targets (m, dy)."""
     key: Array
+    """The random key of the searches."""
     effort: Effort
+    """The effort of searches and fits."""
     description: dict[str, Any]
+    """The problem in plain values, as `rigorous` takes it."""
     bound: PolarBound
+    """The kind of upper bound of the polar."""
     weights: list[np.ndarray]
+    """The weights without padding, in float64."""
     G: np.ndarray
+    """The loss's gradient in the prediction (m, dy), in float64."""
     objective: float
+    """The objective of the weights."""
     error: float
+    """A bound of the objective's rounding error."""
     minimum: float
+    """The lower bound that the loss alone proves; -inf where it proves none."""
     trivial: float
+    """The lower bound that the loss alone proves, with the larger margin of a claim; -inf where it proves none."""
     targets_moved: float
+    """The largest change of an entry of Y that made rows sum to 1 exactly."""
 
     @cached_property
     def X64(self) -> np.ndarray:
@@ -64,7 +74,7 @@ class Subject:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """The inputs as the relaxation sees them, by their products alone: of many features, in the samples' span."""
+        """The inputs for the relaxation, which needs only their inner products: in the samples' span if dx is large."""
         span = spanned(self.X)
         return self.X if span is None else span.X
 
@@ -75,28 +85,28 @@ class Subject:
 
     @property
     def width(self) -> int:
-        """How many subnetworks were given."""
+        """The number of given subnetworks."""
         return len(self.weights[0])
 
     @property
     def zero_subnetworks(self) -> int:
-        """How many of them are all zero."""
+        """The number of given subnetworks that are all zero."""
         return self.width - int(np.sum(alive(self.params)))
 
 
 def subject(
     problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort, targets_moved: float = 0.0
 ) -> Subject:
-    """Evaluate weights (checked arrays) once and for all."""
+    """Return a `Subject` for checked arrays, with objective, gradient and trivial bound evaluated."""
     description = describe(problem, params, X.shape[1])
     bound = bound_of(problem, X.shape[1])
     X64, Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
     weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
-    # Zeros up to a power of two: everything compiled sees few shapes, and the network is the same.
+    # Zero subnetworks up to a power of two leave the network unchanged, and few shapes are compiled.
     padded = roomy(params)
     if bound.exists:
         value, error = rigorous.objective(description, weights, X64, Y64)
-        # The gradient of the weights as they are, not as their dtype would round it.
+        # The gradient is computed in float64, so that the dtype of the weights does not round it.
         Z, _ = rigorous.predict(weights, X64, tuple(description["slopes"]))
         G, _ = rigorous.gradient(description["loss"], Z, Y64)
     else:
@@ -127,12 +137,12 @@ def subject(
 
 @jax.jit
 def gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
-    """The loss's gradient in the prediction."""
+    """Return the loss's gradient in the prediction."""
     return problem.loss.gradient(predict(problem, params, X), Y)
 
 
 def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
-    """The problem in plain values, as `rigorous` and a stored certificate know it."""
+    """Return the problem in plain values, as `rigorous` takes it and a stored certificate holds it."""
     leaves, phi, theta = jax.tree.leaves(params), problem.phi, problem.theta
     plain: dict[str, Any] = {
         "bound": bound_of(problem, dx).name,

@@ -30,7 +30,7 @@ class Search(NamedTuple):
 
 
 def normalize(theta: Regularizer, weights: Weights) -> Weights:
-    """The subnetwork scaled to ``theta = 1`` (its layers balanced where theta can), or unchanged if theta is 0."""
+    """Return the subnetwork scaled to ``theta = 1``, or unscaled if theta is 0; theta balances its layers if it can."""
     weights = theta.balance(weights)
     size = theta(weights)
     if theta.degree is None:
@@ -41,7 +41,7 @@ def normalize(theta: Regularizer, weights: Weights) -> Weights:
 
 
 def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: int) -> Params:
-    """Random subnetworks shaped like `template`; every other one looks along samples in its first layer."""
+    """Return random subnetworks shaped like `template`; in every other one the first layer points along samples."""
     leaves, tree = jax.tree.flatten(template)
     keys = jax.random.split(key, len(leaves) + 2)
     random = [jax.random.normal(k, (count, *w.shape[1:]), w.dtype) for k, w in zip(keys[2:], leaves, strict=True)]
@@ -90,7 +90,7 @@ def _unit(w: Array) -> Array:
 def _climb(
     phi: ElementalMap, theta: Regularizer, U: Targets, X: Inputs, weights: Weights, steps: int
 ) -> tuple[Scalar, Weights]:
-    """The best value, and its subnetwork, on the way up from one start."""
+    """Return the best value, and its subnetwork, on the ascent from one start."""
 
     def value(weights: Weights) -> Scalar:
         return phi.inner(normalize(theta, weights), U, X)
@@ -114,14 +114,14 @@ def _climb(
     best_value = jnp.maximum(last, best_value)
     if not isinstance(theta, Layered) or not theta.has_corners:
         return best_value, best
-    # Unit balls with corners: the best reply of one layer after the other ends in a corner exactly.
+    # On unit balls with corners, best replies of one layer after the other end exactly in a corner.
     return jax.lax.fori_loop(0, 10, lambda _, c: _replies(phi, theta, U, X, *c), (best_value, best))
 
 
 def _replies(
     phi: ElementalMap, theta: Layered, U: Targets, X: Inputs, best_value: Scalar, best: Weights
 ) -> tuple[Scalar, Weights]:
-    """One round of best replies: each layer in turn maximizes against the others, where that helps."""
+    """Do one round of best replies: each layer in turn maximizes with the others fixed, if that increases the value."""
     leaves, tree = jax.tree.flatten(best)
     for k, kind in enumerate(theta.layer_norms(best)):
         g = jax.grad(lambda w: phi.inner(w, U, X))(jax.tree.unflatten(tree, leaves))

@@ -1,7 +1,7 @@
-"""Upper bounds of the polar, an object a kind: what it holds for, whether it is exact, and which directions it knows.
+"""Upper bounds of the polar, one class for each kind: where it applies, whether it is exact, its known directions.
 
-`bound_of` chooses. The numbers themselves are computed by `rigorous` in NumPy, with their rounding margins; a file
-holds the kind by its name (`rigorous.BOUNDS`).
+`bound_of` chooses the kind. `rigorous` computes the numbers in NumPy, with margins for rounding. Files store the kind
+by its name (`rigorous.BOUNDS`).
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,17 @@ __all__ = ["Arcs", "Known", "Linear", "PolarBound", "Product", "Relaxation", "bo
 
 
 class Known(NamedTuple):
-    """Subnetworks with positive ``<U, phi(w)>``, layers of unit norm; ``attain``: whether one attains the polar."""
+    """Directions that a bound knows: subnetworks with positive ``<U, phi(w)>``."""
 
     params: Params
+    """The subnetworks; every layer has norm 1."""
     attain: bool
+    """Whether one of them attains the polar."""
 
 
 @dataclass(frozen=True)
 class PolarBound:
-    """No bound at all: of a user's own map or penalty nothing is known but its degree."""
+    """The kind "none", without a bound: of a user's own map or penalty only the degree is known."""
 
     name = "none"
     #: Whether the bound is the polar itself, up to rounding.
@@ -44,17 +46,17 @@ class PolarBound:
     def upper(
         self, description: Mapping[str, Any], U: np.ndarray, X: np.ndarray, multipliers: rigorous.Multipliers
     ) -> float:
-        """An upper bound of the polar at U (m, dy) for inputs X (m, dx), of the problem that was described."""
+        """Return an upper bound of the polar at U (m, dy) for inputs X (m, dx) and the described problem."""
         return rigorous.polar_of(description, self.name, U, multipliers, X) if self.exists else np.inf
 
     def directions(self, U: np.ndarray, X: np.ndarray, template: Params) -> Known | None:
-        """The directions that are known at U, as weights of the template's shape; None where there are none."""
+        """Return the directions that are known at U, as weights of the template's shape, or None."""
         return None
 
 
 @dataclass(frozen=True)
 class _Catalogue(PolarBound):
-    """A bound for piecewise linear layers with norms of the layers."""
+    """A bound for piecewise linear subnetworks whose penalty consists of layer norms."""
 
     phi: PiecewiseLinear
     theta: Layered
@@ -68,7 +70,7 @@ class Linear(_Catalogue):
     is_exact = True
 
     def directions(self, U: np.ndarray, X: np.ndarray, template: Params) -> Known | None:
-        """The singular vectors of ``X^T U``; for one neuron with an l1 norm, coordinate vectors."""
+        """Return the singular vectors of ``X^T U``; for one neuron with an l1 norm, coordinate vectors."""
         norms, slope, hidden = self.theta.layer_norms(template), self.phi.slopes[1], self.phi.layers - 1
         if not hidden:
             return None
@@ -89,10 +91,10 @@ class Arcs(_Catalogue):
     is_exact = True
 
     def directions(self, U: np.ndarray, X: np.ndarray, template: Params) -> Known | None:
-        """The best directions of the arcs that are local maxima of the circle, at most 64."""
+        """Return the best directions of the arcs that are local maxima on the circle, at most 64."""
         negative, positive = self.phi.slopes
         values, angles, _ = rigorous.arcs(U, X, self.phi.slopes)
-        # An arc's maximum is a local maximum of the circle iff no neighbour is larger; ends are shared.
+        # An arc's maximum is a local maximum on the circle iff no neighbour's is larger; arcs share their ends.
         keep = (values > 0) & (values >= np.roll(values, 1)) & (values >= np.roll(values, -1))
         order = np.argsort(-values[keep])[:64]
         t = np.unique(np.round(np.mod(angles[keep][order], 2 * np.pi), 12), return_index=True)[1]
@@ -115,13 +117,13 @@ class Relaxation(_Catalogue):
 
 @dataclass(frozen=True)
 class Product(_Catalogue):
-    """Any depth: a product of spectral norms, sound and crude."""
+    """Any depth: a product of spectral norms, which is true but often much larger than the polar."""
 
     name = "product"
 
 
 def bound_of(problem: Problem, dx: int) -> PolarBound:
-    """The upper bound of the polar that applies to the problem with inputs of dimension dx.
+    """Return the kind of upper bound of the polar that applies to the problem with inputs of dimension dx.
 
     >>> from globopt_jax import homogeneous, losses
     >>> p = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 1.0)
@@ -139,7 +141,10 @@ def bound_of(problem: Problem, dx: int) -> PolarBound:
 
 
 def _along_coordinates(M: np.ndarray, norms: tuple[str, ...], floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """``max w1^T M w2`` where a norm is l1: coordinate vectors in that layer, the best reply in the other."""
+    """Maximize ``w1^T M w2`` where one norm is l1: return coordinate vectors in that layer, and best replies to them.
+
+    Only pairs with a value above the floor are returned, the best first.
+    """
     if norms[0] != "l1":
         last, first = _along_coordinates(M.T, norms[::-1], floor)
         return first, last

@@ -22,18 +22,23 @@ from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["Coordinates", "bound", "initial", "multipliers"]
 
-#: ``1 / lambda_max(Q G) - 1`` never falls below this; under 1e-14 the formula was seen to lie below the truth.
+#: The least value of ``1 / lambda_max(Q G) - 1``. Below 1e-14, rounding made the formula smaller than the polar.
 SLACK = 1e-4
 
 
 class Coordinates(NamedTuple):
-    """Unconstrained coordinates of the multipliers: logarithms, and the logarithm of the slack."""
+    """Unconstrained coordinates of the multipliers, see `rigorous.Multipliers`: logarithms."""
 
     mu: Array
+    """(m,): the logarithms of mu, up to a factor that the slack determines."""
     Vz: Array
+    """(m, c): the logarithms of Vz."""
     Vn: Array
+    """(m, c): the logarithms of Vn."""
     N: Array
+    """(2 c, 2 c): the logarithms of a matrix whose symmetric part is N."""
     slack: Array
+    """The logarithm of the slack, by which ``1 / lambda_max(Q G) - 1`` exceeds its least value."""
 
 
 def initial(U: Targets, groups: Array) -> Coordinates:
@@ -64,13 +69,13 @@ def initial(U: Targets, groups: Array) -> Coordinates:
 
 
 def _top(H: Float[Array, "n n"]) -> Scalar:
-    """lambda_max with the top eigenvector's gradient (never through the eigendecomposition itself)."""
+    """Return lambda_max, with the gradient at the fixed top eigenvector, not through the eigendecomposition."""
     v = jax.lax.stop_gradient(jnp.linalg.eigh(H)[1][:, -1])
     return v @ matmul(H, v)
 
 
 def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[jax.Array, ...]:
-    """mu, Vz, Vn, N for U of size 1, with mu scaled so that ``lambda_max(Q G) = 1 / (1 + slack)``."""
+    """Return mu, Vz, Vn, N, F, Q, G for U of size 1, with mu scaled so that ``lambda_max(Q G) = 1 / (1 + slack)``."""
     kappa = slopes[1] - slopes[0]
     Vz, Vn, E = jnp.exp(at.Vz), jnp.exp(at.Vn), jnp.exp(at.N)
     N = (E + E.T) / 2
@@ -88,7 +93,7 @@ def _scaled(U: Targets, slopes: tuple[float, float], at: Coordinates) -> tuple[j
     return mu, Vz, Vn, N, F, Q, G * (raw / mu)[0]
 
 
-_jitted = jax.jit(_scaled, static_argnums=1)  # for the host; `bound` is traced by whoever differentiates it
+_jitted = jax.jit(_scaled, static_argnums=1)  # for calls on the host; callers of `bound` trace it themselves
 
 
 def bound(U: Targets, X: Inputs, slopes: tuple[float, float], at: Coordinates) -> Scalar:

@@ -1,4 +1,4 @@
-"""The best directions of the polar: the bound may know them; otherwise a multi-start ascent searches for them."""
+"""The best directions of the polar: from the bound if it knows them, otherwise from a multi-start ascent."""
 
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from globopt_jax.shapes import Array, Inputs, Params, Targets
 
 __all__ = ["LOOKS", "Directions", "directions", "look"]
 
-#: The number of searches that have to find nothing before `look` reports that there is nothing.
+#: The number of searches that must fail before `look` reports no direction.
 LOOKS = 3
 
 
