@@ -100,7 +100,7 @@ def all_claims() -> tuple[Claim, ...]:
     claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
-        raise ValueError(f"claims: Expected: a key of its own for every claim. Received: several {', '.join(twice)}.")
+        raise ValueError(f"claims: Expected: different keys. Received: the same key twice: {', '.join(twice)}.")
     return claims
 
 

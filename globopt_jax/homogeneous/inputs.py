@@ -9,7 +9,7 @@ import numpy as np
 from globopt_jax.homogeneous.degrees import check_degrees
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem, check_lam, objective
-from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype
+from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype, numbers
 from globopt_jax.shapes import Params
 
 __all__ = ["check", "targets_moved"]
@@ -56,9 +56,10 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
 _objective = jax.jit(objective)
 
 
-def targets_moved(given: Any, used: Any) -> float:
-    """The largest change of an entry from the targets that were given to the targets that `check` returned."""
-    return float(np.max(np.abs(np.asarray(given, np.float64) - np.asarray(used, np.float64))))
+def targets_moved(given: Any, used: jax.Array) -> float:
+    """The largest change of an entry by which `check` completed the targets; rounding to their dtype is none."""
+    rounded = np.asarray(numbers("Y", given), used.dtype).astype(np.float64)
+    return float(np.max(np.abs(rounded - np.asarray(used, np.float64))))
 
 
 def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> None:

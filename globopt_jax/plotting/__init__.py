@@ -36,3 +36,8 @@ __all__ = [
     "tangent_trace",
     "unit_shares",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: what an editor offers."""
+    return __all__

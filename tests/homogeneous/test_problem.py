@@ -208,6 +208,16 @@ def test_float64_that_would_be_lost_is_announced():
     assert X.dtype == jnp.float32
 
 
+def test_rounding_to_float32_completes_no_targets():
+    """The targets of the squared loss are used as they are: nothing says that they moved, however large they are."""
+    params, X, Y = data(jnp.float64)
+    host = jax.tree.map(np.asarray, (params, X, 1e9 * Y))
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="jax.enable_x64"):
+        found = homogeneous.certify(neurons(), *host, effort="quick")
+    assert float(found.targets_moved) == 0
+    assert "completed" not in found.reason
+
+
 def test_zero_subnetworks_change_nothing(dtype):
     """Appending zeros leaves prediction and objective as they are."""
     params, X, Y = data(dtype)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from globopt_jax.homogeneous.duality import scaled
@@ -24,7 +23,7 @@ from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
-__all__ = ["Ascent", "Fitted", "ascend", "begin", "groups_of"]
+__all__ = ["Ascent", "Fitted", "ascend", "begin"]
 
 
 class Ascent(NamedTuple):
@@ -44,16 +43,6 @@ class Ascent(NamedTuple):
     """The optimizer's state."""
     step: Array
     """The number of steps taken."""
-
-
-def groups_of(X: np.ndarray, count: int) -> np.ndarray:
-    """One-hot membership (m, count) of the samples in k-means clusters of the inputs."""
-    if count <= 1 or len(X) <= count:
-        return np.ones((len(X), 1))
-    from scipy.cluster.vq import kmeans2  # imported late: only a high effort asks for it
-
-    _, labels = kmeans2(np.asarray(X, np.float64), count, minit="++", rng=np.random.default_rng(0))
-    return np.eye(count)[labels]
 
 
 @lru_cache

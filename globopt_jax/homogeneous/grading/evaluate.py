@@ -17,7 +17,7 @@ from globopt_jax.losses import Loss
 from globopt_jax.rigorous import Multipliers
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
-__all__ = ["coordinates_of", "evaluate", "first", "improved", "within"]
+__all__ = ["evaluate", "first", "improved", "within"]
 
 #: Relative reserves between a scaled dual point's polar and lam, in turn, in case rounding forbids the smaller ones.
 RESERVES = (rigorous.RESERVE, 1e-9, 1e-7, 1e-5, 1e-3)
@@ -75,7 +75,7 @@ def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxa
     multipliers = rigorous.empty_multipliers()
     if at.bound.has_multipliers:
         near = jnp.asarray(U64, at.Y.dtype)
-        start = coordinates_of(near, at.groups) if coordinates is None else coordinates
+        start = relaxation.initial(near, at.groups) if coordinates is None else coordinates
         multipliers = relaxation.multipliers(near, tuple(at.description["slopes"]), start)
     if U is None:
         old = _with_polar(at, old, multipliers)
@@ -151,12 +151,6 @@ def within(lower: float, upper: float, tolerance: float) -> float:
 
 def _number(value: float) -> np.ndarray:
     return np.asarray(value, np.float64)
-
-
-@jax.jit
-def coordinates_of(U: Targets, groups: Array) -> relaxation.Coordinates:
-    """Return the coordinates from which a fit of the relaxation's multipliers starts."""
-    return relaxation.initial(U, groups)
 
 
 _scaled = jax.jit(scaled, static_argnums=0)

@@ -174,7 +174,7 @@ def fit(
         U,
         at.inputs,
         at.Y,
-        start=evaluate.coordinates_of(U, at.groups) if start is None else start,
+        start=relaxation.initial(U, at.groups) if start is None else start,
         joint=joint,
         steps=steps,
         unit=max(abs(at.objective), linalg.smallest_normal(np.float64)),

@@ -11,9 +11,8 @@ import numpy as np
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.capacity import alive, roomy
 from globopt_jax.homogeneous.effort import Effort
-from globopt_jax.homogeneous.grading.dual_ascent import groups_of
 from globopt_jax.homogeneous.maps import PiecewiseLinear
-from globopt_jax.homogeneous.polar import PolarBound, bound_of
+from globopt_jax.homogeneous.polar import PolarBound, bound_of, relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.homogeneous.span import spanned
@@ -81,7 +80,7 @@ class Subject:
     @cached_property
     def groups(self) -> Array:
         """The groups of samples for the relaxation's cut columns, one-hot."""
-        return jnp.asarray(groups_of(self.X64, self.effort.groups), self.Y.dtype)
+        return jnp.asarray(relaxation.groups_of(self.X64, self.effort.groups), self.Y.dtype)
 
     @property
     def width(self) -> int:

@@ -20,7 +20,7 @@ from globopt_jax import linalg, rigorous
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
-__all__ = ["Coordinates", "bound", "initial", "multipliers"]
+__all__ = ["Coordinates", "bound", "groups_of", "initial", "multipliers"]
 
 #: The least value of ``1 / lambda_max(Q G) - 1``. Below 1e-14, rounding made the formula smaller than the polar.
 SLACK = 1e-4
@@ -41,6 +41,17 @@ class Coordinates(NamedTuple):
     """The logarithm of the slack, by which ``1 / lambda_max(Q G) - 1`` exceeds its least value."""
 
 
+def groups_of(X: np.ndarray, count: int) -> np.ndarray:
+    """One-hot membership (m, count) of the samples in k-means clusters of the inputs."""
+    if count <= 1 or len(X) <= count:
+        return np.ones((len(X), 1))
+    from scipy.cluster.vq import kmeans2  # imported late: only a high effort asks for it
+
+    _, labels = kmeans2(np.asarray(X, np.float64), count, minit="++", rng=np.random.default_rng(0))
+    return np.eye(count)[labels]
+
+
+@jax.jit
 def initial(U: Targets, groups: Array) -> Coordinates:
     """Return coordinates to start a fit from: the sign parts of U in each group of samples, with a floor.
 
