@@ -19,7 +19,7 @@ from globopt_jax import __version__
 from globopt_jax.cli.terminal import check_device, say
 
 if TYPE_CHECKING:
-    from globopt_jax.cli import work
+    from globopt_jax.cli import linear_networks, work
     from globopt_jax.runs import RunFolder
 
 __all__ = ["app", "main"]
@@ -246,23 +246,32 @@ def linear(
     lower the loss is nearby. A training run leaves result.json, the weights, the
     history and plots in its run folder.
     """
+    from globopt_jax.cli import linear_networks as work
+
+    if weights is None:
+        with _bad_input():
+            work.check_training(escape, radius, layout)
+        choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
+        return _train_linear(choices, out, resume=resume, json=json, quiet=quiet)
+    with _bad_input():
+        check_device()
+        options = (hidden, init, optimizer, rate, steps, out)
+        work.check_classifying(options, resume=resume)
+        found = work.classified(weights, data, radius, escape, layout, whiten=whiten, seed=seed, dtype=dtype)
+    if not quiet:
+        say(found["read"])
+    work.show(found, json=json, quiet=quiet)
+
+
+def _train_linear(
+    choices: "linear_networks.Choices", out: Path | None, *, resume: bool, json: bool, quiet: bool
+) -> None:
+    """Train a deep linear network in its run folder, and show what it became."""
     from globopt_jax.cli import folder_run
     from globopt_jax.cli import linear_networks as work
 
-    if weights is not None:
-        with _bad_input():
-            check_device()
-            options = (hidden, init, optimizer, rate, steps, out)
-            work.check_classifying(options, resume=resume)
-            found = work.classified(weights, data, radius, escape, layout, whiten=whiten, seed=seed, dtype=dtype)
-        if not quiet:
-            say(found["read"])
-        work.show(found, json=json, quiet=quiet)
-        return
     with _bad_input():
         check_device()
-        work.check_training(escape, radius, layout)
-        choices = work.Choices(data, hidden, init, optimizer, rate, steps, whiten, seed, dtype)
         task = work.training(choices)
         run = work.Run(task, folder_run.opened(task.configuration, out, resume=resume), quiet=quiet)
     try:

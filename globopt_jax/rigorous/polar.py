@@ -56,12 +56,7 @@ def polar_bound(
         return math.inf
     if not np.any(U):
         return 0.0
-    if kind == "none":
-        return math.inf
-    # A stored certificate may ask for a bound that does not hold for its problem.
-    if kind == "linear" and layers > 1 and slopes[0] != slopes[1]:
-        return math.inf
-    if kind != "linear" and (layers == 1 or (layers > 2 and kind != "product") or (kind == "arcs" and X.shape[1] > 2)):
+    if not _applies(kind, slopes, layers, X.shape[1]):
         return math.inf
     if kind == "linear" and layers == 1:
         return _single_layer_bound(U, X, norms[0])
@@ -80,6 +75,15 @@ def polar_bound(
         values, _, margin, exponent = _arcs(U, X, slopes)
         return product(factor, up(float(values.max()) + margin), exponent=exponent)
     return product(factor, *steepest(slopes, layers), spectral_norm(U), spectral_norm(X))
+
+
+def _applies(kind: str, slopes: tuple[float, float], layers: int, dx: int) -> bool:
+    """Whether a kind holds for a problem: a stored certificate may ask for one that does not."""
+    if kind == "linear":
+        return layers == 1 or slopes[0] == slopes[1]
+    if kind == "product":
+        return layers > 1
+    return layers == 2 and (kind == "relaxation" or (kind == "arcs" and dx <= 2))
 
 
 def _correlation(U: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
