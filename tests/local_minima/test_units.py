@@ -121,7 +121,7 @@ def test_linear_networks_have_them_everywhere_and_touching_the_kink_is_said():
         ({"weights": [np.ones((2, 2)), np.ones((3, 1))]}, "weights: Expected: a list of kernels"),
         ({"tolerance": -1.0}, "tolerance: Expected: at least 0, and below 1. Received: -1"),
         ({"tolerance": np.nan}, "tolerance: Expected: at least 0, and below 1. Received: nan"),
-        ({"activation": jnp.tanh}, "activation: Expected: a piecewise linear one"),
+        ({"activation": jnp.tanh}, "activation: Expected: a piecewise linear activation. Received: a function"),
     ],
 )
 def test_bad_input_is_named(change, message):
