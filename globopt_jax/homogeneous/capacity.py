@@ -9,7 +9,7 @@ import numpy as np
 from globopt_jax.homogeneous.problem import width
 from globopt_jax.shapes import Params
 
-__all__ = ["ROOM", "alive", "pad", "roomy"]
+__all__ = ["ROOM", "alive", "pad", "pad_to_power_of_two"]
 
 #: The smallest capacity: most problems then live in one compiled shape.
 ROOM = 16
@@ -32,7 +32,7 @@ def pad(params: Params, capacity: int) -> Params:
     return jax.tree.map(padded, params)
 
 
-def roomy(params: Params) -> Params:
+def pad_to_power_of_two(params: Params) -> Params:
     """The subnetworks as they are, followed by zeros up to a power of two, at least `ROOM`."""
     r = width(params)
     extra = max(ROOM, 1 << (r - 1).bit_length()) - r

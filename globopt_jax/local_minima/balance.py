@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.local_minima.jacobian import Layered, Model
+from globopt_jax.local_minima.jacobian import FeedForwardModel, Model
 from globopt_jax.networks import layers_of
 
 __all__ = ["Balanced", "balanced"]
@@ -45,7 +45,7 @@ def balanced(model: Model, params: Any) -> Balanced:
     only where it is smaller than the norm of its unit's weights by the whole range of the dtype (a factor of 1e-38 in
     float32).
     """
-    if not isinstance(model, Layered) or model.network.function is not None:
+    if not isinstance(model, FeedForwardModel) or model.network.function is not None:
         return Balanced(params, 0, 0)
     layers = layers_of(params)
     kernels = [np.asarray(layer.kernel) for layer in layers]

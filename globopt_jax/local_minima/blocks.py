@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.inputs import real
-from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.jacobian import FeedForwardModel, Restricted
 from globopt_jax.networks import Activation, feed_forward, kernels_of
 from globopt_jax.shapes import Array, Inputs
 
@@ -69,12 +69,12 @@ def jacobian_blocks(weights: Any, X: Inputs, activation: Activation = "relu") ->
     """
     X = real("X", X)
     weights = [real(f"weights[{l}]", w).astype(X.dtype) for l, w in enumerate(kernels_of(weights))]
-    A = Layered(feed_forward(activation)).chunk(weights, X, jnp.ones(len(X), X.dtype))
+    A = FeedForwardModel(feed_forward(activation)).chunk(weights, X, jnp.ones(len(X), X.dtype))
     pairs = zip(A.signals, A.features, strict=True)
     return [jnp.einsum("ijk,ia->kjia", s, f).reshape(s.shape[2], -1, f.shape[1]) for s, f in pairs]
 
 
-def unit_columns(model: Layered | Restricted, params: Any, dy: int) -> list[np.ndarray]:
+def unit_columns(model: FeedForwardModel | Restricted, params: Any, dy: int) -> list[np.ndarray]:
     """Return for each block of columns an index array (signals, features): the columns that belong to each unit."""
     found, start = [], 0
     for a, d in model.sizes(params, dy):

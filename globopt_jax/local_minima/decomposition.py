@@ -13,7 +13,7 @@ from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.blocks import unit_columns
 from globopt_jax.local_minima.inputs import check, prediction
-from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.jacobian import FeedForwardModel, Restricted
 from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, in_few_widths, kink_words, kinks_of
 from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
@@ -183,7 +183,7 @@ def decompose(
     if not all(hasattr(l, "__index__") for l in wanted) or sorted(wanted) != list(whole):
         raise ValueError(f"order: Expected: a permutation of 1..{layers}. Received: {order}.")
     wanted = tuple(map(int, wanted))
-    model = Layered(network, layers=wanted)
+    model = FeedForwardModel(network, layers=wanted)
     point = balanced(model, weights)
     predicted = prediction(model, point, X)
     found = shares_of(model, point.params, X, Y, method, cutoff, memory)
@@ -211,7 +211,7 @@ def decompose(
 
 
 def shares_of(
-    model: Layered | Restricted, weights: Any, X: Array, Y: Array, method: str, cutoff: str, memory: int
+    model: FeedForwardModel | Restricted, weights: Any, X: Array, Y: Array, method: str, cutoff: str, memory: int
 ) -> Shares:
     """Compute the shares of all units of all blocks by Gram-Schmidt, in the model's order of the blocks."""
     A = Jacobian(model, weights, X, Y.shape[1], int(memory))

@@ -12,7 +12,7 @@ import numpy as np
 from globopt_jax import linalg
 from globopt_jax.inputs import all_finite, check_data, check_range, common_dtype, integer
 from globopt_jax.local_minima.balance import Balanced
-from globopt_jax.local_minima.jacobian import Anything, Model
+from globopt_jax.local_minima.jacobian import GeneralModel, Model
 from globopt_jax.local_minima.mesh import on_automatic_axes
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
@@ -94,7 +94,7 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
             f"apply: Expected: a finite output for these params and X, and squares that {X.dtype} can hold. Received: "
             f"{size:.3g}."
         )
-    if isinstance(model, Anything) and len(X) > 1:
+    if isinstance(model, GeneralModel) and len(X) > 1:
         alone, turned = _output(model, params, X[:1]), _output(model, params, X[::-1])[::-1]
         change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
         if change > linalg.decision_tolerance(X.dtype) * size:

@@ -18,7 +18,18 @@ import numpy as np
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import FeedForward, layers_of
 
-__all__ = ["Anything", "Chunk", "FaceSplitting", "Layered", "Masked", "Model", "Restricted", "Rows", "model_of"]
+__all__ = ["Chunk", "FaceSplitting", "FeedForwardModel", "GeneralModel", "Masked", "Model", "Restricted", "Rows"]
+__all__ += ["model_of"]
+    "Chunk",
+    "FaceSplitting",
+    "FeedForwardModel",
+    "GeneralModel",
+    "Masked",
+    "Model",
+    "Restricted",
+    "Rows",
+    "model_of",
+]
 
 
 @runtime_checkable
@@ -260,7 +271,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Layered:
+class FeedForwardModel:
     """A feed-forward network, whose structure gives the Jacobian in blocks."""
 
     network: FeedForward
@@ -321,13 +332,13 @@ class Layered:
 
 @dataclass(frozen=True)
 class Restricted:
-    """A `Layered` model without some columns, whose params are (params, chosen, mask).
+    """A `FeedForwardModel` model without some columns, whose params are (params, chosen, mask).
 
     `chosen` has 1 or 0 for each block of the basis. `mask` has 1 or 0 for each column of the D blocks, or is None. One
     compiled program serves every choice.
     """
 
-    model: Layered
+    model: FeedForwardModel
 
     def output(self, params: Any, X: Any) -> Any:
         return self.model.output(params[0], X)
@@ -359,7 +370,7 @@ class Restricted:
 
 
 @dataclass(frozen=True)
-class Anything:
+class GeneralModel:
     """Any differentiable ``apply(params, X)`` that treats samples one by one."""
 
     apply: Callable[[Any, Any], Any]
@@ -392,4 +403,4 @@ class Anything:
 
 def model_of(apply: Callable[[Any, Any], Any]) -> Model:
     """Return the structured model of a `networks.feed_forward`, and a model by autodiff of any other function."""
-    return Layered(apply) if isinstance(apply, FeedForward) else Anything(apply)
+    return FeedForwardModel(apply) if isinstance(apply, FeedForward) else GeneralModel(apply)

@@ -16,7 +16,7 @@ from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.decomposition import shares_of
 from globopt_jax.local_minima.inputs import check, prediction
-from globopt_jax.local_minima.jacobian import Layered, Restricted
+from globopt_jax.local_minima.jacobian import FeedForwardModel, Restricted
 from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, Samples, faint_words, kink_words
 from globopt_jax.local_minima.spaces import NOT_CONVERGED
@@ -185,14 +185,14 @@ def regression_bounds(
         raise ValueError("restricted, strong: Expected: one of them (Corollary 1, or 2). Received: both.")
     network = feed_forward(activation)
     weights, X, Y = check(network, kernels_of(weights), X, Y, method, memory, "weights")
-    point = balanced(Layered(network), weights)
-    predicted = prediction(Layered(network), point, X)
+    point = balanced(FeedForwardModel(network), weights)
+    predicted = prediction(FeedForwardModel(network), point, X)
     weights = point.params
     units = linear_units(weights, X, activation, strong=strong, tolerance=tolerance)
     hidden, t = len(weights) - 1, int(units.t)
     chosen = _sets(sets, t, hidden, strong)
     basis = tuple(sorted(set().union(*chosen)))
-    model = Restricted(Layered(network, basis=basis, layers=tuple(range(1, hidden + 1))))
+    model = Restricted(FeedForwardModel(network, basis=basis, layers=tuple(range(1, hidden + 1))))
     kept = _kept(weights, units) if restricted else None
     found = [
         shares_of(model, (weights, jnp.asarray([l in S for l in basis], X.dtype), kept), X, Y, method, cutoff, memory)
@@ -201,7 +201,7 @@ def regression_bounds(
     shares = [[f.shares[len(basis) + l] for f in found] for l in range(hidden)]
     value = np.array([0.5 * np.sum(np.square(np.asarray(f.outside, np.float64))) for f in found])
     improvement = np.array([sum(float(np.sum(s)) for s in f.shares[len(basis) :]) for f in found])
-    samples = Jacobian(Layered(network), weights, X, Y.shape[1], int(memory)).chunks()
+    samples = Jacobian(FeedForwardModel(network), weights, X, Y.shape[1], int(memory)).chunks()
     blocks = _block_norms(network, weights, samples)
     loss, residuals, stationarity, kinks = map(np.asarray, _point(network, weights, X, Y, predicted - Y, blocks))
     dtype = np.dtype(X.dtype)
@@ -260,7 +260,7 @@ def _block_norms(network: FeedForward, weights: list[Array], samples: Samples) -
     """Return ``||A_l||_F`` of the Jacobian's blocks, ``||A_l||_F^2 = sum_i ||signals_i||^2 ||features_i||^2``."""
 
     def norms(chunk: Samples) -> Array:
-        A = Layered(network).chunk(weights, *chunk)
+        A = FeedForwardModel(network).chunk(weights, *chunk)
         pairs = zip(A.signals, A.features, strict=True)
         return jnp.stack([norm(jax.vmap(norm)(s) * jax.vmap(norm)(f)) for s, f in pairs])
 

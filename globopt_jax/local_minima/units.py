@@ -14,7 +14,7 @@ from globopt_jax import linalg, results
 from globopt_jax.inputs import check_key, common_dtype, finite, integer
 from globopt_jax.linalg import matmul
 from globopt_jax.local_minima.balance import balanced
-from globopt_jax.local_minima.jacobian import Layered
+from globopt_jax.local_minima.jacobian import FeedForwardModel
 from globopt_jax.networks import Activation, FeedForward, Sweep, feed_forward, kernels_of
 from globopt_jax.shapes import Array
 
@@ -128,7 +128,7 @@ def linear_units(
         raise ValueError(f"tolerance: Expected: at least 0, and below 1. Received: {tolerance}.")
     network = feed_forward(activation)
     slopes = [network.slopes_at(l, hidden) for l in range(hidden)]
-    weights = balanced(Layered(network), weights).params
+    weights = balanced(FeedForwardModel(network), weights).params
     present, edge = _edges(weights, limit)
     linear, margins = _acting(_sweep(network, weights, X), slopes, limit)
     units = _Units(linear, margins, present, dy, strong)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import rigorous
-from globopt_jax.homogeneous.capacity import alive, roomy
+from globopt_jax.homogeneous.capacity import alive, pad_to_power_of_two
 from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, relaxation
@@ -102,7 +102,7 @@ def subject(
     X64, Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
     weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
     # Zero subnetworks up to a power of two leave the network unchanged, and few shapes are compiled.
-    padded = roomy(params)
+    padded = pad_to_power_of_two(params)
     if bound.exists:
         value, error = rigorous.objective(description, weights, X64, Y64)
         # The gradient is computed in float64, so that the dtype of the weights does not round it.

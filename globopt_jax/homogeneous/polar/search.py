@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous.capacity import roomy
+from globopt_jax.homogeneous.capacity import pad_to_power_of_two
 from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.polar import ascent
 from globopt_jax.homogeneous.polar.bounds import bound_of
@@ -68,7 +68,7 @@ def directions(
     exact = known is not None and known.attain
     pools = [params]
     if known is not None:
-        pools.append(roomy(known.params))
+        pools.append(pad_to_power_of_two(known.params))
     if not exact:
         pools.append(_starts(problem.phi, params, X, key, effort.starts))
     initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)

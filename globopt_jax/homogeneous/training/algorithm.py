@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from globopt_jax import linalg
-from globopt_jax.homogeneous.capacity import alive, pad, roomy
+from globopt_jax.homogeneous.capacity import alive, pad, pad_to_power_of_two
 from globopt_jax.homogeneous.duality import scaled
 from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, look
@@ -152,7 +152,7 @@ def iterate(
         return _progress(event, state, trace, span)
 
     if resume is None:
-        state = _started(setting, roomy(params))
+        state = _started(setting, pad_to_power_of_two(params))
         yield recorded(log.START, 0, state)
     else:
         state = resume.state

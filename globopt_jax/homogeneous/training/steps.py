@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg
-from globopt_jax.homogeneous.capacity import alive, pad, roomy
+from globopt_jax.homogeneous.capacity import alive, pad, pad_to_power_of_two
 from globopt_jax.homogeneous.polar.ascent import normalize
 from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
 from globopt_jax.linalg import matmul
@@ -182,7 +182,7 @@ def append(problem: Problem, params: Params, candidates: Params, X: Inputs, Y: T
     while capacity < live + count:
         capacity *= 2
     params = pad(params, capacity)
-    candidates = roomy(candidates)
+    candidates = pad_to_power_of_two(candidates)
     # The zeros that round the number of candidates up write beyond the end, where JAX drops them.
     slots = np.where(np.arange(width(candidates)) < count, live + np.arange(width(candidates)), capacity)
     dtype = jax.tree.leaves(params)[0].dtype
