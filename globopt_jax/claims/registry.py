@@ -93,7 +93,7 @@ def all_claims() -> tuple[Claim, ...]:
     claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
-        raise ValueError(f"claims: Expected: a key of its own for every claim. Received: several {', '.join(twice)}.")
+        raise ValueError(f"claims: Expected: one claim for every key. Received: more than one {', '.join(twice)}.")
     return claims
 
 
