@@ -20,16 +20,6 @@ from globopt_jax.networks import FeedForward, layers_of
 
 __all__ = ["Chunk", "FaceSplitting", "FeedForwardModel", "GeneralModel", "Masked", "Model", "Restricted", "Rows"]
 __all__ += ["model_of"]
-    "Chunk",
-    "FaceSplitting",
-    "FeedForwardModel",
-    "GeneralModel",
-    "Masked",
-    "Model",
-    "Restricted",
-    "Rows",
-    "model_of",
-]
 
 
 @runtime_checkable
