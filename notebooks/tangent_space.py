@@ -92,7 +92,8 @@ steps = np.array([number for number, _ in looks])
 J, loss = (np.array([float(getattr(found, name)) for _, found in looks]) for name in ("value", "loss"))
 print(looks[-1][1])
 assert np.all(loss * (1 + 1e-9) >= J)
-assert loss[-1] < 0.5 * loss[0], "training lowers the loss"
+# A network whose units have all died outputs zeros, and has the loss 1/2 ||Y||^2.
+assert loss[-1] < 0.9 * 0.5 * np.sum(Y**2), "training explains something"
 assert all(np.isclose(found.loss - found.gap, found.value, rtol=1e-8) for _, found in looks)
 
 # %%

@@ -241,6 +241,7 @@ def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
     """
     lam = float(found.lam)
     inside, outside = float(found.polar_lower) / lam, float(found.polar_upper) / lam
+    above = inside > 1 + max(1e-6, float(found.resolution))  # in float32 an excess of 1e-6 is rounding
     top = max(float(curve.value.max()), float(curve.neuron_value.max(initial=0.0)), inside, 1.0)
     _ = ax.fill_between(curve.angle, curve.value, color=BLUE, alpha=0.15, lw=0)
     _ = ax.plot(curve.angle, curve.value, color=BLUE, lw=2, label="polar")
@@ -249,11 +250,11 @@ def polar(ax: Axes, curve: PolarCurve, found: Certificate) -> Axes:
     ends, heights = ([-180, 180], [outside, outside]) if drawn else ([], [])
     _ = ax.plot(ends, heights, color=GREEN, lw=3, label=f"proved ceiling: {known}")
     _ = ax.axhline(1, color=INK, lw=1.2, label="lam")
-    if inside > 1 + 1e-6:
+    if above:
         _ = ax.axhline(inside, color=ORANGE, lw=2, ls="--", label=f"found by a search: {inside:.4g} lam")
     neurons = "neurons" if curve.whole else "the two largest neurons"
     _ = ax.plot(curve.neuron_angle, curve.neuron_value, "o", color=ORANGE, ms=7, mec=INK, mew=0.6, label=neurons)
-    if inside > 1 + 1e-6:
+    if above:
         title = f"a neuron with polar {inside:.4g} lam lowers the objective"
     elif np.isfinite(outside):
         title = f"no neuron exceeds lam by more than {percent(max(outside - 1, 0.0))} (proved)"

@@ -121,6 +121,20 @@ def test_exact_directions_attain_the_exact_value(phi, dx):
     assert exact.directions(0 * U, X, template) is None
 
 
+@pytest.mark.parametrize("norms", ["l1", ("l1", "l2"), "linf"])
+def test_directions_for_other_norms_do_not_pass_for_the_polar(norms):
+    """Singular vectors attain the polar of deep linear subnetworks for l2 norms only; for others a search goes on."""
+    phi = homogeneous.deep_subnetwork("linear", layers=2)
+    U, X = (np.asarray(a) for a in data(jnp.float64, dx=3))
+    template = phi.init(jax.random.key(0), r=1, dx=3, dy=2)
+    known = bound_of(problem_of(phi, homogeneous.sum_of_powers(norms=norms)), 3).directions(U, X, template)
+    assert known is not None
+    assert not known.attain
+    known = bound_of(problem_of(phi), 3).directions(U, X, template)
+    assert known is not None
+    assert known.attain
+
+
 @pytest.mark.parametrize("slopes", [(-0.3, 1.0)])
 def test_relaxation_agrees_with_its_rigorous_evaluation(slopes, dtype):
     """The differentiable value and the one with margins are the same number, for U of any size; fitting lowers it."""
