@@ -237,7 +237,8 @@ def in_one_dtype(host: Mapping[str, np.ndarray], *, stacklevel: int = 4) -> list
     dtype = common_dtype([*host.values()], stacklevel=stacklevel + 1)
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
-    return [jnp.asarray(array, dtype) for array in host.values()]
+    # Copies, since a caller may change an array later; `device_put`, since `jnp.asarray` compiles for every new shape.
+    return [jax.device_put(np.array(array, dtype)) for array in host.values()]
 
 
 def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:

@@ -22,9 +22,12 @@ extensions = [
     "_site.theorems",
 ]
 exclude_patterns = ["conf.py", "_site", "images"]
-# The notebooks are percent scripts. Their own test executes them, so the build only shows them.
+# The notebooks are percent scripts. The build executes those that changed since the last build, which takes minutes, so
+# that their pages show what they compute; -D nb_execution_mode=off leaves that out.
 nb_custom_formats = {".py": "_site.percent.read"}
-nb_execution_mode = "off"
+nb_execution_mode = "cache"
+nb_execution_timeout = 1800
+nb_execution_raise_on_error = True
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 # A single backtick of a docstring names an object of the package where there is one, and is code where there is none.

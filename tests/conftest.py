@@ -5,6 +5,7 @@ checked while it runs. A test that takes the fixture `dtype` runs twice: with x6
 """
 
 import atexit
+import gc
 import importlib.metadata
 import itertools
 import os
@@ -16,11 +17,14 @@ import tempfile
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots are written, never shown; subprocesses inherit it
 # Compiling is most of the time here, and small problems gain nothing from optimized code.
 # The scheduler: without that, jaxlib 0.10.2 can wait forever in a program with several batched factorizations.
-# The emitters: those of before compile in two thirds of the time, as long as there is a choice.
+# The emitters: those of before compile in a quarter of the time, as long as there is a choice.
+# The split: code generation in parallel takes more work in all, and the workers use all cores already.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+    " --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false"
+    * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The workers and the commands that tests start inherit one cache, which lives as long as this run.
@@ -39,6 +43,9 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing makes so many objects that the default thresholds collect garbage all the time.
+gc.set_threshold(50_000, 20, 20)
 
 # The hook rewrites modules as they are imported: one imported before it would go unchecked, without a word.
 assert "globopt_jax" not in sys.modules, "globopt_jax was imported before its annotations could be checked"

@@ -360,8 +360,8 @@ def test_neurons_and_kernels_get_one_and_the_same_certificate(data, tmp_path):
     assert first["certificate"] == second["certificate"]
     assert first["width"] == 2
     assert first["stopped"] is None
-    X, Y = np.load(data / "good.npz")["X"], np.load(data / "good.npz")["Y"]
-    W1, W2 = np.load(data / "neurons.w.npz")["W1"], np.load(data / "neurons.w.npz")["W2"]
+    good, neurons = (runs.read_arrays(data / name) for name in ("good.npz", "neurons.w.npz"))
+    X, Y, W1, W2 = good["X"], good["Y"], neurons["W1"], neurons["W2"]
     by_hand = 0.5 * np.sum((np.maximum(X @ W1.T, 0) @ W2 - Y) ** 2) + 0.25 * (np.sum(W1**2) + np.sum(W2**2))
     assert first["certificate"]["objective"] == pytest.approx(by_hand, rel=1e-12)
 

@@ -64,7 +64,7 @@ def test_training_leaves_its_folder_and_prints_it_again(folder):
     history = runs.read_arrays(folder / "run" / "history.npz")
     assert history["loss"][0] > history["loss"][-1]
     assert np.all(history["gap_bound"] >= history["gap"])
-    data = np.load(folder / "data.npz")
+    data = runs.read_arrays(folder / "data.npz")
     start_to_optimum = history["loss"] - history["gap"]
     np.testing.assert_allclose(start_to_optimum, deep_linear.global_minimum(data["X"], data["Y"], 3).value)
     again = document(*arguments)

@@ -3,16 +3,19 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous.problem import width
 from globopt_jax.shapes import Params
 
-__all__ = ["ROOM", "alive", "pad", "pad_to_power_of_two"]
+__all__ = ["ROOM", "alive", "pad", "pad_to_power_of_two", "width"]
 
 #: The smallest capacity: most problems then live in one compiled shape.
 ROOM = 16
+
+
+def width(params: Params) -> int:
+    """The number r of stacked subnetworks."""
+    return jax.tree.leaves(params)[0].shape[0]
 
 
 def alive(params: Params) -> np.ndarray:
@@ -27,7 +30,8 @@ def pad(params: Params, capacity: int) -> Params:
 
     def padded(w: Any) -> jax.Array:
         w = np.asarray(w)
-        return jnp.asarray(np.concatenate([w[keep], np.zeros((capacity - len(keep), *w.shape[1:]), w.dtype)]))
+        zeros = np.zeros((capacity - len(keep), *w.shape[1:]), w.dtype)
+        return jax.device_put(np.concatenate([w[keep], zeros]))  # `jnp.asarray` compiles for every new shape
 
     return jax.tree.map(padded, params)
 
@@ -36,4 +40,4 @@ def pad_to_power_of_two(params: Params) -> Params:
     """The subnetworks as they are, followed by zeros up to a power of two, at least `ROOM`."""
     r = width(params)
     extra = max(ROOM, 1 << (r - 1).bit_length()) - r
-    return jax.tree.map(lambda w: jnp.asarray(np.pad(np.asarray(w), [(0, extra)] + [(0, 0)] * (w.ndim - 1))), params)
+    return jax.tree.map(lambda w: jax.device_put(np.pad(np.asarray(w), [(0, extra)] + [(0, 0)] * (w.ndim - 1))), params)

@@ -9,6 +9,7 @@ import numpy as np
 from globopt_jax.homogeneous.degrees import check_degrees
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem, check_lam, objective
+from globopt_jax.homogeneous.samples import pad_samples
 from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype, numbers
 from globopt_jax.shapes import Params
 
@@ -45,7 +46,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     dtype, params = X.dtype, jax.tree.unflatten(tree, leaves)
     check_degrees(problem, params, X)
     Y = jnp.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype)
-    value = float(_objective(problem, params, X, Y))
+    padded, *data = pad_samples(problem, X, Y)
+    value = float(_objective(padded, params, *data))
     if not np.isfinite(value):
         raise ValueError(
             f"params: Expected: weights whose objective is a number in {np.dtype(dtype)}. Received: {value}."

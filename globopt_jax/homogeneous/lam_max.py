@@ -66,7 +66,7 @@ def lam_max(
     key = jax.random.key(0) if key is None else check_key(key)
     zero = jax.tree.map(jnp.zeros_like, params)
     at = subject(problem, zero, X, Y, key, work)
-    found = directions(problem, pad_to_power_of_two(params), -at.residual, X, key, work, floor=np.inf)
+    found = directions(at.problem, pad_to_power_of_two(params), -at.residual, at.X, key, work, floor=np.inf)
     certificate = evaluate.first(at)
     if at.bound.has_multipliers:
         for fitted in fit(at, at.residual, work.fixed):

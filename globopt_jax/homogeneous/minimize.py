@@ -12,9 +12,9 @@ from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import Certificate, refine
 from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.homogeneous.problem import Problem, check_lam
-from globopt_jax.homogeneous.training import Progress, Trace, iterate
+from globopt_jax.homogeneous.training import Trace, iterate
 from globopt_jax.inputs import check_key
-from globopt_jax.shapes import Array, Inputs, Params, Targets
+from globopt_jax.shapes import Array, Params
 
 __all__ = ["Solution", "minimize", "path"]
 
@@ -86,7 +86,7 @@ def minimize(
     params, X, Y = check(problem, params, X, Y)
     key, work, moved = check_key(key), effort_named(effort), targets_moved(given, Y)
     options = _Options(_checked_optimizer(optimizer), outer, inner, tolerance)
-    last = _trained(problem, params, X, Y, key, work, options)
+    *_, last = iterate(problem, params, X, Y, key=key, effort=work, **options._asdict())
     # Certifying at the padded capacity would be the same; the zeros carry no information.
     params = pad(last.params, 1)
     *_, graded = refine(problem, params, X, Y, key=jax.random.fold_in(key, 1), effort=work, targets_moved=moved)
@@ -106,14 +106,6 @@ def _checked_optimizer(optimizer: Any) -> optax.GradientTransformation | None:
     if optimizer is not None and not hasattr(optimizer, "init"):
         raise TypeError(f"optimizer: Expected: an optax transformation, or None. Received: {optimizer!r}.")
     return optimizer
-
-
-def _trained(
-    problem: Problem, params: Params, X: Inputs, Y: Targets, key: Array, effort: Effort, options: _Options
-) -> Progress:
-    """Where the algorithm ends."""
-    *_, last = iterate(problem, params, X, Y, key=key, effort=effort, **options._asdict())
-    return last
 
 
 def path(
@@ -179,7 +171,7 @@ def path(
     for k, lam in enumerate(lams):
         one = Problem(problem.phi, problem.theta, problem.loss, float(lam))
         step_key = jax.random.fold_in(key, k)
-        last = _trained(one, params, X, Y, step_key, work, options)
+        *_, last = iterate(one, params, X, Y, key=step_key, effort=work, **options._asdict())
         params = last.params
         *_, graded = refine(one, params, X, Y, key=step_key, effort=work, targets_moved=moved)
         yield Solution(params, graded.certificate, last.trace)

@@ -19,7 +19,7 @@ from globopt_jax.inputs import real
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Inputs, Params, Scalar, Targets
 
-__all__ = ["Problem", "check_lam", "objective", "penalty", "predict", "width"]
+__all__ = ["Problem", "check_lam", "objective", "penalty", "predict"]
 
 Map = TypeVar("Map", bound=ElementalMap)
 
@@ -131,11 +131,6 @@ def objective(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Scalar
     params = _reals(params)
     fit = problem.loss(predict(problem, params, X), Y)
     return fit + jnp.asarray(problem.lam, fit.dtype) * jnp.sum(penalty(problem, params))
-
-
-def width(params: Params) -> int:
-    """The number r of stacked subnetworks."""
-    return jax.tree.leaves(params)[0].shape[0]
 
 
 def check_lam(lam: Any) -> None:

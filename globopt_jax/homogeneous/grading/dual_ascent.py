@@ -158,7 +158,7 @@ def ascend(
         lam: the strength of the regularizer.
         U: the dual point to start from, in the conjugate's domain.
         X: inputs (m, dx).
-        Y: targets (m, dy).
+        Y: targets (m, dy), perhaps with padding (`samples.Padded`).
         start: the multipliers' coordinates to start from.
         joint: whether the dual point moves too.
         steps: the number of Adam steps in all, >= 1.
@@ -167,7 +167,7 @@ def ascend(
         state: where an earlier call stopped.
     """
     free = loss.dual_coordinates(U, Y)
-    scale = jnp.sqrt(jnp.mean(free * free))
+    scale = jnp.sqrt(jnp.mean(free * free, where=~jnp.isnan(Y)))  # targets of NaN are padding
     scale = jnp.where(scale > 0, scale, 1) if loss.name == "squared" else jnp.ones_like(scale)
     free = free / scale
     dtype = free.dtype

@@ -71,12 +71,14 @@ def improved(at: Subject, old: Certificate, U: Array | None, coordinates: relaxa
     """
     if not at.bound.exists:
         return old
-    U64 = at.G if U is None else np.asarray(U, np.float64)
+    m = len(at.Y64)  # a proof knows no padding
+    U64 = at.G if U is None else np.asarray(U, np.float64)[:m]
     multipliers = rigorous.empty_multipliers()
     if at.bound.has_multipliers:
-        near = jnp.asarray(U64, at.Y.dtype)
+        near = at.padded(U64)
         start = relaxation.initial(near, at.groups) if coordinates is None else coordinates
-        multipliers = relaxation.multipliers(near, tuple(at.description["slopes"]), start)
+        mu, Vz, Vn, N = relaxation.multipliers(near, tuple(at.description["slopes"]), start)
+        multipliers = Multipliers(mu[:m], Vz[:m], Vn[:m], N)
     if U is None:
         old = _with_polar(at, old, multipliers)
     proved = evaluate(at, U64, multipliers)
@@ -110,7 +112,7 @@ def _feasible_multiples(at: Subject, U: np.ndarray, multipliers: Multipliers) ->
     if not np.isfinite(polar) or not np.any(U):
         return
     loss, lam = at.problem.loss, at.description["lam"]
-    limit = float(loss.dual_limit(jnp.asarray(U, at.Y.dtype), at.Y)) * (1 - 1e-12)
+    limit = float(loss.dual_limit(at.padded(U), at.Y)) * (1 - 1e-12)
     for reserve in RESERVES:
         top = min(lam / polar * (1 - reserve) if polar > 0 else np.inf, limit)
         s = _best_multiple(loss, U, at.Y64, top if np.isfinite(top) else 1.0)

@@ -20,7 +20,7 @@ from globopt_jax import linalg
 from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import dual_ascent, evaluate
 from globopt_jax.homogeneous.grading.certificate import Certificate
-from globopt_jax.homogeneous.grading.subject import Subject, gradient, subject
+from globopt_jax.homogeneous.grading.subject import Subject, subject
 from globopt_jax.homogeneous.polar import relaxation
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.training import iterate
@@ -184,8 +184,6 @@ def fit(
 
 def _descended(at: Subject) -> Targets:
     """Return the loss's gradient at the end of a descent from the weights."""
-    params = at.params
     key = jax.random.fold_in(at.key, 1)
-    for progress in iterate(at.problem, params, at.X, at.Y, key=key, effort=at.effort, outer=8):
-        params = progress.params
-    return gradient(at.problem, params, at.X, at.Y)
+    *_, last = iterate(at.problem, at.params, at.X, at.Y, key=key, effort=at.effort, outer=8)
+    return last.state.G

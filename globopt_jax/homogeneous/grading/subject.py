@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import rigorous
@@ -15,10 +14,11 @@ from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.samples import pad_rows, pad_samples
 from globopt_jax.homogeneous.span import spanned
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
-__all__ = ["Subject", "describe", "gradient", "subject"]
+__all__ = ["Subject", "describe", "subject"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,13 @@ class Subject:
     params: Params
     """The weights, padded with zero subnetworks."""
     X: Inputs
-    """The inputs (m, dx)."""
+    """The inputs, padded (`pad_samples`)."""
     Y: Targets
-    """The targets (m, dy)."""
+    """The targets, padded."""
+    X64: np.ndarray
+    """The inputs (m, dx) without padding, in float64."""
+    Y64: np.ndarray
+    """The targets (m, dy) without padding, in float64."""
     key: Array
     """The random key of the searches."""
     effort: Effort
@@ -44,7 +48,7 @@ class Subject:
     weights: list[np.ndarray]
     """The weights without padding, in float64."""
     G: np.ndarray
-    """The loss's gradient in the prediction (m, dy), in float64."""
+    """The loss's gradient in the prediction (m, dy) without padding, in float64."""
     objective: float
     """The objective of the weights."""
     error: float
@@ -57,19 +61,9 @@ class Subject:
     """The largest change of an entry of Y that made rows sum to 1 exactly."""
 
     @cached_property
-    def X64(self) -> np.ndarray:
-        """The inputs in NumPy float64."""
-        return np.asarray(self.X, np.float64)
-
-    @cached_property
-    def Y64(self) -> np.ndarray:
-        """The targets in NumPy float64."""
-        return np.asarray(self.Y, np.float64)
-
-    @cached_property
     def residual(self) -> Array:
-        """G in the dtype of the data."""
-        return jnp.asarray(self.G, self.Y.dtype)
+        """G in the dtype of the data, padded with zeros."""
+        return self.padded(self.G)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -79,8 +73,12 @@ class Subject:
 
     @cached_property
     def groups(self) -> Array:
-        """The groups of samples for the relaxation's cut columns, one-hot."""
-        return jnp.asarray(relaxation.groups_of(self.X64, self.effort.groups), self.Y.dtype)
+        """The groups of samples for the relaxation's cut columns, one-hot; padding is in no group."""
+        return self.padded(relaxation.groups_of(self.X64, self.effort.groups))
+
+    def padded(self, rows: np.ndarray) -> Array:
+        """A row for each sample in the dtype of the data, padded with zeros."""
+        return pad_rows(rows.astype(self.Y.dtype), len(self.Y))
 
     @property
     def width(self) -> int:
@@ -101,8 +99,9 @@ def subject(
     bound = bound_of(problem, X.shape[1])
     X64, Y64 = np.asarray(X, np.float64), np.asarray(Y, np.float64)
     weights = [np.asarray(w, np.float64) for w in jax.tree.leaves(params)]
-    # Zero subnetworks up to a power of two leave the network unchanged, and few shapes are compiled.
+    # Zero subnetworks and rows without loss leave the objective unchanged, and few shapes are compiled.
     padded = pad_to_power_of_two(params)
+    problem, X, Y = pad_samples(problem, X, Y)
     if bound.exists:
         value, error = rigorous.objective(description, weights, X64, Y64)
         # The gradient is computed in float64, so that the dtype of the weights does not round it.
@@ -110,7 +109,7 @@ def subject(
         G, _ = rigorous.gradient(description["loss"], Z, Y64)
     else:
         value, error = float(objective(problem, params, X, Y)), 0.0
-        G = np.asarray(gradient(problem, padded, X, Y), np.float64)
+        G = np.asarray(_gradient(problem, padded, X, Y), np.float64)[: len(Y64)]
     values = (rigorous.dual_value(description["loss"], np.zeros_like(Y64), Y64, caution) for caution in (1, 2))
     minimum, trivial = (least if moved == 0 else -np.inf for least, moved in values)
     if value + error < trivial:  # a user's own penalty was negative after all
@@ -120,6 +119,8 @@ def subject(
         padded,
         X,
         Y,
+        X64,
+        Y64,
         key,
         effort,
         description,
@@ -135,7 +136,7 @@ def subject(
 
 
 @jax.jit
-def gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
+def _gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
     """Return the loss's gradient in the prediction."""
     return problem.loss.gradient(predict(problem, params, X), Y)
 

@@ -57,14 +57,14 @@ def initial(U: Targets, groups: Array) -> Coordinates:
 
     Args:
         U: the dual point (m, dy).
-        groups: one-hot membership of the samples (m, g).
+        groups: one-hot membership of the samples (m, g). A row of zeros is padding: its cuts are 0 and stay 0.
     """
     parts = jnp.concatenate([jnp.maximum(U, 0), jnp.maximum(-U, 0)], axis=1)
     columns = (groups[:, :, None] * parts[:, None, :]).reshape(U.shape[0], -1)
     top = jnp.max(jnp.abs(U))
     top = jnp.where(top > 0, top, 1)
     # A column of zeros would never learn; the floor is small against the largest entry.
-    V = jnp.log(jnp.maximum(columns / top, 1e-3))
+    V = jnp.where(jnp.any(groups > 0, axis=1, keepdims=True), jnp.log(jnp.maximum(columns / top, 1e-3)), -jnp.inf)
     c = 2 * V.shape[1]
     rows = jnp.linalg.norm(U, axis=1) / top
     # `bound` works with U of size 1; small cuts against U's own products are a good start.

@@ -1,6 +1,5 @@
 """The best directions of the polar: from the bound if it knows them, otherwise from a multi-start ascent."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -72,7 +71,7 @@ def directions(
     if not exact:
         pools.append(_starts(problem.phi, params, X, key, effort.starts))
     initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
-    found = _search(problem, U, X, initial, 2 if exact else effort.climbs)
+    found = _search(problem.phi, problem.theta, U, X, initial, 2 if exact else effort.climbs)
     values = np.asarray(found.values)
     above = np.flatnonzero(values > floor)[: None if exact else 4 * most]
     if not len(above):
@@ -92,7 +91,7 @@ def _outputs(problem: Problem, candidates: Params, X: Inputs) -> Array:
 def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.ndarray:
     """Indices of at most `most` candidates whose outputs are not nearly parallel, best first."""
     count = len(jax.tree.leaves(candidates)[0])
-    room = 1 << max(count - 1, 0).bit_length()
+    room = 4 * most  # the most that `directions` looks at, so that one shape is compiled
     padded = jax.tree.map(lambda w: np.concatenate([w, np.repeat(w[:1], room - count, axis=0)]), candidates)
     cosine = np.asarray(_outputs(problem, padded, X))[:count, :count]
     chosen: list[int] = []
@@ -102,9 +101,5 @@ def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.
     return np.asarray(chosen)
 
 
-@partial(jax.jit, static_argnames="climbs")
-def _search(problem: Problem, U: Targets, X: Inputs, initial: Params, climbs: int) -> ascent.Search:
-    return ascent.search(problem.phi, problem.theta, U, X, initial, climbs)
-
-
+_search = jax.jit(ascent.search, static_argnums=(0, 1, 5))
 _starts = jax.jit(ascent.starts, static_argnums=(0, 4))

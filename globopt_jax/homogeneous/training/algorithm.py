@@ -20,10 +20,11 @@ import optax
 
 from globopt_jax import linalg
 from globopt_jax.homogeneous.capacity import alive, pad, pad_to_power_of_two
-from globopt_jax.homogeneous.duality import scaled
+from globopt_jax.homogeneous.duality import bound_if
 from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, look
 from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.samples import pad_samples
 from globopt_jax.homogeneous.span import Span, span_of
 from globopt_jax.homogeneous.training import active_set, output_weights, steps
 from globopt_jax.homogeneous.training import trace as log
@@ -45,7 +46,7 @@ class State(NamedTuple):
     value: Scalar
     """Their objective."""
     G: Targets
-    """The loss's gradient in their prediction."""
+    """The loss's gradient in their prediction, with rows of zeros for padding."""
     lowest: float
     """The smallest objective so far."""
     polar: float = 0.0
@@ -137,6 +138,7 @@ def iterate(
     Yields:
         A `Progress` after every recorded step; the last one is ``done``.
     """
+    problem, X, Y = pad_samples(problem, X, Y)
     span = span_of(problem, params, X)  # where there is one, all that follows works in its coordinates
     if span is not None:
         params, X = span.project(params), span.X
@@ -274,7 +276,8 @@ def _escape(at: _Setting, state: State) -> _Steps:
     problem, lam, k = at.problem, float(at.problem.lam), state.outer
     floor = lam * (1 + at.tolerance)
     found = look(problem, state.params, -state.G, at.X, jax.random.fold_in(at.key, k), at.effort, floor=floor)
-    bound = float(_bound(problem, state.G, at.Y, jnp.asarray(found.polar, at.Y.dtype)))
+    numbers = (jnp.asarray(a, at.Y.dtype) for a in (found.polar, lam))
+    bound = float(bound_if(problem.loss, state.G, at.Y, *numbers))
     state = state._replace(polar=found.polar / lam, bound=bound)
     if found.candidates is None:
         # While the weights are on their way, a search that finds nothing says nothing about where they go.
@@ -302,16 +305,10 @@ def _value_and_gradient(problem: Problem, params: Params, X: Inputs, Y: Targets)
 
 @jax.jit
 def _activity(problem: Problem, params: Params, X: Inputs) -> Array:
-    """The root mean square of the first layer's pre-activations over samples and living units."""
+    """The root mean square of the first layer's pre-activations over samples that are not zero and living units."""
     first = jax.tree.leaves(params)[0]
     first = first.reshape(first.shape[0], first.shape[1], -1)
     a = jnp.einsum("md,rdn->mrn", X, first, precision="highest")
     living = jnp.sum(jnp.any(first != 0, axis=1), dtype=a.dtype)
-    return jnp.sqrt(jnp.sum(a * a) / (len(X) * jnp.maximum(living, 1)))
-
-
-@jax.jit
-def _bound(problem: Problem, G: Targets, Y: Targets, polar: Array) -> Array:
-    """The lower bound of the objective if the polar at -G were `polar`."""
-    _, bound = scaled(problem.loss, G, Y, polar, jnp.asarray(problem.lam, G.dtype))
-    return jnp.maximum(bound, -problem.loss.conjugate(jnp.zeros_like(Y), Y))
+    count = jnp.sum(jnp.any(X != 0, axis=1), dtype=a.dtype)
+    return jnp.sqrt(jnp.sum(a * a) / (jnp.maximum(count, 1) * jnp.maximum(living, 1)))

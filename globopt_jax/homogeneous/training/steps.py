@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg
-from globopt_jax.homogeneous.capacity import alive, pad, pad_to_power_of_two
+from globopt_jax.homogeneous.capacity import alive, pad, pad_to_power_of_two, width
 from globopt_jax.homogeneous.polar.ascent import normalize
-from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict, width
+from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
@@ -187,5 +187,5 @@ def append(problem: Problem, params: Params, candidates: Params, X: Inputs, Y: T
     slots = np.where(np.arange(width(candidates)) < count, live + np.arange(width(candidates)), capacity)
     dtype = jax.tree.leaves(params)[0].dtype
     candidates = jax.tree.map(lambda w: jnp.asarray(w, dtype), candidates)
-    params, t = _added(problem, params, jnp.asarray(slots), candidates, X, Y)
+    params, t = _added(problem, params, jax.device_put(slots), candidates, X, Y)
     return params, int(np.count_nonzero(np.asarray(t)))
