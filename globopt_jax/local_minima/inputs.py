@@ -87,9 +87,9 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
         ValueError: the output of a sample, or its derivative, depends on other samples.
     """
     params = point.params
-    found = jnp.ldexp(_output(model, params, X), point.exponent) + point.bias
-    size = float(jnp.max(jnp.abs(found)))
-    if not np.isfinite(float(jnp.sum(jnp.square(found)))):
+    found, size, square = _stated(model, params, X, point.exponent, point.bias)
+    size = float(size)
+    if not np.isfinite(float(square)):
         raise ValueError(
             f"apply: Expected: a finite output for these params and X, and squares that {X.dtype} can hold. Received: "
             f"{size:.3g}."
@@ -124,6 +124,13 @@ def _pulls(model: Model, params: Any, X: Array) -> tuple[Array, Array]:
     alone = jnp.sum(jax.lax.map(lambda one: pulled(one[0][None], one[1][None]), (X, u)), axis=0)
     size = jnp.maximum(jnp.max(jnp.abs(alone), initial=0), jnp.max(jnp.abs(together), initial=0))
     return jnp.max(jnp.abs(together - alone), initial=0), size
+
+
+@partial(jax.jit, static_argnums=0)
+def _stated(model: Model, params: Any, X: Array, exponent: Any, bias: Any) -> tuple[Array, Array, Array]:
+    """Return the output at its own scale, its largest absolute entry, and its sum of squares."""
+    found = jnp.ldexp(model.output(params, X), exponent) + bias
+    return found, jnp.max(jnp.abs(found)), jnp.sum(jnp.square(found))
 
 
 @partial(jax.jit, static_argnums=0)

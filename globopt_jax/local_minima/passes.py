@@ -54,6 +54,7 @@ class Samples(NamedTuple):
         return jnp.moveaxis(B, 0, 1).reshape(n * c, *B.shape[2:])[:m]
 
 
+@partial(jax.jit, static_argnums=1)
 def samples_in_chunks(X: Any, size: int) -> Samples:
     """Cut X (m, ...) into chunks of at most `size` samples."""
     m = len(X)

@@ -29,19 +29,23 @@ def instance(seed, largest=6, inputs=12):
     return W, X, rng.normal(size=(m, widths[-1])), activation
 
 
+def _predict(W, X, slopes):
+    Z = X
+    for w, (negative, positive) in zip(W[:-1], slopes, strict=True):
+        Z = Z @ w
+        Z = jnp.where(Z > 0, positive * Z, jnp.where(Z < 0, negative * Z, 0 * Z))
+    return Z @ W[-1]
+
+
+_jacobian = jax.jit(jax.jacrev(_predict))
+
+
 def jacobian(W, X, activation):
     """By autodiff of a network written out here, in float64; (m dy, N)."""
     slopes = [SLOPES[activation]] * (len(W) - 1) if isinstance(activation, str) else activation
 
-    def predict(W):
-        Z = jnp.asarray(X)
-        for w, pairs in zip(W[:-1], slopes, strict=True):
-            Z = Z @ w
-            negative, positive = np.asarray(pairs).reshape(-1, 2).T
-            Z = jnp.where(Z > 0, positive[None] * Z, jnp.where(Z < 0, negative[None] * Z, 0 * Z))
-        return Z @ W[-1]
-
-    rows = jax.jacrev(predict)([jnp.asarray(w) for w in W])
+    pairs = [np.asarray(one, np.float64).reshape(-1, 2).T[:, None] for one in slopes]
+    rows = _jacobian([np.asarray(w, np.float64) for w in W], np.asarray(X, np.float64), pairs)
     return np.concatenate([np.asarray(r).reshape(X.shape[0] * W[-1].shape[1], -1) for r in rows], axis=1)
 
 
