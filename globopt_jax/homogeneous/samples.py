@@ -77,8 +77,8 @@ class Padded(Loss):
         return self.loss(Z, Y)
 
     def gradient(self, Yhat: Targets, Y: Targets) -> Float[Array, "m dy"]:
-        Z, _, real = self._rows(Yhat, None, Y)
-        return jnp.where(jnp.isnan(Y), 0, self.loss.gradient(Z, real))
+        _, _, real = self._rows(None, None, Y)
+        return jnp.where(jnp.isnan(Y), 0, self.loss.gradient(Yhat, real))
 
     def conjugate(self, U: Targets, Y: Targets) -> Scalar:
         _, U, Y = self._rows(None, U, Y)
