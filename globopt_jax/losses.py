@@ -392,6 +392,20 @@ def huber(delta: float = 1.0) -> Huber:
     return Huber(delta)
 
 
+def is_catalogued(loss: Loss) -> bool:
+    """Whether a loss is the one that its name says, and not a class of your own or a subclass with another formula.
+
+    >>> is_catalogued(huber(0.5))
+    True
+    >>> is_catalogued(type("Mean", (Squared,), {"__call__": lambda self, Z, Y: jnp.mean((Z - Y) ** 2)})())
+    False
+    """
+    try:
+        return by_name(loss.name) == loss
+    except ValueError:
+        return False
+
+
 def by_name(name: str) -> Loss:
     """Return the loss of a name.
 

@@ -26,7 +26,7 @@ from globopt_jax.origin import hash_arrays, provenance
 __all__ = ["Checkpoint", "FolderInUse", "RunFolder", "canonical_json", "default_folder", "hash_arrays", "provenance"]
 __all__ += ["read_arrays", "write_arrays", "write_bytes", "write_json", "write_text"]
 
-FORMAT = 1
+FORMAT = 2
 """The version of the layout of a run folder, stored in config.json."""
 
 _CONFIG, _RESULT, _CHECKPOINT, _LOCK = "config.json", "result.json", "checkpoint.npz", "run.lock"
@@ -207,11 +207,15 @@ class RunFolder:
             stored = self.read_json(_CONFIG)
             known = stored["globopt_jax_run"] == FORMAT and isinstance(stored["config"], dict)
         except (OSError, ValueError, KeyError, TypeError):
-            known = False
-            stored = {}
+            known, stored = False, {}
         if not known:
             # A process that was killed before it wrote its configuration leaves only a lock and partial files.
             foreign = [p.name for p in self.path.iterdir() if p.name != _LOCK and not p.match(".*.tmp")]
+            if "globopt_jax_run" in stored:
+                raise ValueError(
+                    f"{self.path}: Expected: a run of this version of the package. Received: a run of another one, by "
+                    f"{_CONFIG}."
+                )
             if foreign:
                 raise ValueError(
                     f"{self.path}: Expected: a new folder, an empty one, or one that holds a run. Received: one with "

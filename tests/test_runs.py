@@ -109,6 +109,12 @@ def test_the_config_of_another_program_is_no_run(tmp_path, text):
     assert contents(tmp_path) == {pathlib.Path("config.json"): text.encode()}
 
 
+def test_a_run_of_another_version_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"globopt_jax_run": runs.FORMAT - 1, "config": CONFIG}))
+    with pytest.raises(ValueError, match="Received: a run of another one"):
+        runs.RunFolder(CONFIG, tmp_path)
+
+
 def test_what_a_kill_leaves_before_the_configuration_is_still_a_fresh_folder(tmp_path):
     (tmp_path / "run.lock").touch()
     (tmp_path / ".config.json.0a1b.tmp").write_text("{")

@@ -11,6 +11,7 @@ from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem, check_lam, objective
 from globopt_jax.homogeneous.samples import pad_samples
 from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype, numbers
+from globopt_jax.losses import is_catalogued
 from globopt_jax.shapes import Params
 
 __all__ = ["check", "targets_moved"]
@@ -29,14 +30,16 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
 
     Raises:
         ValueError: shapes that do not fit, NaN or inf, entries whose squares overflow or vanish, lam that is not > 0,
-            targets outside the loss's domain, degrees that differ, a map or penalty that is not finite, weights whose
-            objective overflows.
+            a loss of your own, targets outside the loss's domain, degrees that differ, a map or penalty that is not
+            finite, weights whose objective overflows.
         TypeError: arrays that are not real numbers.
     """
     leaves, tree = jax.tree.flatten(params)
     named = [("X", X), ("Y", Y), *((f"params[{k}]", w) for k, w in enumerate(leaves))]
     host = all_finite(named)
     check_data(host["X"], host["Y"])
+    if not is_catalogued(problem.loss):  # the verifier knows a loss by its name alone
+        raise ValueError(f"loss: Expected: a loss of `globopt_jax.losses`. Received: {problem.loss!r}.")
     problem.loss.check_targets(host["Y"])
     _check_shapes(problem, host, tree)
     check_lam(problem.lam)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.losses import Loss
+from globopt_jax.losses import Loss, is_catalogued
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["Padded", "pad_rows", "pad_samples"]
@@ -25,7 +25,7 @@ def pad_samples(problem: Problem, X: Inputs, Y: Targets) -> tuple[Problem, Array
     """Return the problem and its data with padding rows: up to a multiple of 8, and at most m/16 rows from m = 128 on.
 
     All is returned as it came if m exceeds `MOST`, if the map is your own (it may have no value at inputs of zeros), or
-    if the loss has no `settled` row.
+    if the loss is (it may be no sum over samples).
 
     >>> from globopt_jax import homogeneous, losses
     >>> p = homogeneous.Problem("relu", "sum_of_powers", "squared", 1.0)
@@ -36,12 +36,12 @@ def pad_samples(problem: Problem, X: Inputs, Y: Targets) -> tuple[Problem, Array
     12.0
     """
     loss, m = problem.loss, len(X)
-    if m > MOST or not problem.phi.is_known or loss.settled(Y.shape[1]) is None:
+    loss = loss.loss if isinstance(loss, Padded) else loss
+    if m > MOST or not problem.phi.is_known or not is_catalogued(loss):
         return problem, X, Y
     step = max(8, 1 << max((m - 1).bit_length() - 5, 0))
     size = -(-m // step) * step
-    loss = loss if isinstance(loss, Padded) else Padded(loss)
-    padded = Problem(problem.phi, problem.theta, loss, problem.lam)
+    padded = Problem(problem.phi, problem.theta, Padded(loss), problem.lam)
     return padded, pad_rows(X, size, 0.0), pad_rows(Y, size, np.nan)
 
 

@@ -85,6 +85,25 @@ def test_a_map_or_a_loss_of_your_own_is_not_padded():
     assert pad_samples(problem, X, Y) == (problem, X, Y)
 
 
+class Mean(losses.Squared):
+    """A subclass with a formula of its own, in which every sample has a say in the others' weight."""
+
+    def __call__(self, Yhat, Y):
+        return 0.5 * jnp.mean((Yhat - Y) ** 2)
+
+    def gradient(self, Yhat, Y):
+        return (Yhat - Y) / Y.size
+
+
+def test_a_loss_under_the_name_of_another_is_neither_padded_nor_graded():
+    problem = homogeneous.Problem("relu", "sum_of_powers", Mean(), 0.1)
+    X, Y = jnp.ones((6, 2)), jnp.ones((6, 1))
+    assert pad_samples(problem, X, Y) == (problem, X, Y)
+    start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
+    with pytest.raises(ValueError, match="loss: Expected: a loss of `globopt_jax.losses`. Received: Mean"):
+        homogeneous.certify(problem, start, X, Y)
+
+
 def compiled():
     """How many programs XLA has compiled so far in this process, as a list that grows."""
     found = []
