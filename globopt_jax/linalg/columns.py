@@ -32,6 +32,7 @@ __all__ = [
     "Refinement",
     "Residuals",
     "column_space",
+    "pivoted_cholesky",
     "project_out_of",
     "refined",
 ]
@@ -181,7 +182,7 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
     inverse = np.where(tall, 1 / np.where(tall, norms, 1), 0)
     G = G * inverse[:, None]
     G *= inverse[None]  # in place: this is the largest matrix here
-    factor, order, count = _pivoted_cholesky(G, resolved)
+    factor, order, count = pivoted_cholesky(G, resolved)
     del G
     selected, scale = order[:count], norms[order[:count]]
     # Columns that are exactly zero belong to the null space and need no pass.
@@ -301,7 +302,7 @@ def refined(refinement: Refinement, B: Array, eps: float) -> Projection:
         refinement.correct()
 
 
-def _pivoted_cholesky(S: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
+def pivoted_cholesky(S: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Factorize ``S[order][:, order] = U^T U`` while pivots exceed the tolerance; return U, order and their number."""
     if not len(S):
         return S, np.arange(0), 0

@@ -26,6 +26,7 @@ from globopt_jax.local_minima.regression import RegressionBounds, regression_bou
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.local_minima.tangent import TangentProjection, tangent_projection
 from globopt_jax.local_minima.units import LinearUnits, linear_units, with_linear_units
+from globopt_jax.local_minima.value import TangentValue, tangent_value
 from globopt_jax.local_minima.white_noise import (
     PhaseChange,
     WhiteNoiseBound,
@@ -42,6 +43,7 @@ __all__ = [
     "PhaseChange",
     "RegressionBounds",
     "TangentProjection",
+    "TangentValue",
     "WhiteNoiseBound",
     "decompose",
     "jacobian_blocks",
@@ -50,6 +52,7 @@ __all__ = [
     "regression_bounds",
     "smallest_pattern_value",
     "tangent_projection",
+    "tangent_value",
     "vec",
     "white_noise_bound",
     "white_noise_quantile",

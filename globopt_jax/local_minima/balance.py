@@ -8,15 +8,17 @@ at rescaled weights, for which the weights into every unit have a norm near 1. T
 nothing is rounded.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.local_minima.jacobian import FeedForwardModel, Model
-from globopt_jax.networks import layers_of
+from globopt_jax.networks import Layer, layers_of
 
-__all__ = ["Balanced", "balanced"]
+__all__ = ["Balanced", "balanced", "traced_balanced"]
 
 #: The exponent of a zero: smaller than every sum of exponents.
 LEAST = -(2**24)
@@ -45,33 +47,80 @@ def balanced(model: Model, params: Any) -> Balanced:
     only where it is smaller than the norm of its unit's weights by the whole range of the dtype (a factor of 1e-38 in
     float32).
     """
-    if not isinstance(model, FeedForwardModel) or model.network.function is not None:
+    if not _has_scale(model):
         return Balanced(params, 0, 0)
+    layers = [Layer(np.asarray(w), None if b is None else np.asarray(b)) for w, b in layers_of(params)]
+    powers, exponent = _powers(layers)
+    found = [np.ldexp(_stacked(layer, np), power) for layer, power in zip(layers, powers, strict=True)]
+    bias = layers[-1].bias
+    if bias is not None:
+        found[-1][-1] = 0
+    return Balanced(_split(params, [jnp.asarray(a) for a in found]), exponent, 0 if bias is None else bias[None])
+
+
+def traced_balanced(model: Model, params: Any) -> Any:
+    """Return the params of `balanced` as a function that can be traced; for derivatives the factors are constants."""
+    if not _has_scale(model):
+        return params
     layers = layers_of(params)
+    stacked = [_stacked(layer, jnp) for layer in layers]
+
+    def host(stacked: list[Any]) -> list[np.ndarray]:
+        rows = [len(layer.kernel) for layer in layers]
+        parts = [np.split(np.asarray(a), [n]) for a, n in zip(stacked, rows, strict=True)]
+        given = [Layer(w, b[0] if len(b) else None) for w, b in parts]
+        return [power.astype(np.int32) for power in _powers(given)[0]]
+
+    shapes = [jax.ShapeDtypeStruct(a.shape, np.int32) for a in stacked]
+    powers = jax.pure_callback(host, shapes, jax.lax.stop_gradient(stacked), vmap_method="sequential")
+    # In two halves, since a factor may overflow where the product does not.
+    found = []
+    for a, power in zip(stacked, powers, strict=True):
+        half = power // 2
+        one = jnp.ones((), a.dtype)
+        found.append(a * jnp.ldexp(one, half) * jnp.ldexp(one, power - half))
+    return _split(params, found)
+
+
+def _has_scale(model: Model) -> bool:
+    """Whether scale can move between the layers of the model."""
+    return isinstance(model, FeedForwardModel) and model.network.function is None
+
+
+def _stacked(layer: Layer, library: Any) -> Any:
+    """The kernel with the bias as its last row, if there is one."""
+    return layer.kernel if layer.bias is None else library.concatenate([layer.kernel, layer.bias[None]])
+
+
+def _split(params: Any, stacked: list[Any]) -> Any:
+    """The stacked layers in the form of params."""
+    found = []
+    for entry, a in zip(params, stacked, strict=True):
+        if not isinstance(entry, tuple | list):
+            found.append(a)
+        else:
+            found.append((a, None) if entry[1] is None else (a[:-1], a[-1]))
+    return found
+
+
+def _powers(layers: Sequence[Layer]) -> tuple[list[np.ndarray], int]:
+    """Return the exponents of the factors of every stacked layer, and the exponent by which the output is divided."""
     kernels = [np.asarray(layer.kernel) for layer in layers]
     rows = np.zeros(len(kernels[0]), int)  # exponents of the units that the rows of the next kernel leave
     found: list[Any] = []
-    for layer, kernel, following in zip(layers[:-1], kernels[:-1], kernels[1:], strict=True):
-        bias = np.zeros((0, kernel.shape[1]), kernel.dtype) if layer.bias is None else np.asarray(layer.bias)[None]
-        incoming = np.concatenate([kernel, bias])
-        rows = np.concatenate([rows, np.zeros(len(bias), int)])
+    for layer, following in zip(layers[:-1], kernels[1:], strict=True):
+        incoming = _stacked(layer, np)
+        rows = np.concatenate([rows, np.zeros(len(incoming) - len(rows), int)])
         size, live = _sizes(incoming, rows)
-        found.append(np.ldexp(incoming, rows[:, None] - size[None]))
+        found.append(rows[:, None] - size[None])
         outgoing, there = _sizes(following.T, np.zeros(following.shape[1], int))
         alike = np.max((outgoing + size)[live & there]) if np.any(live & there) else 0
         rows = np.where(live, size, np.where(there, alike - outgoing, 0))
     size, there = _sizes(kernels[-1], rows)
     exponent = int(np.max(size[there])) if np.any(there) else 0
-    last = np.ldexp(kernels[-1], rows[:, None] - exponent)
-    bias = layers[-1].bias
-    found.append(last if bias is None else np.concatenate([last, np.zeros((1, last.shape[1]), last.dtype)]))
-    split = [
-        (jnp.asarray(both[: len(kernel)]), None if layer.bias is None else jnp.asarray(both[-1]))
-        for both, kernel, layer in zip(found, kernels, layers, strict=True)
-    ]
-    alone = [not isinstance(entry, tuple | list) for entry in params]
-    pairs = [pair[0] if single else pair for pair, single in zip(split, alone, strict=True)]
-    return Balanced(pairs, exponent, 0 if bias is None else bias[None])
+    rows = np.concatenate([rows, np.zeros(int(layers[-1].bias is not None), int)])
+    found.append(np.broadcast_to((rows - exponent)[:, None], (len(rows), kernels[-1].shape[1])))
+    return found, exponent
 
 
 def _sizes(M: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

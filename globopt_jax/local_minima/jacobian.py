@@ -309,6 +309,18 @@ class FeedForwardModel:
         pairs = max((a * c + b * d for a, b in sizes for c, d in sizes), default=0)
         return signals + 2 * pairs
 
+    def direction(self, params: Any, x: Any) -> Any:
+        """Return the change of params that has the coefficients x (N,), given the columns of all layers."""
+        found, start = [], 0
+        for entry in params:
+            kernel, bias = entry if isinstance(entry, tuple | list) else (entry, None)
+            rows = kernel.shape[0] + (bias is not None)
+            stacked = x[start : start + rows * kernel.shape[1]].reshape(rows, -1)
+            start += stacked.size
+            own = stacked if bias is None else stacked[:-1], None if bias is None else stacked[-1]
+            found.append(own if isinstance(entry, tuple | list) else own[0])
+        return found
+
     def sizes(self, params: Any, dy: int) -> list[tuple[int, int]]:
         """(features, signals) of every block."""
         layers = layers_of(params)
@@ -390,7 +402,11 @@ class GeneralModel:
     def floats(self, params: Any, dy: int) -> int:
         return 3 * dy * max(sum(self.parts(params, dy)), 1)
 
+    def direction(self, params: Any, x: Any) -> Any:
+        """Return the change of params that has the coefficients x (N,) of the Jacobian's columns."""
+        return jax.flatten_util.ravel_pytree(params)[1](x)
 
-def model_of(apply: Callable[[Any, Any], Any]) -> Model:
+
+def model_of(apply: Callable[[Any, Any], Any]) -> FeedForwardModel | GeneralModel:
     """Return the structured model of a `networks.feed_forward`, and a model by autodiff of any other function."""
     return FeedForwardModel(apply) if isinstance(apply, FeedForward) else GeneralModel(apply)

@@ -18,10 +18,15 @@ __all__ = [
     "Jacobian",
     "Samples",
     "TransposedJacobian",
+    "dense_of",
     "faint_words",
+    "gram_of",
+    "images_of",
     "in_few_widths",
     "kink_words",
     "kinks_of",
+    "residuals_of",
+    "row_sum_of",
     "samples_in_chunks",
 ]
 
@@ -107,11 +112,11 @@ class Jacobian:
         """Return A as a stored array."""
         if self.size == 0:
             return jnp.zeros(self.shape, self.dtype)
-        return _dense(self.model, self.params, samples_in_chunks(self.X, len(self.X)))
+        return dense_of(self.model, self.params, samples_in_chunks(self.X, len(self.X)))
 
     def largest_row_sum(self) -> float:
         """``max_i sum_j |A_ij|``."""
-        return float(_row_sum(self.model, self.params, self.chunks(2 * self.size)))
+        return float(row_sum_of(self.model, self.params, self.chunks(2 * self.size)))
 
     def column_sizes(self) -> np.ndarray:
         """``max_i |A_ij|``."""
@@ -123,7 +128,7 @@ class Jacobian:
         Raises:
             ValueError: its entries, which are squares, overflow or underflow.
         """
-        return self.resolved(_gram(self.model, self.params, self.chunks()))
+        return self.resolved(gram_of(self.model, self.params, self.chunks()))
 
     def resolved(self, G: Array) -> Array:
         """Return a Gram matrix if the dtype can hold its largest entry, or if the Jacobian is zero (a dead network).
@@ -152,14 +157,14 @@ class Jacobian:
     def images(self, V: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return ``A^T (A V)`` and ``(A V)^T (A V)``."""
         p, V = V.shape[1], self.padded(V)
-        products, gram = map(np.asarray, _images(self.model, self.params, self.chunks(4 * V.shape[1]), V))
+        products, gram = map(np.asarray, images_of(self.model, self.params, self.chunks(4 * V.shape[1]), V))
         return products[:, :p], gram[:p, :p]
 
     def residuals(self, B: Any, x: Any, V: Any, y: Any) -> tuple[Array, Array, np.ndarray]:
         """Return ``r = B - A x - (A V) y`` with B and r (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
         p, V, y = V.shape[1], self.padded(V), self.padded(np.asarray(y).T).T
         x, chunks = jnp.asarray(x, self.dtype), self.chunks(4 * V.shape[1] + 12 * x.shape[1])
-        r, products, inside = _residuals(self.model, self.params, chunks, B, x, V, y)
+        r, products, inside = residuals_of(self.model, self.params, chunks, B, x, V, y)
         return r, products, np.asarray(inside)[:p]
 
     def image(self, B: Any, x: Any) -> tuple[Array, Array]:
@@ -173,12 +178,15 @@ class Jacobian:
 
 
 @partial(jax.jit, static_argnums=0)
-def _dense(model: Model, params: Any, samples: Samples) -> Array:
+def dense_of(model: Model, params: Any, samples: Samples) -> Array:
+    """Return the stored Jacobian; the samples are one chunk."""
     return model.chunk(params, samples.X[0], samples.present[0]).dense()
 
 
 @partial(jax.jit, static_argnums=0)
-def _row_sum(model: Model, params: Any, samples: Samples) -> Array:
+def row_sum_of(model: Model, params: Any, samples: Samples) -> Array:
+    """Return ``max_i sum_j |A_ij|``."""
+
     def largest(chunk: Samples) -> Any:
         return jnp.max(jnp.sum(jnp.abs(model.chunk(params, *chunk).dense()), axis=1))
 
@@ -191,7 +199,9 @@ def _column_sizes(model: Model, params: Any, samples: Samples) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _gram(model: Model, params: Any, samples: Samples) -> Array:
+def gram_of(model: Model, params: Any, samples: Samples) -> Array:
+    """Return ``A^T A``."""
+
     def add(total: Any, chunk: Samples) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, model.chunk(params, *chunk).gram()), None
 
@@ -212,7 +222,9 @@ def _image_gram(model: Model, params: Any, samples: Samples, V: Array) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _images(model: Model, params: Any, samples: Samples, V: Array) -> tuple[Array, Array]:
+def images_of(model: Model, params: Any, samples: Samples, V: Array) -> tuple[Array, Array]:
+    """Return ``A^T (A V)`` and ``(A V)^T (A V)``."""
+
     def add(total: Any, chunk: Samples) -> tuple[Any, None]:
         A = model.chunk(params, *chunk)
         image = A.times(V)
@@ -225,9 +237,11 @@ def _images(model: Model, params: Any, samples: Samples, V: Array) -> tuple[Arra
 
 
 @partial(jax.jit, static_argnums=0)
-def _residuals(
+def residuals_of(
     model: Model, params: Any, samples: Samples, B: Array, x: Array, V: Array, y: Array
 ) -> tuple[Array, Array, Array]:
+    """Return ``r = B - A x - (A V) y`` (m, dy, q), ``A^T r`` and ``(A V)^T r``."""
+
     def add(total: Any, chunk: tuple[Samples, Any]) -> tuple[Any, Any]:
         (X, present), right = chunk
         A = model.chunk(params, X, present)

@@ -1,0 +1,146 @@
+"""J as a pure function: it is that of the host function or says that it is not sure, and its derivative is right."""
+
+import itertools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import local_minima, networks
+from globopt_jax.linalg import machine_epsilon
+
+RELU = networks.feed_forward("relu")
+METHODS = ("dense", "gram")
+M, WIDTHS = 60, (5, 6, 6, 3)
+
+
+def data(seed, biases=False, count=None) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Weights (count networks, if given), inputs and targets."""
+    rng = np.random.default_rng(seed)
+    lead = () if count is None else (count,)
+    W = [rng.normal(size=(*lead, *s)) for s in itertools.pairwise(WIDTHS)]
+    params = [(w, rng.normal(size=(*lead, w.shape[-1]))) for w in W] if biases else W
+    return params, rng.normal(size=(M, WIDTHS[0])), rng.normal(size=(M, WIDTHS[-1]))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def compiled(method):
+    return jax.jit(partial(local_minima.tangent_value, RELU, method=method))
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_it_is_the_value_of_the_host_function(compiled, biases):
+    for seed in range(4):
+        params, X, Y = data(seed, biases)
+        found, host = compiled(params, X, Y), local_minima.tangent_projection(RELU, params, X, Y, "dense")
+        assert bool(found.sure)
+        assert int(found.rank) == int(host.rank)
+        assert float(found.value) == pytest.approx(float(host.value), rel=1e-10)
+
+
+def test_weak_directions_are_not_lost(compiled):
+    """Two inputs that differ by 1e-9: below what a Gram matrix resolves, far above the cutoff."""
+    params, X, Y = data(0)
+    X[:, 1] = X[:, 0] + 1e-9 * np.random.default_rng(1).normal(size=M)
+    found, host = compiled(params, X, Y), local_minima.tangent_projection(RELU, params, X, Y, "dense")
+    assert int(found.rank) == int(host.rank)
+    # Rounding in the entries of A tilts a direction of strength 1e-9 by eps / 1e-9: J is not known any better.
+    assert float(found.value) == pytest.approx(float(host.value), rel=1e-6)
+
+
+def test_a_singular_value_near_the_cutoff_is_said(method):
+    """A linear model, whose Jacobian has the singular values of its inputs."""
+    rng = np.random.default_rng(0)
+    U, V = np.linalg.qr(rng.normal(size=(M, 6)))[0], np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    cutoff = 0.5 * machine_epsilon(np.float64) * (M + 6 + 1) ** 0.5
+    model = jax.jit(partial(local_minima.tangent_value, networks.feed_forward("linear"), method=method))
+    for times, sure in ((3.0, False), (1e6, True)):
+        s = np.array([1.0, 0.9, 0.8, 0.7, 0.6, times * cutoff])
+        assert bool(model([np.zeros((6, 1))], (U * s) @ V.T, rng.normal(size=(M, 1))).sure) == sure
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_the_gradient_is_that_of_differences(method, biases):
+    params, X, Y = data(2, biases)
+    flat, unravel = jax.flatten_util.ravel_pytree((params, X, Y))
+    f = jax.jit(lambda v: local_minima.tangent_value(RELU, *unravel(v), method=method).value)
+    gradient = np.asarray(jax.jit(jax.grad(f))(flat))
+    rng, h = np.random.default_rng(3), 1e-5
+    for _ in range(6):
+        v = rng.normal(size=flat.shape)
+        v /= np.linalg.norm(v)
+        difference = (float(f(flat + h * v)) - float(f(flat - h * v))) / (2 * h)
+        assert abs(difference - gradient @ v) <= 1e-6 * np.linalg.norm(gradient)
+
+
+def test_vmap_is_a_loop_also_of_gradients(method, compiled):
+    stack, X, Y = data(4, count=3)
+    one = partial(local_minima.tangent_value, RELU, method=method)
+    found = jax.jit(jax.vmap(one, (0, None, None)))(stack, X, Y)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda W: one(W, X, Y).value)))(stack)
+    for i in range(3):
+        W = [w[i] for w in stack]
+        alone = compiled(W, X, Y)
+        assert int(alone.rank) == int(found.rank[i])
+        assert float(alone.value) == pytest.approx(float(found.value[i]), rel=1e-12)
+        slope = jax.grad(lambda W: compiled(W, X, Y).value)(W)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a, b[i], rtol=1e-8, atol=1e-10), slope, slopes)
+
+
+def test_the_scale_of_layers_changes_nothing(compiled):
+    params, X, Y = data(5)
+    scaled = [w * c for w, c in zip(params, (1e7, 1e-9, 1e3), strict=True)]
+    plain, other = compiled(params, X, Y), compiled(scaled, X, Y)
+    assert int(plain.rank) == int(other.rank)
+    assert float(plain.value) == pytest.approx(float(other.value), rel=1e-10)
+
+
+def test_a_dead_network_leaves_everything(compiled):
+    params, X, Y = data(6)
+    found = compiled([0 * w for w in params], X, Y)
+    assert float(found.value) == pytest.approx(0.5 * np.sum(Y**2), rel=1e-14)
+    assert int(found.rank) == 0
+    assert bool(found.sure)
+
+
+def test_any_model_and_more_parameters_than_outputs():
+    rng = np.random.default_rng(7)
+    params = {"a": rng.normal(size=(5, 4)), "b": rng.normal(size=(4, 2))}
+    X, Y = rng.normal(size=(8, 5)), rng.normal(size=(8, 2))
+
+    def tanh(p, X):
+        return jnp.tanh(X @ p["a"]) @ p["b"]
+
+    host = local_minima.tangent_projection(tanh, params, X, Y)
+    found = local_minima.tangent_value(tanh, params, X, Y)
+    assert int(found.rank) == int(host.rank) == 16
+    assert float(found.value) <= 1e-20
+
+
+def test_in_float32_the_dense_way_is_that_of_the_host():
+    with jax.enable_x64(False):
+        params, X, Y = jax.tree.map(lambda a: np.asarray(a, np.float32), data(8))
+        found = local_minima.tangent_value(RELU, params, X, Y)
+        host = local_minima.tangent_projection(RELU, params, X, Y, "dense")
+    assert found.value.dtype == np.float32
+    assert int(found.rank) == int(host.rank)
+    assert float(found.value) == pytest.approx(float(host.value), rel=1e-4)
+
+
+def test_bad_arguments_are_named():
+    params, X, Y = data(0)
+    changes: list[dict[str, Any]] = [{"method": "dual"}, {"cutoff": "none"}, {"memory": 0}]
+    for change in changes:
+        with pytest.raises(ValueError, match=f"{next(iter(change))}: Expected"):
+            local_minima.tangent_value(RELU, params, X, Y, **change)
+    with pytest.raises(ValueError, match="Y: Expected"):
+        local_minima.tangent_value(RELU, params, X, Y[:, :2])
