@@ -120,7 +120,7 @@ class Loss(abc.ABC):
     def settled(self, dy: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Return a prediction and a target (dy,) of one sample where loss, gradient and ``loss*(0)`` are exactly 0.
 
-        Rows of padding take them. None, the default, if the loss has no such row, and nothing is padded then.
+        Rows of padding take them; only data for the losses of this module are padded. None is the default.
         """
         del dy
         return None

@@ -46,9 +46,9 @@ def certify(
         A `Certificate`. A float32 computation finds worse dual points, but the bound is as rigorous.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or inf, lam <= 0, targets outside the loss's domain, degrees of phi and
-            theta that differ (the message names both), or a penalty of your own that is negative, or zero where phi is
-            not, at the weights that were tried.
+        ValueError: shapes that do not fit, NaN or inf, lam <= 0, a loss that is not of `globopt_jax.losses`, targets
+            outside the loss's domain, degrees of phi and theta that differ (the message names both), or a penalty of
+            your own that is negative, or zero where phi is not, at the weights that were tried.
         TypeError: arrays that are not real numbers.
 
     Reference:

@@ -49,6 +49,8 @@ TRIALS, ORTHOGONAL = 64, 3
 REFINEMENTS = 3
 #: Singular values within these multiples of the cutoff leave the rank open.
 DOUBT = (0.4, 40.0)
+#: "auto" takes the dense way up to this number of columns.
+SMALL = 64
 
 
 class TangentValue(NamedTuple):
@@ -59,7 +61,8 @@ class TangentValue(NamedTuple):
     rank: Array
     """The numerical rank of A."""
     sure: Array
-    """A bool: whether the rank is settled, so that value and rank are those of `tangent_projection`."""
+    """A bool: whether no singular value that was looked at lies near the cutoff, so that value and rank are those of
+    `tangent_projection`. By "gram" random combinations stand for the weak directions: strong evidence, no proof."""
 
 
 class _Found(NamedTuple):
@@ -72,7 +75,7 @@ class _Found(NamedTuple):
     rank: Array
     """The numerical rank of A."""
     sure: Array
-    """Whether the rank is settled."""
+    """Whether the rank seems settled."""
 
 
 Known = FeedForwardModel | GeneralModel
@@ -93,7 +96,7 @@ def tangent_value(
     ``J = 1/2 ||PN[A] vec Y||^2``, where A (m dy, N) is the Jacobian of ``apply(params, X)`` in its N parameters. The
     function can be jitted, vmapped over networks of one shape, scanned, and differentiated once in params, X and Y.
     The host function `tangent_projection` says more and goes on until the rank is settled; here ``.sure`` says whether
-    it is, as for most networks. No number is checked: NaN in, NaN out.
+    it seems so, as for most networks. No number is checked: NaN in, NaN out.
 
     Derivative: ``dJ = -<r, dA x> + <r, dY>`` with r = PN[A] y and A x = P[A] y. It holds where the rank is constant.
     Where the rank changes, J jumps and has no derivative.
@@ -107,10 +110,10 @@ def tangent_value(
         X: inputs (m, ...).
         Y: targets (m, dy).
         method: "dense" (a QR factorization and the singular values of its factor), "gram" (the columns' Gram matrix),
-            or "auto", which takes "gram" in float64 where A has more rows than columns, and more than a few of them. In
-            float32 a Gram matrix resolves too little, and "gram" is rarely sure.
+            or "auto", which takes "gram" in float64 where A has at least as many rows as columns, and more than 64
+            columns. In float32 a Gram matrix resolves too little, and "gram" is rarely sure. "dense" stores A.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
-        memory: the bytes that the chunks of a pass may take.
+        memory: the bytes that the chunks of a pass of "gram" may take.
 
     Returns:
         A `TangentValue`.
@@ -154,10 +157,6 @@ def _forward(
     found = _by_gram(A, Y, criterion) if gram else _by_dense(A, Y, criterion)
     value = TangentValue(0.5 * jnp.sum(jnp.square(found.r)), found.rank, found.sure)
     return value, (params, X, found.r, found.x)
-
-
-#: "auto" takes the dense way up to this number of columns.
-SMALL = 64
 
 
 def _backward(model: Known, method: str, criterion: str, memory: int, saved: Any, cotangent: TangentValue) -> Any:
@@ -336,19 +335,9 @@ def _orthonormal(Z: Array) -> Array:
     return Z
 
 
-def _spectral_radius(G: Array, steps: int = 16) -> Scalar:
-    """The largest eigenvalue of a positive semidefinite matrix, by Lanczos with full orthogonalization."""
+def _spectral_radius(G: Array) -> Scalar:
+    """The largest eigenvalue of a positive semidefinite matrix, by some steps of Lanczos."""
     size = jnp.max(jnp.diagonal(G))
     G = G / jnp.where(size > 0, size, 1)
-
-    def extend(k: Array, V: Array) -> Array:
-        v = matmul(G, V[:, k - 1])
-        for _ in range(2):
-            v = v - matmul(V, matmul(V.T, v))
-        length = linalg.norm(v)
-        return jnp.asarray(V).at[:, k].set(v / jnp.where(length > 0, length, 1))
-
-    start = jax.random.normal(jax.random.key(1), (len(G),), G.dtype)
-    V = jnp.zeros((len(G), min(steps, len(G))), G.dtype).at[:, 0].set(start / linalg.norm(start))
-    V = jax.lax.fori_loop(1, V.shape[1], extend, V)
-    return size * jnp.linalg.eigvalsh(matmul(V.T, matmul(G, V)))[-1]
+    found = linalg.lowest_curvature(lambda v: matmul(G, v), len(G), jax.random.key(1), steps=16, dtype=G.dtype)
+    return size * found.scale
