@@ -12,6 +12,7 @@ The public names are grouped in topics, which are imported at their first use:
     claims       the papers' statements as runnable checks
     plotting     pictures of runs, certificates and tangent spaces, on matplotlib's axes
     rigorous     the verifier of certificates, in NumPy alone
+    sweeps       train many networks over depth, width and seeds, and measure J of each (KHK19, K18)
 
 >>> import globopt_jax
 >>> globopt_jax.losses.squared.name
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
         networks,
         plotting,
         rigorous,
+        sweeps,
     )
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
-__all__ += ["networks", "plotting", "rigorous"]
+__all__ += ["networks", "plotting", "rigorous", "sweeps"]
 
 
 def __getattr__(name: str) -> Any:

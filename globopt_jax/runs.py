@@ -11,14 +11,12 @@ import hashlib
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
-import filelock
 import numpy as np
 
-from globopt_jax import files
+from globopt_jax import files, locks
 from globopt_jax.files import canonical_json, write_arrays, write_bytes, write_json, write_text
 from globopt_jax.npz import read_arrays
 from globopt_jax.origin import hash_arrays, provenance
@@ -123,7 +121,12 @@ class RunFolder:
             return
         self._inspect()  # so that no lock file is created in a folder that holds other files
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock, self.unlocked = _locked(self.path / _LOCK)
+        try:
+            self._lock, self.unlocked = locks.take(self.path / _LOCK)
+        except locks.Held as error:
+            raise FolderInUse(
+                f"{self.path}: Expected: a folder that is free. Received: one in use by {error.holder}."
+            ) from None
         self._claimed = True
         try:
             self._inspect()  # again, since another process may have started a run before the lock was taken
@@ -221,7 +224,7 @@ class RunFolder:
                     f"{self.path}: Expected: a new folder, an empty one, or one that holds a run. Received: one with "
                     f"other files: {', '.join(sorted(foreign)[:5])}."
                 )
-        elif difference := _difference(stored["config"], self.config):
+        elif difference := difference_of(stored["config"], self.config):
             raise ValueError(
                 f"{self.path}: Expected: the configuration of the run in this folder. Received: another, {difference}."
             )
@@ -241,38 +244,7 @@ def default_folder(config: Mapping[str, Any], parent: str | os.PathLike[str] = "
     return pathlib.Path(parent) / hashlib.sha256(files.canonical_json(config).encode()).hexdigest()[:12]
 
 
-def _locked(path: pathlib.Path) -> tuple[IO[bytes] | None, str | None]:
-    """Open and lock a file. Return the file and None, or None and the reason why the file system cannot lock it.
-
-    The system releases the lock when the process ends, even by `kill -9`. A lock that consists of a file's existence
-    would outlive the process, so there is no such fallback where the file system has no locks.
-
-    Raises:
-        FolderInUse: another process holds the lock.
-    """
-    fresh = not path.exists()
-    file = path.open("a+b", buffering=0)
-    try:
-        mine = filelock.lock_descriptor(file.fileno(), blocking=False)
-    except OSError as error:  # some network file systems have no locks
-        file.close()
-        if fresh:
-            path.unlink(missing_ok=True)
-        return None, error.strerror or str(error)
-    except BaseException:
-        file.close()
-        raise
-    if not mine:
-        _ = file.seek(1)  # on Windows the locked first byte cannot be read
-        holder = file.read().decode(errors="replace").strip() or "another process"
-        file.close()
-        raise FolderInUse(f"{path.parent}: Expected: a folder that is free. Received: one in use by {holder}.")
-    _ = file.truncate(0)
-    _ = file.write(f"\nprocess {os.getpid()} on {platform.node()}\n".encode())
-    return file, None
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def difference_of(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return each key in which two configurations differ, with both values; an empty string if they are equal."""
     there, here = dict(_leaves(stored)), dict(_leaves(wanted))
     return "; ".join(

@@ -1,0 +1,146 @@
+"""Train and measure one portion of a sweep: the networks of one cell, for several seeds."""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import local_minima
+from globopt_jax.networks import FeedForward
+from globopt_jax.shapes import Array
+from globopt_jax.sweeps.padding import Shape, draw, pad, unpad
+from globopt_jax.sweeps.plan import AXES, Plan, Portion
+from globopt_jax.sweeps.recipe import power_of
+from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
+
+__all__ = ["Held", "Row", "Worker"]
+
+#: A finished cell: its coordinates and numbers by the names of the columns of a store.
+Row = dict[str, Any]
+
+
+class Held(NamedTuple):
+    """Samples on the device, in chunks for measuring."""
+
+    X: Array
+    """(n, c, dx)."""
+    Y: Array
+    """(n, c, dy)."""
+    present: Array
+    """(n, c): 1 for samples, 0 for padding."""
+    m: int
+    """The number of samples."""
+
+    @classmethod
+    def of(cls, X: np.ndarray, Y: np.ndarray) -> "Held":
+        """Put samples on the device."""
+        inputs, targets, present = (jax.device_put(in_chunks(a)) for a in (X, Y, np.ones(len(X), X.dtype)))
+        return cls(inputs, targets, present, len(X))
+
+
+class Worker:
+    """Does portions of a plan, one after the other. It keeps the data on the device between them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays()
+        data, dtype = plan.data, plan.data.X.dtype
+        self.dtype = dtype
+        self.X, self.Y = jax.device_put(data.X), jax.device_put(data.Y)
+        self.shares = jax.device_put(shares(len(data.X), self.recipe.batch, dtype))
+        self.held = {"": Held.of(data.X, data.Y)}
+        if data.test is not None:
+            self.held["test_"] = Held.of(*data.test)
+
+    def rows(self, portion: Portion) -> list[Row]:
+        """Train and measure the networks of a portion. Return a row for each seed."""
+        began = time.monotonic()
+        cell, seeds = portion
+        shape, arrays = cell.shape, self.arrays[cell.shape]
+        drawn = [draw(shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype) for seed in seeds]
+        stacked = [np.stack(layer) for layer in zip(*(pad(w, arrays) for w in drawn), strict=True)]
+        rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for seed in seeds]
+        weights = [jax.device_put(w) for w in stacked]
+        self._measure(rows, "initial", weights, shape)
+        if self.recipe.epochs:
+            weights = self._trained(weights, portion)
+            self._measure(rows, "trained", weights, shape)
+        for row in rows:
+            if not self.recipe.epochs:
+                row |= {n.replace("_initial", "_trained"): v for n, v in row.items() if n.endswith("_initial")}
+            row["seconds"] = (time.monotonic() - began) / len(rows)
+        return rows
+
+    def _trained(self, weights: list[Any], portion: Portion) -> list[Any]:
+        """Return the padded weights after all epochs."""
+        cell, m = portion.cell, len(self.X)
+        rate, lam = (jax.device_put(np.asarray(value, self.dtype)) for value in (cell.rate, cell.lam))
+        penalty = self.recipe.powers.index(power_of(cell.penalty))
+        knobs = Knobs(np.int32(cell.depth), rate, lam, np.int32(penalty))
+        state = start(self.recipe, weights, rate)
+        for number in range(self.recipe.epochs):
+            samples = jax.device_put(orders(portion.seeds, number, m, self.recipe.batch))
+            weights, state = epoch(self.recipe, weights, state, knobs, self.X, self.Y, Batches(samples, self.shares))
+        return jax.block_until_ready(weights)
+
+    def _measure(self, rows: list[Row], stage: str, weights: list[Any], shape: Shape) -> None:
+        """Add the numbers of a stage to the row of each seed."""
+        for prefix, held in self.held.items():
+            found = measure(self.recipe, weights, np.int32(shape.depth), held.X, held.Y, held.present)
+            for row, loss, correct in zip(rows, *map(np.asarray, found), strict=True):
+                row[f"{prefix}loss_{stage}"] = float(loss)
+                if self.plan.data.classes:
+                    row[f"{prefix}accuracy_{stage}"] = float(correct) / held.m
+        if self.recipe.tangent:
+            stacked = [np.asarray(w) for w in weights]
+            for i, row in enumerate(rows):
+                kernels = unpad([w[i] for w in stacked], self.arrays[shape], shape)
+                row |= {f"{name}_{stage}": value for name, value in self.tangent(kernels).items()}
+
+    def tangent(self, kernels: list[np.ndarray]) -> dict[str, Any]:
+        """Return J and the rank of a network, computed in float64, and whether `tangent_value` was sure of them.
+
+        Where it was not, they are from `tangent_projection`. J of weights that are not finite is missing.
+        """
+        if not all(np.all(np.isfinite(w)) for w in kernels):
+            return {"J": None, "rank": None, "sure": None}
+        apply, params = _model(self.recipe.network, kernels)
+        with jax.enable_x64(True):
+            X, Y = self._wide
+            params = [jax.device_put(w.astype(np.float64)) for w in params]
+            found = _tangent_value(apply, params, X, Y)
+            sure = bool(found.sure)
+            if not sure:
+                found = local_minima.tangent_projection(apply, params, X, Y)
+                if not found.converged:
+                    found = local_minima.tangent_projection(apply, params, X, Y, method="dense")
+            return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
+
+    @functools.cached_property
+    def _wide(self) -> tuple[Array, Array]:
+        """The samples in float64."""
+        return jax.device_put(self.plan.data.X.astype(np.float64)), jax.device_put(self.plan.data.Y.astype(np.float64))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tangent_value(apply: Any, params: Any, X: Array, Y: Array) -> local_minima.TangentValue:
+    return local_minima.tangent_value(apply, params, X, Y)
+
+
+def _model(network: FeedForward, kernels: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+    """Return a network as a function and its params, in the form that `local_minima` knows best."""
+    if kernels[0].ndim == 2:
+        return network, kernels
+    if len(kernels) > 2:
+        return _parallel(network), kernels
+    # Subnetworks with one hidden layer are one network with one hidden layer.
+    first, last = kernels
+    return network, [first.transpose(1, 0, 2).reshape(first.shape[1], -1), last.reshape(-1, last.shape[2])]
+
+
+@functools.cache
+def _parallel(network: FeedForward) -> Any:
+    """Return the sum of parallel subnetworks as a function of stacked kernels; the same object for equal networks."""
+    return lambda params, X: jnp.sum(jax.vmap(lambda w: network(w, X))(params), axis=0)

@@ -1,0 +1,95 @@
+"""Where the portions of a sweep are computed: in this process, or by the workers of a Dask client."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+from globopt_jax.sweeps.cells import Row, Worker
+from globopt_jax.sweeps.plan import Plan, Portion
+
+__all__ = ["check_client", "here", "on_cluster"]
+
+#: A portion whose worker dies is given to another worker, up to this number of times.
+DEATHS = 10
+
+
+def here(plan: Plan, portions: Sequence[Portion]) -> Iterator[tuple[Portion, list[Row]]]:
+    """Do the portions one after the other in this process."""
+    with _precision(plan):
+        worker = Worker(plan)
+        for portion in portions:
+            yield portion, worker.rows(portion)
+
+
+def check_client(client: Any) -> None:
+    """Raise an error unless the client is one of Dask that has a scheduler."""
+    if not all(hasattr(client, name) for name in ("submit", "status", "scheduler_info")):
+        raise TypeError(f"client: Expected: a dask.distributed.Client. Received: {type(client).__name__}.")
+    if client.status != "running":
+        raise ValueError(
+            f"client: Expected: a client that is connected. Received: one whose status is {client.status}."
+        )
+
+
+def on_cluster(plan: Plan, portions: Sequence[Portion], client: Any) -> Iterator[tuple[Portion, list[Row]]]:
+    """Do the portions on the workers of a client, and yield them as they are finished.
+
+    A portion whose worker dies is done again by another worker. The plan is a task of its own, not scattered data, so
+    that the scheduler can send it again after every copy of it died with its worker.
+
+    Raises:
+        RuntimeError: the scheduler has gone, or the workers of one portion died `DEATHS` times.
+    """
+    from distributed import as_completed  # imported here, since only clusters need it
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        shared = client.submit(_same, plan, pure=False)
+    futures = {client.submit(_rows, shared, p, pure=False, retries=0): p for p in portions}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], _result(future, futures[future])
+            future.release()
+    finally:
+        with contextlib.suppress(Exception):  # the client may be closed
+            client.cancel([*futures, shared])
+
+
+def _result(future: Any, portion: Portion) -> list[Row]:
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"client: the workers that computed {portion} died, one after the other, perhaps for lack of memory. "
+            "Finished cells are stored; the same call goes on with the others."
+        ) from error
+    except CancelledError as error:
+        raise RuntimeError(
+            "client: Expected: a cluster that stays. Received: one whose scheduler has gone, or a client that was "
+            "closed. Finished cells are stored; the same call goes on with the others."
+        ) from error
+
+
+def _same(plan: Plan) -> Plan:
+    return plan
+
+
+#: The last plan of this process and its worker, so that data and programs are kept between portions.
+_last: dict[str, Any] = {"plan": None, "worker": None}
+
+
+def _rows(plan: Plan, portion: Portion) -> list[Row]:
+    """Do a portion in a process of the cluster."""
+    with _precision(plan):
+        if _last["plan"] is not plan:
+            _last.update(plan=plan, worker=Worker(plan))
+        return _last["worker"].rows(portion)
+
+
+def _precision(plan: Plan) -> Any:
+    return jax.enable_x64(plan.data.X.dtype.itemsize == 8)

@@ -1,0 +1,205 @@
+"""The plan of a sweep: data, axes and settings, all checked before any work; and its cells in portions of work."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from globopt_jax import __version__
+from globopt_jax.inputs import check_data, common_dtype, finite, integer, number
+from globopt_jax.origin import hash_arrays
+from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
+from globopt_jax.sweeps.recipe import Recipe, power_of
+
+__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "planned"]
+
+#: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
+#: caches of a processor, and then one network after the other is faster.
+CACHED = 2**20
+
+
+class Cell(NamedTuple):
+    """The coordinates of a cell, without its seed."""
+
+    depth: int
+    """The number H of hidden layers."""
+    width: int
+    """The number of units of each hidden layer."""
+    subnetworks: int
+    """The number r of parallel subnetworks, whose outputs are added."""
+    penalty: str
+    """none, or lP for lam times the sum of ``|w|^P`` over all weights."""
+    lam: float
+    """The strength of the penalty."""
+    rate: float
+    """The learning rate."""
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the network."""
+        return Shape(self.depth, self.width, self.subnetworks)
+
+
+#: The names of the axes, in the order of the dimensions.
+AXES = (*Cell._fields, "seed")
+
+
+class Data(NamedTuple):
+    """Arrays of one dtype."""
+
+    X: np.ndarray
+    """Inputs (m, dx)."""
+    Y: np.ndarray
+    """Targets (m, dy)."""
+    test: tuple[np.ndarray, np.ndarray] | None
+    """Inputs and targets of samples that are not trained on; None if there are none."""
+
+    @property
+    def classes(self) -> bool:
+        """Whether the targets are one-hot, so that accuracies have a meaning."""
+        return self.Y.shape[1] > 1 and bool(np.all((self.Y == 0) | (self.Y == 1)) and np.all(self.Y.sum(axis=1) == 1))
+
+
+class Portion(NamedTuple):
+    """Work that is done and stored as a whole."""
+
+    cell: Cell
+    """The cell."""
+    seeds: tuple[int, ...]
+    """The seeds, which are trained in one call."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose arguments were checked. Nothing has been computed yet."""
+
+    data: Data
+    """The samples."""
+    axes: dict[str, tuple[Any, ...]]
+    """The values of each axis of `AXES`."""
+    scalars: frozenset[str]
+    """The axes that were given as one value and are no dimensions of the result."""
+    recipe: Recipe
+    """The settings that all cells share."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in the order of the axes."""
+        return [Cell(*point) for point in itertools.product(*(self.axes[name] for name in Cell._fields))]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the numbers of a cell beside its coordinates."""
+        data, hashes = self.data, {"X": self.data.X, "Y": self.data.Y}
+        if data.test is not None:
+            hashes |= {"X_test": data.test[0], "Y_test": data.test[1]}
+        return {
+            "globopt_jax": __version__,
+            "data": hash_arrays(hashes),
+            "dtype": data.X.dtype.name,
+            **self.recipe.described(),
+        }
+
+    def arrays(self) -> dict[Shape, Arrays]:
+        """Return the padded arrays of each shape."""
+        return arrays_for([cell.shape for cell in self.cells], self.data.X.shape[1], self.data.Y.shape[1])
+
+    def portions(self, finished: Iterable[tuple[Any, ...]] = ()) -> list[Portion]:
+        """Return the work that is left, given the coordinates (cell and seed) that are finished."""
+        done = set(finished)
+        dx, dy, size = self.data.X.shape[1], self.data.Y.shape[1], self.data.X.dtype.itemsize
+        found = []
+        for cell in self.cells:
+            missing = tuple(seed for seed in self.axes["seed"] if (*cell, seed) not in done)
+            together = cell.shape.parameters(dx, dy) * size <= CACHED
+            groups = [missing] if together else [(seed,) for seed in missing]
+            found += [Portion(cell, seeds) for seeds in groups if seeds]
+        return found
+
+    def cost(self, portion: Portion) -> float:
+        """Return a rough number of operations of a portion, for estimates of the time left."""
+        m, dy = self.data.Y.shape
+        N = portion.cell.shape.parameters(self.data.X.shape[1], dy)
+        # A step on a small network takes as long as one on a network of some 2,000 weights.
+        training = 6.0 * self.recipe.epochs * m * (N + 2000)
+        tangent = 2 * (m * float(N) ** 2 + 500.0 * m * dy * N) if self.recipe.tangent else 0.0
+        return len(portion.seeds) * (training + tangent)
+
+
+def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping[str, Any]) -> Plan:
+    """Return the plan of a sweep, or raise an error that names the argument that is wrong.
+
+    Args:
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        test: a pair of inputs and targets, or None.
+        axes: the values of each axis; a single value is no dimension of the result.
+        options: the settings, see `Recipe.of`.
+    """
+    data = _data(X, Y, test)
+    checked, scalars = {}, set()
+    for name in AXES:
+        checked[name], scalar = _axis(name, axes[name])
+        if scalar:
+            scalars.add(name)
+    recipe = Recipe.of(options)
+    powers = tuple(dict.fromkeys(power_of(p) for p in checked["penalty"]))
+    plan = Plan(data, checked, frozenset(scalars), replace(recipe, powers=powers))
+    padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays().items())
+    if padded and recipe.epochs and not recipe.optimizer.keeps_padding():
+        raise ValueError(
+            "optimizer: Expected: an optimizer whose updates do not depend on the size of a layer, so that networks of "
+            f"several shapes can share one program. Received: {recipe.optimizer.name}; sweep one shape at a time."
+        )
+    return plan
+
+
+def _data(X: Any, Y: Any, test: Any) -> Data:
+    pairs = {"X": X, "Y": Y}
+    if test is not None:
+        if not isinstance(test, tuple | list) or len(test) != 2:
+            raise ValueError(f"test: Expected: a pair (X, Y). Received: {type(test).__name__}.")
+        pairs |= {"test[0]": test[0], "test[1]": test[1]}
+    arrays = {name: finite(name, array) for name, array in pairs.items()}
+    dtype = common_dtype([*arrays.values()], stacklevel=6)
+    arrays = {name: np.array(array, dtype) for name, array in arrays.items()}
+    check_data(arrays["X"], arrays["Y"])
+    if test is None:
+        return Data(arrays["X"], arrays["Y"], None)
+    held = arrays["test[0]"], arrays["test[1]"]
+    check_data(*held)
+    if held[0].shape[1:] != arrays["X"].shape[1:] or held[1].shape[1:] != arrays["Y"].shape[1:]:
+        raise ValueError(
+            f"test: Expected: {arrays['X'].shape[1]} inputs and {arrays['Y'].shape[1]} targets, as in X and Y. "
+            f"Received: shapes {held[0].shape} and {held[1].shape}."
+        )
+    return Data(arrays["X"], arrays["Y"], held)
+
+
+#: For each axis: the name of the argument, what is expected, and a function that returns a value or raises ValueError.
+_CHECKS: dict[str, Any] = {
+    "depth": ("depths", lambda name, v: integer(name, v, 0)),
+    "width": ("widths", lambda name, v: integer(name, v, 1)),
+    "subnetworks": ("subnetworks", lambda name, v: integer(name, v, 1)),
+    "penalty": ("penalties", lambda name, v: (power_of(v), v)[1]),
+    "lam": ("lams", lambda name, v: number(name, v, "a number that is not negative", lambda x: x >= 0)),
+    "rate": ("rates", lambda name, v: number(name, v, "a positive number", lambda x: x > 0)),
+    "seed": ("seeds", lambda name, v: integer(name, v, 0, 2**32 - 1)),
+}
+
+
+def _axis(name: str, given: Any) -> tuple[tuple[Any, ...], bool]:
+    """Return the values of an axis, and whether it was given as one value."""
+    argument, check = _CHECKS[name]
+    scalar = isinstance(given, str) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    values = [given] if scalar else list(given)
+    if not values:
+        raise ValueError(f"{argument}: Expected: at least one value. Received: none.")
+    found = tuple(check(argument, v.item() if isinstance(v, np.generic | jax.Array) else v) for v in values)
+    twice = [v for i, v in enumerate(found) if v in found[:i]]
+    if twice:
+        raise ValueError(f"{argument}: Expected: different values. Received: {twice[0]!r} more than once.")
+    return found, scalar
