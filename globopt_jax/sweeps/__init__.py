@@ -13,8 +13,9 @@ one file that survives everything, and computed by the workers of a Dask client.
 
 from globopt_jax.sweeps.store import Store, StoreInUse
 from globopt_jax.sweeps.sweep import Progress, landscape, sweep
+from globopt_jax.sweeps.train import Trained, train
 
-__all__ = ["Progress", "Store", "StoreInUse", "landscape", "sweep"]
+__all__ = ["Progress", "Store", "StoreInUse", "Trained", "landscape", "sweep", "train"]
 
 
 def __dir__() -> list[str]:

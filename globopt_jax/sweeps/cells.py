@@ -58,23 +58,25 @@ class Worker:
         """Train and measure the networks of a portion. Return a row for each seed."""
         began = time.monotonic()
         cell, seeds = portion
-        shape, arrays = cell.shape, self.arrays[cell.shape]
-        drawn = [draw(shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype) for seed in seeds]
-        stacked = [np.stack(layer) for layer in zip(*(pad(w, arrays) for w in drawn), strict=True)]
         rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for seed in seeds]
-        weights = [jax.device_put(w) for w in stacked]
-        self._measure(rows, "initial", weights, shape)
+        weights = self.initial(portion)
+        self._measure(rows, "initial", weights, cell.shape)
         if self.recipe.epochs:
-            weights = self._trained(weights, portion)
-            self._measure(rows, "trained", weights, shape)
+            self._measure(rows, "trained", self.trained(weights, portion), cell.shape)
         for row in rows:
             if not self.recipe.epochs:
                 row |= {n.replace("_initial", "_trained"): v for n, v in row.items() if n.endswith("_initial")}
             row["seconds"] = (time.monotonic() - began) / len(rows)
         return rows
 
-    def _trained(self, weights: list[Any], portion: Portion) -> list[Any]:
-        """Return the padded weights after all epochs."""
+    def initial(self, portion: Portion) -> list[Any]:
+        """Return the padded initial weights, with a leading axis for the seeds."""
+        shape, arrays = portion.cell.shape, self.arrays[portion.cell.shape]
+        drawn = [draw(shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype) for seed in portion.seeds]
+        return [jax.device_put(np.stack(w)) for w in zip(*(pad(kernels, arrays) for kernels in drawn), strict=True)]
+
+    def trained(self, weights: list[Any], portion: Portion) -> list[Any]:
+        """Return padded weights after all epochs. The given weights are used up."""
         cell, m = portion.cell, len(self.X)
         rate, lam = (jax.device_put(np.asarray(value, self.dtype)) for value in (cell.rate, cell.lam))
         penalty = self.recipe.powers.index(power_of(cell.penalty))
@@ -94,10 +96,13 @@ class Worker:
                 if self.plan.data.classes:
                     row[f"{prefix}accuracy_{stage}"] = float(correct) / held.m
         if self.recipe.tangent:
-            stacked = [np.asarray(w) for w in weights]
-            for i, row in enumerate(rows):
-                kernels = unpad([w[i] for w in stacked], self.arrays[shape], shape)
+            for row, kernels in zip(rows, self.kernels(weights, shape), strict=True):
                 row |= {f"{name}_{stage}": value for name, value in self.tangent(kernels).items()}
+
+    def kernels(self, weights: list[Any], shape: Shape) -> list[list[np.ndarray]]:
+        """Return the kernels of the network of each seed, without padding."""
+        stacked = [np.asarray(w) for w in weights]
+        return [unpad([w[i] for w in stacked], self.arrays[shape], shape) for i in range(len(stacked[0]))]
 
     def tangent(self, kernels: list[np.ndarray]) -> dict[str, Any]:
         """Return J and the rank of a network, computed in float64, and whether `tangent_value` was sure of them.

@@ -10,7 +10,7 @@ import jax
 from globopt_jax.sweeps.cells import Row, Worker
 from globopt_jax.sweeps.plan import Plan, Portion
 
-__all__ = ["check_client", "here", "on_cluster"]
+__all__ = ["check_client", "here", "on_cluster", "precision"]
 
 #: A portion whose worker dies is given to another worker, up to this number of times.
 DEATHS = 10
@@ -18,7 +18,7 @@ DEATHS = 10
 
 def here(plan: Plan, portions: Sequence[Portion]) -> Iterator[tuple[Portion, list[Row]]]:
     """Do the portions one after the other in this process."""
-    with _precision(plan):
+    with precision(plan):
         worker = Worker(plan)
         for portion in portions:
             yield portion, worker.rows(portion)
@@ -85,11 +85,12 @@ _last: dict[str, Any] = {"plan": None, "worker": None}
 
 def _rows(plan: Plan, portion: Portion) -> list[Row]:
     """Do a portion in a process of the cluster."""
-    with _precision(plan):
+    with precision(plan):
         if _last["plan"] is not plan:
             _last.update(plan=plan, worker=Worker(plan))
         return _last["worker"].rows(portion)
 
 
-def _precision(plan: Plan) -> Any:
+def precision(plan: Plan) -> Any:
+    """Return the context in which a plan is trained: x64 is on for float64 and off for float32."""
     return jax.enable_x64(plan.data.X.dtype.itemsize == 8)

@@ -1,7 +1,7 @@
 """The plan of a sweep: data, axes and settings, all checked before any work; and its cells in portions of work."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
 
-__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "planned"]
+__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "planned", "seeds_of"]
 
 #: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
 #: caches of a processor, and then one network after the other is faster.
@@ -110,14 +110,17 @@ class Plan:
     def portions(self, finished: Iterable[tuple[Any, ...]] = ()) -> list[Portion]:
         """Return the work that is left, given the coordinates (cell and seed) that are finished."""
         done = set(finished)
-        dx, dy, size = self.data.X.shape[1], self.data.Y.shape[1], self.data.X.dtype.itemsize
         found = []
         for cell in self.cells:
-            missing = tuple(seed for seed in self.axes["seed"] if (*cell, seed) not in done)
-            together = cell.shape.parameters(dx, dy) * size <= CACHED
-            groups = [missing] if together else [(seed,) for seed in missing]
-            found += [Portion(cell, seeds) for seeds in groups if seeds]
+            missing = [seed for seed in self.axes["seed"] if (*cell, seed) not in done]
+            found += [Portion(cell, seeds) for seeds in self.groups(cell, missing)]
         return found
+
+    def groups(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[int, ...]]:
+        """Cut the seeds of a cell into groups that are trained in one call."""
+        N = cell.shape.parameters(self.data.X.shape[1], self.data.Y.shape[1])
+        together = N * self.data.X.dtype.itemsize <= CACHED
+        return [tuple(seeds)] * bool(seeds) if together else [(seed,) for seed in seeds]
 
     def cost(self, portion: Portion) -> float:
         """Return a rough number of operations of a portion, for estimates of the time left."""
@@ -155,6 +158,11 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
             f"several shapes can share one program. Received: {recipe.optimizer.name}; sweep one shape at a time."
         )
     return plan
+
+
+def seeds_of(given: Any) -> Any:
+    """Return the seeds 0 to n - 1 for a number n."""
+    return given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else range(integer("seeds", given))
 
 
 def _data(X: Any, Y: Any, test: Any) -> Data:

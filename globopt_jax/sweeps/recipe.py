@@ -26,19 +26,24 @@ class Optimizer:
 
     function: Callable[..., optax.GradientTransformation]
     """The function, which is called with the learning rate first."""
-    arguments: tuple[Any, ...] = ()
-    """Further positional arguments."""
     options: tuple[tuple[str, Any], ...] = ()
     """Named arguments."""
 
     def __call__(self, rate: Any) -> optax.GradientTransformation:
         """Return the optimizer with a learning rate, which may be traced."""
-        return self.function(rate, *self.arguments, **dict(self.options))
+        with jax.numpy_dtype_promotion("standard"):  # optax's optimizers mix dtypes
+            made = self.function(rate, **dict(self.options))
+
+        def update(gradients: Any, state: Any, weights: Any = None) -> Any:
+            with jax.numpy_dtype_promotion("standard"):
+                return made.update(gradients, state, weights)
+
+        return optax.GradientTransformation(made.init, update)
 
     @property
     def name(self) -> str:
         """The module and the name of the function, with the arguments that were bound to it."""
-        bound = [repr(a) for a in self.arguments] + [f"{name}={value!r}" for name, value in self.options]
+        bound = [f"{name}={value!r}" for name, value in self.options]
         return f"{self.function.__module__}.{self.function.__qualname__}({', '.join(['rate', *bound])})"
 
     @classmethod
@@ -59,10 +64,10 @@ class Optimizer:
         # The learning rate comes first, so that bound positional arguments would take its place.
         if whole.args:
             raise TypeError(f"optimizer: Expected: named arguments in functools.partial. Received: {whole.args!r}.")
-        made = cls(whole.func, (), tuple(sorted(whole.keywords.items())))
+        made = cls(whole.func, tuple(sorted(whole.keywords.items())))
         try:
             _ = hash(made)
-            trial = made(0.01)
+            trial = made.function(0.01, **dict(made.options))
         except TypeError as error:
             raise TypeError(
                 f"optimizer: Expected: a function that is called with a learning rate, and hashable options. "

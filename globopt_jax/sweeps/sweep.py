@@ -10,15 +10,15 @@ import optax
 
 from globopt_jax import losses
 from globopt_jax.inputs import integer, number
-from globopt_jax.shapes import Inputs, Targets
+from globopt_jax.shapes import Array, Inputs, Targets
 from globopt_jax.sweeps import engines
-from globopt_jax.sweeps.plan import AXES, Plan, planned
+from globopt_jax.sweeps.plan import AXES, Plan, planned, seeds_of
 from globopt_jax.sweeps.store import Row, Store, dataset
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Progress", "landscape", "run", "sweep"]
+__all__ = ["SGD", "Progress", "landscape", "run", "sweep"]
 
 #: The optimizer of KHK19 for images.
 SGD = functools.partial(optax.sgd, momentum=0.5)
@@ -57,7 +57,7 @@ def sweep(
     activation: Any = "relu",
     initial: str = "fan_out",
     tangent: bool = True,
-    test: tuple[Inputs, Targets] | None = None,
+    test: tuple[Array, Array] | None = None,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
     progress: Callable[[Progress], object] | None = None,
@@ -134,7 +134,7 @@ def sweep(
         "penalty": penalties,
         "lam": lams,
         "rate": rates,
-        "seed": _seeds(seeds),
+        "seed": seeds_of(seeds),
     }
     options = {
         "epochs": epochs,
@@ -223,11 +223,6 @@ def landscape(
         client=client,
         progress=progress,
     )
-
-
-def _seeds(given: Any) -> Any:
-    """Return the seeds 0 to n - 1 for a number n."""
-    return given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else range(integer("seeds", given))
 
 
 def run(plan: Plan, path: Any, client: Any, progress: Callable[[Progress], object] | None) -> "xarray.Dataset":

@@ -1,0 +1,104 @@
+"""Train the networks of one cell of a sweep, and return their weights."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from globopt_jax import losses
+from globopt_jax.shapes import Inputs, Targets
+from globopt_jax.sweeps import engines
+from globopt_jax.sweeps.cells import Worker
+from globopt_jax.sweeps.plan import AXES, Portion, planned, seeds_of
+from globopt_jax.sweeps.sweep import SGD
+
+__all__ = ["Trained", "train"]
+
+
+class Trained(NamedTuple):
+    """The weights of the networks of one cell, before and after training."""
+
+    initial: list[np.ndarray]
+    """A kernel (d_{l-1}, d_l) for each layer, with a leading axis for the seeds: (seeds, d_{l-1}, d_l). With r > 1
+    subnetworks, an axis of length r follows the seeds."""
+    trained: list[np.ndarray]
+    """The same after the last epoch."""
+
+
+def train(
+    X: Inputs,
+    Y: Targets,
+    *,
+    depth: int = 1,
+    width: int = 8,
+    seeds: Iterable[int] | int = 1,
+    subnetworks: int = 1,
+    penalty: str = "none",
+    lam: float = 0.0,
+    rate: float = 0.01,
+    epochs: int = 40,
+    batch: int = 64,
+    optimizer: Callable[..., optax.GradientTransformation] = SGD,
+    loss: str | losses.Loss = "squared",
+    activation: Any = "relu",
+    initial: str = "fan_out",
+) -> Trained:
+    """Train the networks of one cell of a sweep, and return their weights.
+
+    A sweep keeps numbers and no weights. This function trains the networks of a cell again, from the same initial
+    weights and with the same orders of samples; the weights agree with those of the sweep up to rounding.
+    Host function.
+
+    Args:
+        X: inputs (m, dx).
+        Y: targets (m, dy).
+        depth: the number H of hidden layers.
+        width: the number of units of each hidden layer.
+        seeds: the seeds; a single number n means the seeds 0 to n - 1.
+        subnetworks: the number r of parallel subnetworks.
+        penalty: "none", or "l1", "l2", "l3", ...
+        lam: the strength of the penalty.
+        rate: the learning rate.
+        epochs: as in `sweep`.
+        batch: as in `sweep`.
+        optimizer: as in `sweep`.
+        loss: as in `sweep`.
+        activation: as in `sweep`.
+        initial: as in `sweep`.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        ValueError: as in `sweep`.
+        TypeError: as in `sweep`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 1))
+        >>> [w.shape for w in train(X, Y, depth=2, width=3, seeds=[5, 7], epochs=0).trained]
+        [(2, 3, 3), (2, 3, 3), (2, 3, 1)]
+    """
+    values = (depth, width, subnetworks, penalty, lam, rate, seeds_of(seeds))
+    options = {
+        "epochs": epochs,
+        "batch": batch,
+        "optimizer": optimizer,
+        "loss": loss,
+        "activation": activation,
+        "initial": initial,
+        "tangent": False,
+    }
+    plan = planned(X, Y, None, dict(zip(AXES, values, strict=True)), options)
+    for name in plan.axes.keys() - plan.scalars - {"seed"}:
+        raise ValueError(f"{name}: Expected: one value. Received: {len(plan.axes[name])} values.")
+    with engines.precision(plan):
+        worker, (cell,) = Worker(plan), plan.cells
+        stages: list[list[list[np.ndarray]]] = [[], []]
+        for seeds_together in plan.groups(cell, plan.axes["seed"]):
+            portion = Portion(cell, seeds_together)
+            weights = worker.initial(portion)
+            stages[0] += worker.kernels(weights, cell.shape)
+            stages[1] += worker.kernels(worker.trained(weights, portion), cell.shape)
+    return Trained(*([np.stack(w) for w in zip(*stage, strict=True)] for stage in stages))

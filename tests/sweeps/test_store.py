@@ -1,0 +1,176 @@
+"""The store of a sweep: cells survive kills and full disks, and a file of another kind is refused by name."""
+
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from globopt_jax import sweeps
+from globopt_jax.sweeps.plan import AXES
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
+OPTIONS = {"depths": [1, 2], "widths": [2, 3], "seeds": 2, "epochs": 2, "batch": 8, "tangent": False}
+
+
+def place(depth=1, seed=0):
+    return dict(zip(AXES, (depth, 8, 1, "none", 0.0, 0.01, seed), strict=True))
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path):
+    """Cells of the store are not computed again, and further axes are added to them."""
+    path = tmp_path / "cells.sqlite"
+    whole = sweeps.sweep(X, Y, **OPTIONS)
+    seen = []
+    _ = sweeps.sweep(X, Y, **OPTIONS | {"depths": [1]}, store=path, progress=seen.append)
+    assert [(p.done, p.total) for p in seen] == [(2, 4), (4, 4)]
+    seen.clear()
+    found = sweeps.sweep(X, Y, **OPTIONS, store=path, progress=seen.append)
+    assert [(p.done, p.total) for p in seen] == [(6, 8), (8, 8)]
+    assert {row["depth"] for p in seen for row in p.latest} == {2}
+    assert seen[-1].left == 0
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-12)
+    stored = sweeps.Store(path).to_xarray()
+    assert stored.loss.dims == found.loss.dims == ("depth", "width", "seed", "stage")
+    np.testing.assert_array_equal(stored.loss, found.loss)
+    assert stored.attrs == found.attrs
+    seen.clear()
+    _ = sweeps.sweep(X, Y, **OPTIONS, store=path, progress=seen.append)
+    assert not seen
+    lines = sweeps.Store(path).to_csv(tmp_path / "cells.csv").splitlines()
+    assert len(lines) == 9
+    assert lines[0].startswith("depth,width,subnetworks,penalty,lam,rate,seed,J_initial")
+    assert (tmp_path / "cells.csv").read_text().splitlines() == lines
+
+
+def test_missing_cells_are_seen(tmp_path):
+    with sweeps.Store(tmp_path / "a") as store:
+        store.claim({"data": "x"})
+        store.write([place() | {"loss_initial": 1.5, "rank_initial": 3}, place(2, 1) | {"loss_initial": np.nan}])
+        store.write([place() | {"loss_initial": 9.0}])  # a finished cell keeps its numbers
+    found = sweeps.Store(tmp_path / "a").to_xarray()
+    initial = found.sel(stage="initial", width=8)
+    np.testing.assert_array_equal(initial.loss, [[1.5, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(initial["rank"], [[3, -1], [-1, -1]])
+    assert found.attrs == {"data": "x"}
+
+
+def test_a_store_belongs_to_its_settings(tmp_path):
+    path = tmp_path / "cells.sqlite"
+    _ = sweeps.sweep(X, Y, **OPTIONS | {"depths": 1}, store=path)
+    for changes, message in (
+        ({"epochs": 3}, "epochs is 2 there and 3 here"),
+        ({"batch": 9}, "batch is 8 there and 9 here"),
+        ({"initial": "he"}, "initial"),
+    ):
+        with pytest.raises(ValueError, match=f"settings of the sweep in this store. Received: others, {message}"):
+            sweeps.sweep(X, Y, **OPTIONS | changes, store=path)
+    with pytest.raises(ValueError, match="others, data is"):
+        sweeps.sweep(X + 1, Y, **OPTIONS, store=path)
+    assert len(sweeps.Store(path).finished()) == 4
+
+
+def test_other_files_are_refused(tmp_path):
+    text, folder, foreign, newer, torn = (tmp_path / name for name in ("text", "folder", "foreign", "newer", "torn"))
+    text.write_text("not a store " * 500)
+    folder.mkdir()
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE things (name TEXT)")
+    connection.close()
+    for path in (newer, torn):
+        with sweeps.Store(path) as store:
+            store.claim({"data": "x"})
+            store.write([place(seed=i) for i in range(200)])
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    torn.write_bytes(torn.read_bytes()[:-5000])
+    for path, message in (
+        (text, "a file that SQLite refuses"),
+        (folder, "Received: a folder"),
+        (foreign, "of another application"),
+        (newer, "Received: format 99"),
+    ):
+        before = path.read_bytes() if path.is_file() else b""
+        with pytest.raises(ValueError, match=f"{path}: Expected: .*{message}"):
+            sweeps.Store(path)
+        with pytest.raises((ValueError, OSError), match=str(path)):
+            sweeps.sweep(X, Y, **OPTIONS, store=path)
+        assert not path.is_file() or path.read_bytes() == before
+    with pytest.raises(ValueError, match="a file that SQLite refuses"):
+        _ = sweeps.Store(torn).rows()
+    with pytest.raises(OSError, match="nowhere"):
+        sweeps.sweep(X, Y, **OPTIONS, store=tmp_path / "nowhere" / "cells.sqlite")
+
+
+def test_there_is_one_writer(tmp_path):
+    """A second one is told who writes; readers are welcome."""
+    path = tmp_path / "cells.sqlite"
+    with sweeps.Store(path) as store:
+        store.claim({"data": "x"})
+        store.write([place()])
+        with pytest.raises(sweeps.StoreInUse, match=f"in use by process {os.getpid()} on"):
+            sweeps.Store(path).claim({"data": "x"})
+        assert len(sweeps.Store(path).finished()) == 1
+    with pytest.raises(ValueError, match="has not"):
+        store.write([place(2)])
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
+    path = tmp_path / "cells.sqlite"
+    with sweeps.Store(path) as store:
+        store.claim({"data": "x"})
+        store.write([place()])
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OSError, match=f"{path}: .* full.*Finished cells in it are safe"):
+            store.write([place(seed=i) for i in range(1, 3000)])
+        assert store.finished() == [tuple(place().values())]
+    assert len(sweeps.Store(path).finished()) == 1
+
+
+PROGRAM = """
+import sys, numpy as np
+from globopt_jax import sweeps
+import jax; jax.config.update("jax_enable_x64", True)
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+def show(progress): print(progress.done, flush=True)
+sweeps.sweep(X, Y, depths=range(1, 7), widths=[2, 3, 4], seeds=3, epochs=30, batch=2, tangent=False, store=sys.argv[1],
+             progress=show)
+"""
+
+
+def killed(path: pathlib.Path, after: int, pause: float) -> None:
+    """Start the program, wait for a number of portions and a while, and kill it."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(after):
+        assert process.stdout.readline()
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    _ = process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_kills_lose_no_cell_and_double_none(tmp_path, kills):
+    path, rng = tmp_path / "cells.sqlite", np.random.default_rng(kills)
+    before = 0
+    for _ in range(kills):
+        killed(path, int(rng.integers(1, 4)), float(rng.uniform(0, 0.1)))
+        finished = sweeps.Store(path).finished()
+        assert len(finished) == len(set(finished)) > before
+        before = len(finished)
+    options = {"depths": range(1, 7), "widths": [2, 3, 4], "seeds": 3, "epochs": 30, "batch": 2, "tangent": False}
+    seen = []
+    found = sweeps.sweep(X, Y, **options, store=path, progress=seen.append)
+    assert len(seen) == 18 - before // 3
+    np.testing.assert_allclose(found.loss, sweeps.sweep(X, Y, **options).loss, rtol=1e-10)
+    assert not np.any(np.isnan(found.loss))
