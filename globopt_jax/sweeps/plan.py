@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -14,11 +14,15 @@ from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
 
-__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "planned", "seeds_of"]
+__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Values", "is_one", "planned", "seeds_of"]
 
 #: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
 #: caches of a processor, and then one network after the other is faster.
 CACHED = 2**20
+
+
+#: One value of an axis, or several of them: a list, a tuple, a range, an array.
+Values: TypeAlias = Any
 
 
 class Cell(NamedTuple):
@@ -162,7 +166,12 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
 
 def seeds_of(given: Any) -> Any:
     """Return the seeds 0 to n - 1 for a number n."""
-    return given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else range(integer("seeds", given))
+    return range(integer("seeds", given)) if is_one(given) else given
+
+
+def is_one(given: Values) -> bool:
+    """Whether an axis was given as one value."""
+    return isinstance(given, str) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
 
 
 def _data(X: Any, Y: Any, test: Any) -> Data:
@@ -202,7 +211,7 @@ _CHECKS: dict[str, Any] = {
 def _axis(name: str, given: Any) -> tuple[tuple[Any, ...], bool]:
     """Return the values of an axis, and whether it was given as one value."""
     argument, check = _CHECKS[name]
-    scalar = isinstance(given, str) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    scalar = is_one(given)
     values = [given] if scalar else list(given)
     if not values:
         raise ValueError(f"{argument}: Expected: at least one value. Received: none.")

@@ -3,16 +3,14 @@
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optax
 
-from globopt_jax import losses
 from globopt_jax.inputs import integer, number
-from globopt_jax.shapes import Array, Inputs, Targets
 from globopt_jax.sweeps import engines
-from globopt_jax.sweeps.plan import AXES, Plan, planned, seeds_of
+from globopt_jax.sweeps.plan import AXES, Plan, Values, is_one, planned, seeds_of
 from globopt_jax.sweeps.store import Row, Store, dataset
 
 if TYPE_CHECKING:
@@ -40,24 +38,24 @@ class Progress(NamedTuple):
 
 
 def sweep(
-    X: Inputs,
-    Y: Targets,
+    X: Any,
+    Y: Any,
     *,
-    depths: Iterable[int] | int = 1,
-    widths: Iterable[int] | int = 8,
-    seeds: Iterable[int] | int = 1,
-    subnetworks: Iterable[int] | int = 1,
-    penalties: Iterable[str] | str = "none",
-    lams: Iterable[float] | float = 0.0,
-    rates: Iterable[float] | float = 0.01,
+    depths: Values = 1,
+    widths: Values = 8,
+    seeds: Values = 1,
+    subnetworks: Values = 1,
+    penalties: Values = "none",
+    lams: Values = 0.0,
+    rates: Values = 0.01,
     epochs: int = 40,
     batch: int = 64,
-    optimizer: Callable[..., optax.GradientTransformation] = SGD,
-    loss: str | losses.Loss = "squared",
+    optimizer: Any = SGD,
+    loss: Any = "squared",
     activation: Any = "relu",
     initial: str = "fan_out",
     tangent: bool = True,
-    test: tuple[Array, Array] | None = None,
+    test: Any = None,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
     progress: Callable[[Progress], object] | None = None,
@@ -152,15 +150,15 @@ def sweep(
 
 
 def landscape(
-    X: Inputs,
-    Y: Targets,
+    X: Any,
+    Y: Any,
     *,
-    depths: Iterable[int] | int = (1, 2, 3, 4, 5),
-    widths: Iterable[int] | int = (4, 8, 16, 32),
-    seeds: Iterable[int] | int = 3,
+    depths: Values = (1, 2, 3, 4, 5),
+    widths: Values = (4, 8, 16, 32),
+    seeds: Values = 3,
     epochs: int = 40,
     batch: int = 64,
-    rate: float = 0.01,
+    rate: Values = 0.01,
     momentum: float = 0.5,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
@@ -206,14 +204,14 @@ def landscape(
         True
     """
     momentum = number("momentum", momentum, "a number from 0 to 1, without 1", lambda v: 0 <= v < 1)
-    depths = [depths] if isinstance(depths, int) else list(depths)
+    depths, widths = ([given] if is_one(given) else list(given) for given in (depths, widths))
     for depth in depths:
         _ = integer("depths", depth)
     return sweep(
         X,
         Y,
         depths=depths,
-        widths=[widths] if isinstance(widths, int) else widths,
+        widths=widths,
         seeds=seeds,
         rates=rate,
         epochs=epochs,

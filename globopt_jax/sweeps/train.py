@@ -1,16 +1,12 @@
 """Train the networks of one cell of a sweep, and return their weights."""
 
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 
-from globopt_jax import losses
-from globopt_jax.shapes import Inputs, Targets
 from globopt_jax.sweeps import engines
 from globopt_jax.sweeps.cells import Worker
-from globopt_jax.sweeps.plan import AXES, Portion, planned, seeds_of
+from globopt_jax.sweeps.plan import AXES, Portion, Values, planned, seeds_of
 from globopt_jax.sweeps.sweep import SGD
 
 __all__ = ["Trained", "train"]
@@ -27,20 +23,20 @@ class Trained(NamedTuple):
 
 
 def train(
-    X: Inputs,
-    Y: Targets,
+    X: Any,
+    Y: Any,
     *,
-    depth: int = 1,
-    width: int = 8,
-    seeds: Iterable[int] | int = 1,
-    subnetworks: int = 1,
-    penalty: str = "none",
-    lam: float = 0.0,
-    rate: float = 0.01,
+    depth: Values = 1,
+    width: Values = 8,
+    seeds: Values = 1,
+    subnetworks: Values = 1,
+    penalty: Values = "none",
+    lam: Values = 0.0,
+    rate: Values = 0.01,
     epochs: int = 40,
     batch: int = 64,
-    optimizer: Callable[..., optax.GradientTransformation] = SGD,
-    loss: str | losses.Loss = "squared",
+    optimizer: Any = SGD,
+    loss: Any = "squared",
     activation: Any = "relu",
     initial: str = "fan_out",
 ) -> Trained:

@@ -1,6 +1,7 @@
 """Networks of a sweep, cell by cell, against networks of their own shape that are written out here."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def output(kernels, X):
     return total
 
 
-def trained_alone(cell, seed, X, Y, *, epochs, batch, optimizer, loss, power):
+def trained_alone(cell, seed, X, Y, *, optimizer, loss, power, epochs=3, batch=16):
     """Train one network in arrays of its own shape, step by step."""
     weights = [jnp.asarray(w) for w in draw(cell.shape, DX, DY, seed, "fan_in", X.dtype)]
     method = optimizer(cell.rate)
@@ -94,7 +95,11 @@ def plan_of(X, Y, **changes):
     ("loss", "optimizer", "changes"),
     [
         ("squared", functools.partial(optax.sgd, momentum=0.5), {}),
-        ("softmax_cross_entropy", optax.adam, {"penalty": ["none", "l1", "l2", "l3"], "lam": 0.01, "width": [2, 5], "depth": [1, 3]}),
+        (
+            "softmax_cross_entropy",
+            optax.adam,
+            {"penalty": ["none", "l1", "l2", "l3"], "lam": 0.01, "width": [2, 5], "depth": [1, 3]},
+        ),
         ("squared", functools.partial(optax.sgd, momentum=0.9), {"subnetworks": [2], "depth": [1, 3], "width": [2, 5]}),
     ],
     ids=["shapes", "penalties", "subnetworks"],
@@ -113,7 +118,13 @@ def test_a_padded_network_trains_like_one_of_its_own_shape(loss, optimizer, chan
         padded = worker.trained(worker.initial(portion), portion)
         found = worker.kernels(padded, cell.shape)
         for kernels, seed in zip(found, portion.seeds, strict=True):
-            options = {"epochs": 3, "batch": 16, "optimizer": optimizer, "loss": losses.by_name(loss), "power": power}
+            options: dict[str, Any] = {
+                "epochs": 3,
+                "batch": 16,
+                "optimizer": optimizer,
+                "loss": losses.by_name(loss),
+                "power": power,
+            }
             alone = trained_alone(cell, seed, X, Y, **options)
             for a, b in zip(kernels, alone, strict=True):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
@@ -182,7 +193,7 @@ def test_j_is_computed_in_float64():
 def test_a_cell_depends_on_no_other_cell():
     """Not on the other widths, depths, seeds, penalties, nor on the number of seeds in a call."""
     X, Y = samples()
-    options = {"epochs": 2, "batch": 10, "tangent": False, "rates": 0.05}
+    options: dict[str, Any] = {"epochs": 2, "batch": 10, "tangent": False, "rates": 0.05}
     many = sweeps.sweep(X, Y, depths=[1, 2, 3], widths=[2, 4, 7], seeds=[0, 1, 2], **options)
     one = sweeps.sweep(X, Y, depths=2, widths=4, seeds=[1], **options)
     place = {"depth": 2, "width": 4, "seed": 1}
@@ -223,7 +234,7 @@ def test_numbers_of_a_cell():
         X, Y = samples(dtype)
         Y = np.eye(DY, dtype=dtype)[np.argmax(Y, axis=1)]
         held = X[:20], Y[:20]
-        options = {"epochs": 2, "batch": 9, "rates": 0.05}
+        options: dict[str, Any] = {"epochs": 2, "batch": 9, "rates": 0.05}
         found = sweeps.sweep(X, Y, depths=1, widths=6, seeds=2, test=held, tangent=False, **options)
         made = sweeps.train(X, Y, depth=1, width=6, seeds=2, epochs=2, batch=9, rate=0.05)
         for stage, stacked in made._asdict().items():

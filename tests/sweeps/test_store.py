@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from globopt_jax.sweeps.plan import AXES
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
-OPTIONS = {"depths": [1, 2], "widths": [2, 3], "seeds": 2, "epochs": 2, "batch": 8, "tangent": False}
+OPTIONS: dict[str, Any] = {"depths": [1, 2], "widths": [2, 3], "seeds": 2, "epochs": 2, "batch": 8, "tangent": False}
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    return OPTIONS | changes
 
 
 def place(depth=1, seed=0):
@@ -27,8 +32,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     """Cells of the store are not computed again, and further axes are added to them."""
     path = tmp_path / "cells.sqlite"
     whole = sweeps.sweep(X, Y, **OPTIONS)
-    seen = []
-    _ = sweeps.sweep(X, Y, **OPTIONS | {"depths": [1]}, store=path, progress=seen.append)
+    seen: list[Any] = []
+    _ = sweeps.sweep(X, Y, **options(depths=[1]), store=path, progress=seen.append)
     assert [(p.done, p.total) for p in seen] == [(2, 4), (4, 4)]
     seen.clear()
     found = sweeps.sweep(X, Y, **OPTIONS, store=path, progress=seen.append)
@@ -63,14 +68,14 @@ def test_missing_cells_are_seen(tmp_path):
 
 def test_a_store_belongs_to_its_settings(tmp_path):
     path = tmp_path / "cells.sqlite"
-    _ = sweeps.sweep(X, Y, **OPTIONS | {"depths": 1}, store=path)
+    _ = sweeps.sweep(X, Y, **options(depths=1), store=path)
     for changes, message in (
         ({"epochs": 3}, "epochs is 2 there and 3 here"),
         ({"batch": 9}, "batch is 8 there and 9 here"),
         ({"initial": "he"}, "initial"),
     ):
         with pytest.raises(ValueError, match=f"settings of the sweep in this store. Received: others, {message}"):
-            sweeps.sweep(X, Y, **OPTIONS | changes, store=path)
+            sweeps.sweep(X, Y, **options(**changes), store=path)
     with pytest.raises(ValueError, match="others, data is"):
         sweeps.sweep(X + 1, Y, **OPTIONS, store=path)
     assert len(sweeps.Store(path).finished()) == 4
@@ -127,6 +132,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
     with sweeps.Store(path) as store:
         store.claim({"data": "x"})
         store.write([place()])
+        assert store._connection is not None
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OSError, match=f"{path}: .* full.*Finished cells in it are safe"):
@@ -168,9 +174,16 @@ def test_kills_lose_no_cell_and_double_none(tmp_path, kills):
         finished = sweeps.Store(path).finished()
         assert len(finished) == len(set(finished)) > before
         before = len(finished)
-    options = {"depths": range(1, 7), "widths": [2, 3, 4], "seeds": 3, "epochs": 30, "batch": 2, "tangent": False}
-    seen = []
-    found = sweeps.sweep(X, Y, **options, store=path, progress=seen.append)
+    options: dict[str, Any] = {
+        "depths": range(1, 7),
+        "widths": [2, 3, 4],
+        "seeds": 3,
+        "epochs": 30,
+        "batch": 2,
+        "tangent": False,
+    }
+    seen: list[Any] = []
+    found = sweeps.sweep(X, Y, **same, store=path, progress=seen.append)
     assert len(seen) == 18 - before // 3
-    np.testing.assert_allclose(found.loss, sweeps.sweep(X, Y, **options).loss, rtol=1e-10)
+    np.testing.assert_allclose(found.loss, sweeps.sweep(X, Y, **same).loss, rtol=1e-10)
     assert not np.any(np.isnan(found.loss))
