@@ -245,7 +245,7 @@ def test_numbers_of_a_cell():
                 hits = predicted.argmax(1) == Y.argmax(1)
                 assert float(cell.accuracy) == pytest.approx(np.mean(hits))
                 assert float(cell.test_accuracy) == pytest.approx(np.mean(hits[:20]))
-        assert stacked[0].dtype == dtype
+        assert made.trained[0].dtype == dtype
         assert "J" not in found
 
 

@@ -23,7 +23,7 @@ def cluster():
         warnings.simplefilter("ignore")
         from distributed import LocalCluster
 
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
             yield found
 
 

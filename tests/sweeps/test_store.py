@@ -174,14 +174,7 @@ def test_kills_lose_no_cell_and_double_none(tmp_path, kills):
         finished = sweeps.Store(path).finished()
         assert len(finished) == len(set(finished)) > before
         before = len(finished)
-    options: dict[str, Any] = {
-        "depths": range(1, 7),
-        "widths": [2, 3, 4],
-        "seeds": 3,
-        "epochs": 30,
-        "batch": 2,
-        "tangent": False,
-    }
+    same = options(depths=range(1, 7), widths=[2, 3, 4], seeds=3, epochs=30, batch=2)
     seen: list[Any] = []
     found = sweeps.sweep(X, Y, **same, store=path, progress=seen.append)
     assert len(seen) == 18 - before // 3
