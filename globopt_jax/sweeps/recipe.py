@@ -34,9 +34,9 @@ class Optimizer:
         with jax.numpy_dtype_promotion("standard"):  # optax's optimizers mix dtypes
             made = self.function(rate, **dict(self.options))
 
-        def update(gradients: Any, state: Any, weights: Any = None) -> Any:
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
             with jax.numpy_dtype_promotion("standard"):
-                return made.update(gradients, state, weights)
+                return made.update(updates, state, params)
 
         return optax.GradientTransformation(made.init, update)
 
