@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from globopt_jax import local_minima
 from globopt_jax.networks import FeedForward
 from globopt_jax.shapes import Array
 from globopt_jax.sweeps.padding import Shape, draw, pad, unpad
-from globopt_jax.sweeps.plan import AXES, Plan, Portion
+from globopt_jax.sweeps.plan import AXES, Plan, Portion, column
 from globopt_jax.sweeps.recipe import power_of
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
@@ -59,13 +60,13 @@ class Worker:
         began = time.monotonic()
         cell, seeds = portion
         rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for seed in seeds]
-        weights = self.initial(portion)
-        self._measure(rows, "initial", weights, cell.shape)
-        if self.recipe.epochs:
-            self._measure(rows, "trained", self.trained(weights, portion), cell.shape)
+        stages = {number: name for name, number in self.recipe.stages.items()}
+        for number, weights in enumerate(self.training(self.initial(portion), portion)):
+            if number in stages:
+                for row, measured in zip(rows, self._measured(weights, cell.shape), strict=True):
+                    names = stages.values() if not self.recipe.epochs else [stages[number]]
+                    row |= {column(name, stage): value for name, value in measured.items() for stage in names}
         for row in rows:
-            if not self.recipe.epochs:
-                row |= {n.replace("_initial", "_trained"): v for n, v in row.items() if n.endswith("_initial")}
             row["seconds"] = (time.monotonic() - began) / len(rows)
         return rows
 
@@ -75,29 +76,38 @@ class Worker:
         drawn = [draw(shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype) for seed in portion.seeds]
         return [jax.device_put(np.stack(w)) for w in zip(*(pad(kernels, arrays) for kernels in drawn), strict=True)]
 
-    def trained(self, weights: list[Any], portion: Portion) -> list[Any]:
-        """Return padded weights after all epochs. The given weights are used up."""
+    def training(self, weights: list[Any], portion: Portion) -> Iterator[list[Any]]:
+        """Yield the padded weights before training and after each epoch. The next epoch uses them up."""
         cell, m = portion.cell, len(self.X)
         rate, lam = (jax.device_put(np.asarray(value, self.dtype)) for value in (cell.rate, cell.lam))
         penalty = self.recipe.powers.index(power_of(cell.penalty))
         knobs = Knobs(np.int32(cell.depth), rate, lam, np.int32(penalty))
         state = start(self.recipe, weights, rate)
+        yield weights
         for number in range(self.recipe.epochs):
             samples = jax.device_put(orders(portion.seeds, number, m, self.recipe.batch))
             weights, state = epoch(self.recipe, weights, state, knobs, self.X, self.Y, Batches(samples, self.shares))
-        return jax.block_until_ready(weights)
+            yield weights
 
-    def _measure(self, rows: list[Row], stage: str, weights: list[Any], shape: Shape) -> None:
-        """Add the numbers of a stage to the row of each seed."""
+    def trained(self, weights: list[Any], portion: Portion) -> list[Any]:
+        """Return padded weights after all epochs. The given weights are used up."""
+        for trained in self.training(weights, portion):
+            weights = trained
+        return weights
+
+    def _measured(self, weights: list[Any], shape: Shape) -> list[dict[str, Any]]:
+        """Return the numbers of the network of each seed."""
+        rows: list[dict[str, Any]] = [{} for _ in range(len(weights[0]))]
         for prefix, held in self.held.items():
             found = measure(self.recipe, weights, np.int32(shape.depth), held.X, held.Y, held.present)
             for row, loss, correct in zip(rows, *map(np.asarray, found), strict=True):
-                row[f"{prefix}loss_{stage}"] = float(loss)
+                row[f"{prefix}loss"] = float(loss)
                 if self.plan.data.classes:
-                    row[f"{prefix}accuracy_{stage}"] = float(correct) / held.m
+                    row[f"{prefix}accuracy"] = float(correct) / held.m
         if self.recipe.tangent:
             for row, kernels in zip(rows, self.kernels(weights, shape), strict=True):
-                row |= {f"{name}_{stage}": value for name, value in self.tangent(kernels).items()}
+                row |= self.tangent(kernels)
+        return rows
 
     def kernels(self, weights: list[Any], shape: Shape) -> list[list[np.ndarray]]:
         """Return the kernels of the network of each seed, without padding."""

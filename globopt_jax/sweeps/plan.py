@@ -14,7 +14,7 @@ from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
 
-__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Values", "is_one", "planned", "seeds_of"]
+__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Values", "column", "is_one", "planned", "seeds_of"]
 
 #: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
 #: caches of a processor, and then one network after the other is faster.
@@ -49,6 +49,16 @@ class Cell(NamedTuple):
 
 #: The names of the axes, in the order of the dimensions.
 AXES = (*Cell._fields, "seed")
+
+
+def column(name: str, stage: str) -> str:
+    """Return the name under which a row of a store holds a quantity of a stage.
+
+    Example:
+        >>> column("loss", "epoch 3")
+        'loss_epoch_3'
+    """
+    return f"{name}_{stage.replace(' ', '_')}"
 
 
 class Data(NamedTuple):

@@ -122,6 +122,14 @@ class Recipe:
     """The powers of the penalties in the sweep."""
     tangent: bool = True
     """Whether J is computed."""
+    snapshots: tuple[int, ...] = ()
+    """The epochs after which the networks are measured, beside the first and the last stage."""
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """The names of the stages at which networks are measured, with the number of epochs before each of them."""
+        between = {f"epoch {n}": n for n in self.snapshots}
+        return {"initial": 0, **between, "trained": self.epochs}
 
     def described(self) -> dict[str, Any]:
         """Return the settings as values that JSON can represent, which is how a store compares sweeps."""
@@ -135,6 +143,7 @@ class Recipe:
             "epochs": self.epochs,
             "batch": self.batch,
             "tangent": self.tangent,
+            "stages": list(self.stages),
         }
 
     @classmethod
@@ -151,14 +160,17 @@ class Recipe:
         loss = losses.by_name(options["loss"]) if isinstance(options["loss"], str) else options["loss"]
         if not isinstance(loss, losses.Loss):
             raise TypeError(f"loss: Expected: a name, or an object of losses.Loss. Received: {options['loss']!r}.")
+        epochs = integer("epochs", options["epochs"], 0)
+        snapshots = tuple(sorted({integer("snapshots", n, 1, epochs - 1) for n in options["snapshots"]}))
         return cls(
             optimizer=Optimizer.of(options["optimizer"]),
             loss=loss,
             network=network,
             initial=options["initial"],
-            epochs=integer("epochs", options["epochs"], 0),
+            epochs=epochs,
             batch=integer("batch", options["batch"]),
             tangent=bool(options["tangent"]),
+            snapshots=snapshots,
         )
 
 

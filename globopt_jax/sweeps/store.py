@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from globopt_jax import files, locks, origin, runs
-from globopt_jax.sweeps.plan import AXES
+from globopt_jax.sweeps.plan import AXES, column
 
 if TYPE_CHECKING:
     import xarray
@@ -29,8 +29,6 @@ __all__ = ["FORMAT", "Row", "Store", "StoreInUse", "dataset"]
 FORMAT = 1
 #: "gojx" as a number, which SQLite keeps in the header of the file.
 _APPLICATION = 0x676F6A78
-#: The stages of a cell at which its network is measured.
-STAGES = ("initial", "trained")
 #: The quantities that are measured at each stage: the type of their columns, their units, and their meaning.
 VARIABLES = {
     "J": ("REAL", "loss", "half the squared distance from the targets to the tangent space"),
@@ -50,15 +48,19 @@ MEANINGS = {
     "lam": "strength of the penalty",
     "rate": "learning rate",
     "seed": "seed of the initial weights and of the orders of samples",
-    "stage": "before and after training",
+    "stage": "when the network was measured: before training, after an epoch, after training",
 }
 _KINDS = {"penalty": "TEXT", "lam": "REAL", "rate": "REAL"}
-#: The columns of the table of cells, with their types.
-COLUMNS = {
-    **{name: f"{_KINDS.get(name, 'INTEGER')} NOT NULL" for name in AXES},
-    **{f"{name}_{stage}": kind for name, (kind, _, _) in VARIABLES.items() for stage in STAGES},
-    "seconds": "REAL",
-}
+
+
+def columns(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of the table of cells, with their types, given the settings of a sweep."""
+    return {
+        **{name: f"{_KINDS.get(name, 'INTEGER')} NOT NULL" for name in AXES},
+        **{column(name, stage): kind for name, (kind, _, _) in VARIABLES.items() for stage in identity["stages"]},
+        "seconds": "REAL",
+    }
+
 
 #: A finished cell: its coordinates and numbers by the names of the columns.
 Row = dict[str, Any]
@@ -85,7 +87,7 @@ class Store:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> with Store(folder.name + "/cells.sqlite") as store:
-        ...     store.claim({"data": "ab12"})
+        ...     store.claim({"data": "ab12", "stages": ["initial", "trained"]})
         ...     cell = dict(zip(AXES, (1, 8, 1, "none", 0.0, 0.01, 0), strict=True))
         ...     store.write([cell | {"loss_trained": 2.5}])
         >>> Store(folder.name + "/cells.sqlite").finished()
@@ -131,7 +133,7 @@ class Store:
         """Take the lock, and create the file if there is none.
 
         Args:
-            identity: the settings of the sweep, of values that JSON can represent.
+            identity: the settings of the sweep, of values that JSON can represent; "stages" are the stages' names.
 
         Raises:
             StoreInUse: another process, or another `Store` of this one, holds the lock.
@@ -162,7 +164,7 @@ class Store:
         """
         if self._connection is None:
             raise ValueError(f"{self.path}: Expected: a store that this process has claimed. Received: one it has not.")
-        names = list(COLUMNS)
+        names = list(columns(self.identity or {}))
         marks = ", ".join("?" * len(names))
         with _errors(self.path), _transaction(self._connection) as connection:
             _ = connection.executemany(
@@ -182,8 +184,9 @@ class Store:
         """Return all cells as CSV, a row a cell, and write them to a file if a path is given."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        _ = writer.writerow(COLUMNS)
-        _ = writer.writerows([["" if row[name] is None else row[name] for name in COLUMNS] for row in self.rows()])
+        names = list(columns(self.identity or {"stages": []}))
+        _ = writer.writerow(names)
+        _ = writer.writerows([["" if row[name] is None else row[name] for name in names] for row in self.rows()])
         if path is not None:
             files.write_text(path, text.getvalue())
         return text.getvalue()
@@ -196,7 +199,7 @@ class Store:
         rows = self.rows()
         axes = {name: tuple(sorted({row[name] for row in rows})) for name in AXES}
         scalars = {name for name in AXES if name not in ("depth", "width", "seed") and len(axes[name]) == 1}
-        return dataset(rows, axes, scalars, self.identity or {})
+        return dataset(rows, axes, scalars, self.identity or {"stages": []})
 
     def _begin(self, identity: dict[str, Any]) -> None:
         """Open the file for writing, create its tables, and compare its settings."""
@@ -208,8 +211,8 @@ class Store:
                 _ = connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 _ = connection.execute(f"PRAGMA user_version = {FORMAT}")
                 _ = connection.execute("CREATE TABLE sweep (identity TEXT NOT NULL, provenance TEXT NOT NULL)")
-                columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-                _ = connection.execute(f"CREATE TABLE cells ({columns}, PRIMARY KEY ({', '.join(AXES)}))")
+                typed = ", ".join(f"{name} {kind}" for name, kind in columns(identity).items())
+                _ = connection.execute(f"CREATE TABLE cells ({typed}, PRIMARY KEY ({', '.join(AXES)}))")
                 values = files.canonical_json(identity), files.canonical_json(origin.provenance())
                 _ = connection.execute("INSERT INTO sweep VALUES (?, ?)", values)
         elif difference := runs.difference_of(stored, identity):
@@ -263,14 +266,14 @@ def dataset(
 
     variables: dict[str, Any] = {}
     for name, (kind, units, words) in VARIABLES.items():
-        stages = [[row.get(f"{name}_{stage}") for row in inside] for stage in STAGES]
+        stages = [[row.get(column(name, stage)) for row in inside] for stage in identity["stages"]]
         if any(value is not None for values in stages for value in values):
             array = np.stack([filled(values, kind) for values in stages], axis=-1)
             variables[name] = (*dims, "stage"), array, {"long_name": words, "units": units}
     seconds = filled([row["seconds"] for row in inside], "REAL")
     variables["seconds"] = dims, seconds, {"long_name": "time of training and measuring", "units": "s"}
     coordinates = {name: (name, np.array(axes[name])) if name in dims else axes[name][0] for name in AXES}
-    found = xarray.Dataset(variables, {**coordinates, "stage": list(STAGES)})
+    found = xarray.Dataset(variables, {**coordinates, "stage": list(identity["stages"])})
     for name, words in MEANINGS.items():
         found[name].attrs["long_name"] = words
     settings = {n: v if isinstance(v, str | int) else files.canonical_json(v) for n, v in identity.items()}
@@ -293,9 +296,9 @@ def _identity(path: pathlib.Path, connection: sqlite3.Connection) -> dict[str, A
     try:
         ((text,),) = connection.execute("SELECT identity FROM sweep").fetchall()
         found = json.loads(text)
-        if isinstance(found, dict):
+        if isinstance(found, dict) and isinstance(found["stages"], list):
             return found
-    except (sqlite3.OperationalError, TypeError, ValueError):  # no such table, several rows, no JSON
+    except (sqlite3.OperationalError, KeyError, TypeError, ValueError):  # no such table, several rows, no JSON
         pass
     raise ValueError(f"{path}: Expected: a store of a sweep. Received: one without settings.")
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optax
@@ -55,6 +55,7 @@ def sweep(
     activation: Any = "relu",
     initial: str = "fan_out",
     tangent: bool = True,
+    snapshots: Iterable[int] = (),
     test: Any = None,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
@@ -96,6 +97,7 @@ def sweep(
         initial: the standard deviation of the initial weights of a layer: "fan_out" is 1/sqrt(d_out), as in KHK19,
             "fan_in" 1/sqrt(d_in), "he" sqrt(2/d_in), "glorot" sqrt(2/(d_in + d_out)).
         tangent: whether J and the rank are computed.
+        snapshots: numbers of epochs, below `epochs`, after which the networks are measured, too.
         test: inputs and targets that are measured and not trained on.
         store: the file of the store; None keeps the cells in memory only.
         client: a `dask.distributed.Client`, whose workers then do the work. None does it in this process.
@@ -103,9 +105,9 @@ def sweep(
 
     Returns:
         An `xarray.Dataset`. Its dimensions are those axes that were given as several values, in the order depth, width,
-        subnetworks, penalty, lam, rate, seed, and then stage (initial, trained). Its variables are J, rank, loss,
-        accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. A network whose weights are no
-        longer finite has NaN for J, and -1 for the rank.
+        subnetworks, penalty, lam, rate, seed, and then stage: "initial", "epoch 5" for a snapshot, "trained". Its
+        variables are J, rank, loss, accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. A
+        network whose weights are no longer finite has NaN for J, and -1 for the rank.
 
     Raises:
         ValueError: an argument is out of range, an axis is empty or holds a value twice, or the store belongs to other
@@ -142,6 +144,7 @@ def sweep(
         "activation": activation,
         "initial": initial,
         "tangent": tangent,
+        "snapshots": snapshots,
     }
     plan = planned(X, Y, test, axes, options)
     if client is not None:

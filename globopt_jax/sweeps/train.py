@@ -85,6 +85,7 @@ def train(
         "activation": activation,
         "initial": initial,
         "tangent": False,
+        "snapshots": (),
     }
     plan = planned(X, Y, None, dict(zip(AXES, values, strict=True)), options)
     for name in plan.axes.keys() - plan.scalars - {"seed"}:

@@ -81,6 +81,7 @@ def plan_of(X, Y, **changes):
         "activation": "relu",
         "initial": "fan_in",
         "tangent": False,
+        "snapshots": (),
     }
     return planned(
         X,
@@ -247,6 +248,17 @@ def test_numbers_of_a_cell():
                 assert float(cell.test_accuracy) == pytest.approx(np.mean(hits[:20]))
         assert made.trained[0].dtype == dtype
         assert "J" not in found
+
+
+def test_snapshots():
+    """A network after three of five epochs is the network that was trained for three."""
+    X, Y = samples()
+    options: dict[str, Any] = {"depths": [1, 2], "widths": 3, "seeds": 2, "batch": 9, "rates": 0.05, "tangent": False}
+    found = sweeps.sweep(X, Y, **options, epochs=5, snapshots=[3, 1])
+    assert found.stage.values.tolist() == ["initial", "epoch 1", "epoch 3", "trained"]
+    shorter = sweeps.sweep(X, Y, **options, epochs=3)
+    np.testing.assert_allclose(found.loss.sel(stage="epoch 3"), shorter.loss.sel(stage="trained"), rtol=1e-13)
+    assert np.all(found.loss.diff("stage") != 0)
 
 
 def test_training_that_diverges_is_shown():

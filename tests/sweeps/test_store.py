@@ -15,6 +15,7 @@ import pytest
 from globopt_jax import sweeps
 from globopt_jax.sweeps.plan import AXES
 
+SETTINGS: dict[str, Any] = {"data": "x", "stages": ["initial", "trained"]}
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
 OPTIONS: dict[str, Any] = {"depths": [1, 2], "widths": [2, 3], "seeds": 2, "epochs": 2, "batch": 8, "tangent": False}
@@ -56,14 +57,14 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
 
 def test_missing_cells_are_seen(tmp_path):
     with sweeps.Store(tmp_path / "a") as store:
-        store.claim({"data": "x"})
+        store.claim(SETTINGS)
         store.write([place() | {"loss_initial": 1.5, "rank_initial": 3}, place(2, 1) | {"loss_initial": np.nan}])
         store.write([place() | {"loss_initial": 9.0}])  # a finished cell keeps its numbers
     found = sweeps.Store(tmp_path / "a").to_xarray()
     initial = found.sel(stage="initial", width=8)
     np.testing.assert_array_equal(initial.loss, [[1.5, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(initial["rank"], [[3, -1], [-1, -1]])
-    assert found.attrs == {"data": "x"}
+    assert found.attrs["data"] == "x"
 
 
 def test_a_store_belongs_to_its_settings(tmp_path):
@@ -90,7 +91,7 @@ def test_other_files_are_refused(tmp_path):
     connection.close()
     for path in (newer, torn):
         with sweeps.Store(path) as store:
-            store.claim({"data": "x"})
+            store.claim(SETTINGS)
             store.write([place(seed=i) for i in range(200)])
     with sqlite3.connect(newer) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -118,10 +119,10 @@ def test_there_is_one_writer(tmp_path):
     """A second one is told who writes; readers are welcome."""
     path = tmp_path / "cells.sqlite"
     with sweeps.Store(path) as store:
-        store.claim({"data": "x"})
+        store.claim(SETTINGS)
         store.write([place()])
         with pytest.raises(sweeps.StoreInUse, match=f"in use by process {os.getpid()} on"):
-            sweeps.Store(path).claim({"data": "x"})
+            sweeps.Store(path).claim(SETTINGS)
         assert len(sweeps.Store(path).finished()) == 1
     with pytest.raises(ValueError, match="has not"):
         store.write([place(2)])
@@ -130,7 +131,7 @@ def test_there_is_one_writer(tmp_path):
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
     path = tmp_path / "cells.sqlite"
     with sweeps.Store(path) as store:
-        store.claim({"data": "x"})
+        store.claim(SETTINGS)
         store.write([place()])
         assert store._connection is not None
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
