@@ -60,12 +60,11 @@ class Worker:
         began = time.monotonic()
         cell, seeds = portion
         rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for seed in seeds]
-        stages = {number: name for name, number in self.recipe.stages.items()}
         for number, weights in enumerate(self.training(self.initial(portion), portion)):
-            if number in stages:
+            stages = [name for name, epochs in self.recipe.stages.items() if epochs == number]
+            if stages:
                 for row, measured in zip(rows, self._measured(weights, cell.shape), strict=True):
-                    names = stages.values() if not self.recipe.epochs else [stages[number]]
-                    row |= {column(name, stage): value for name, value in measured.items() for stage in names}
+                    row |= {column(name, stage): value for name, value in measured.items() for stage in stages}
         for row in rows:
             row["seconds"] = (time.monotonic() - began) / len(rows)
         return rows
