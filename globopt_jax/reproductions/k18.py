@@ -1,0 +1,339 @@
+"""Tables 4.1 and 4.2 of K18: test accuracy on CIFAR-10 under penalties of several degrees.
+
+The thesis states neither learning rate, nor strength of the penalty, nor number of epochs. Each column of a table, which
+is one penalty, is tuned on a validation split: the rate, the strength and the number of epochs with the largest mean
+accuracy over some rows. Then every cell is trained on all training images with several seeds. A second budget, rate and
+epochs, is the one whose accuracies without a penalty are closest to those that the thesis prints.
+"""
+
+import abc
+import functools
+import pathlib
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import optax
+
+from globopt_jax import datasets, sweeps
+from globopt_jax.origin import hash_arrays
+from globopt_jax.reproductions.khk19 import root_of
+from globopt_jax.reproductions.report import Experiment, Told, spread, table
+from globopt_jax.sweeps.plan import column
+
+__all__ = ["Choice", "Size", "Table41", "Table42"]
+
+#: The columns of both tables, with the strengths among which the penalty is tuned.
+STRENGTHS = {
+    "none": (0.0,),
+    "l1": (1e-6, 1e-5, 1e-4),
+    "l2": (1e-5, 1e-4, 1e-3),
+    "l3": (1e-4, 1e-3, 1e-2),
+}
+
+
+class Size(NamedTuple):
+    """How large the experiment is."""
+
+    width: int
+    """The number of units of each hidden layer."""
+    epochs: int
+    """The number of passes over the samples."""
+    snapshots: tuple[int, ...]
+    """The other numbers of epochs among which is tuned."""
+    rates: tuple[float, ...]
+    """The learning rates among which is tuned."""
+    seeds: int
+    """The number of networks of each cell."""
+    batch: int
+    """The number of samples of a step."""
+    samples: int | None
+    """The number of training images; None takes all that are there."""
+
+
+PRESETS = {
+    "quick": Size(100, 6, (1, 3), (0.03, 0.1), seeds=2, batch=128, samples=3000),
+    "full": Size(500, 40, (1, 2, 3, 5, 10, 20), (0.01, 0.03, 0.1), seeds=3, batch=128, samples=None),
+}
+#: The share of the training images on which the columns are tuned, and the seed of tuning, which no cell has.
+HELD_OUT, TUNING_SEED = 0.2, 1_000_000
+
+
+class Choice(NamedTuple):
+    """The settings of a column."""
+
+    lam: float
+    """The strength of the penalty."""
+    rate: float
+    """The learning rate."""
+    stage: str
+    """The number of epochs as the name of a stage."""
+    accuracy: float
+    """The mean accuracy on the validation split, over the rows that were tuned on."""
+
+
+class _Table(Experiment, abc.ABC):
+    """A table of K18.
+
+    Args:
+        preset: quick or full.
+        root: a folder with the official files of CIFAR-10; None downloads them.
+        only: the data set, cifar-10; another one, such as digits, runs the same experiment on it.
+
+    Raises:
+        ValueError: the preset or the data set is unknown, or a file is damaged.
+        FileNotFoundError: files are missing.
+    """
+
+    name: ClassVar[str]
+    thesis: ClassVar[dict[str, tuple[float, ...]]]
+    rows: ClassVar[tuple[int, ...]]
+    tuned_on: ClassVar[tuple[int, ...]]
+    axis: ClassVar[str]
+    dim: ClassVar[str]
+    row_name: ClassVar[str]
+    matched: ClassVar[dict[int, str]]
+    about: ClassVar[str]
+
+    def __init__(self, preset: str = "quick", root: pathlib.Path | None = None, only: Any = None):
+        if preset not in PRESETS:
+            raise ValueError(f"preset: Expected: {' or '.join(PRESETS)}. Received: {preset!r}.")
+        chosen = ["cifar-10"] if only is None else list(only)
+        if len(chosen) != 1:
+            raise ValueError(f"data: Expected: one data set. Received: {', '.join(chosen) or 'none'}.")
+        self.preset, self.size = preset, PRESETS[preset]
+        self.train, self.test = self._data(chosen[0], root)
+
+    def _data(self, name: str, root: pathlib.Path | None) -> tuple[datasets.Dataset, datasets.Dataset]:
+        """Return training and test samples."""
+        if name == "digits":  # they have no test samples of their own
+            whole = datasets.load(name, samples=1797, key=0)
+            return _part(whole, slice(0, 1300)), _part(whole, slice(1300, None))
+        folder = root_of(root, name)
+        wanted: dict[str, Any] = {} if self.size.samples is None else {"samples": self.size.samples, "key": 0}
+        test = {} if self.size.samples is None else {"samples": self.size.samples // 3, "key": 0}
+        return datasets.load(name, folder, **wanted), datasets.load(name, folder, split="test", **test)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        hashes = {n: hash_arrays({"X": d.X, "Y": d.Y}) for n, d in (("train", self.train), ("test", self.test))}
+        size = {**self.size._asdict(), "strengths": {name: list(s) for name, s in STRENGTHS.items()}}
+        return {"experiment": self.name, "preset": self.preset, **size, "data": hashes}
+
+    def run(self, folder: pathlib.Path, told: Told, client: Any = None) -> None:
+        for penalty in STRENGTHS:
+            self._tune(folder, penalty, functools.partial(told, f"tuning {penalty}"), client)
+        for penalty, choice in self.choices(folder).items():
+            self._train(folder / "table.sqlite", penalty, choice, functools.partial(told, f"column {penalty}"), client)
+        for penalty, choice in self.budget(folder).items():
+            self._train(folder / "budget.sqlite", penalty, choice, functools.partial(told, f"budget {penalty}"), client)
+
+    def _tune(self, folder: pathlib.Path, penalty: str, progress: Any, client: Any) -> None:
+        X, Y = self.train.X, self.train.Y
+        order = np.random.Generator(np.random.Philox(key=[TUNING_SEED, 0])).permutation(len(X))
+        held, used = np.split(order, [int(HELD_OUT * len(X))])
+        self._sweep(
+            (X[used], Y[used]),
+            (X[held], Y[held]),
+            rows=self.tuned_on,
+            penalty=penalty,
+            lams=STRENGTHS[penalty],
+            rates=self.size.rates,
+            seeds=[TUNING_SEED],
+            store=folder / "tuning.sqlite",
+            progress=progress,
+            client=client,
+        )
+
+    def _train(self, store: pathlib.Path, penalty: str, choice: Choice, progress: Any, client: Any) -> None:
+        self._sweep(
+            (self.train.X, self.train.Y),
+            (self.test.X, self.test.Y),
+            rows=self.rows,
+            penalty=penalty,
+            lams=[choice.lam],
+            rates=[choice.rate],
+            seeds=self.size.seeds,
+            store=store,
+            progress=progress,
+            client=client,
+        )
+
+    def _sweep(self, train: Any, test: Any, *, rows: Any, penalty: str, **options: Any) -> None:
+        shape = {"depths": 1, "widths": self.size.width, self.axis: rows}
+        arrays = [(X.astype(np.float32), Y.astype(np.float32)) for X, Y in (train, test)]
+        _ = sweeps.sweep(
+            *arrays[0],
+            test=arrays[1],
+            **shape,
+            penalties=penalty,
+            epochs=self.size.epochs,
+            snapshots=self.size.snapshots,
+            batch=self.size.batch,
+            optimizer=optax.sgd,
+            loss="softmax_cross_entropy",
+            initial="glorot",
+            tangent=False,
+            **options,
+        )
+
+    def choices(self, folder: pathlib.Path) -> dict[str, Choice]:
+        """Return the tuned settings of each column."""
+        return {penalty: max(self._candidates(folder, penalty), key=lambda c: c.accuracy) for penalty in STRENGTHS}
+
+    def budget(self, folder: pathlib.Path) -> dict[str, Choice]:
+        """Return settings with one rate and one number of epochs, closest to the thesis where there is no penalty."""
+        printed = dict(zip(self.rows, self.thesis["none"], strict=True))
+
+        def distance(choice: Choice) -> float:
+            found = self._accuracies(folder, "none")[choice[:3]]
+            return sum((100 * found[row] - printed[row]) ** 2 for row in self.tuned_on)
+
+        nearest = min(self._candidates(folder, "none"), key=distance)
+        found = {}
+        for penalty in STRENGTHS:
+            alike = [c for c in self._candidates(folder, penalty) if (c.rate, c.stage) == (nearest.rate, nearest.stage)]
+            found[penalty] = max(alike, key=lambda c: c.accuracy)
+        return found
+
+    def _candidates(self, folder: pathlib.Path, penalty: str) -> list[Choice]:
+        """Return all settings that were tried for a column."""
+        found = self._accuracies(folder, penalty)
+        return [Choice(*settings, float(np.mean([*rows.values()]))) for settings, rows in found.items()]
+
+    def _accuracies(self, folder: pathlib.Path, penalty: str) -> dict[tuple[float, float, str], dict[int, float]]:
+        """Return the accuracy on the validation split of each row, by strength, rate and number of epochs."""
+        store = sweeps.Store(folder / "tuning.sqlite")
+        stages = [stage for stage in (store.identity or {})["stages"] if stage != "initial"]
+        found: dict[tuple[float, float, str], dict[int, float]] = {}
+        for row in store.rows():
+            for stage in stages if row["penalty"] == penalty else ():
+                accuracy = row[column("test_accuracy", stage)]
+                found.setdefault((row["lam"], row["rate"], stage), {})[row[self.dim]] = accuracy
+        return found
+
+    def report(self, folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
+        tuned, fixed = self.choices(folder), self.budget(folder)
+        ours, near = (self._tested(folder / f, c) for f, c in (("table.sqlite", tuned), ("budget.sqlite", fixed)))
+        (any_fixed, *_) = fixed.values()
+        parts = [
+            self.about,
+            _PROTOCOL.format(tuned_on=" and ".join(map(str, self.tuned_on)), rows=self.row_name),
+            f"{self.train.description} {self.test.description}",
+            "## The thesis\n\n" + self._printed(),
+            "## Tuned\n\n" + self._shown(ours),
+            _chosen(tuned),
+            self._reading(ours),
+            f"## The fixed budget closest to the thesis: rate {any_fixed.rate:g}, {self._epochs(any_fixed)} epochs\n\n"
+            + self._shown(near),
+            _chosen(fixed),
+            self._reading(near),
+        ]
+        numbers = {
+            name: {penalty: {str(row): list(v) for row, v in rows.items()} for penalty, rows in found.items()}
+            for name, found in (("tuned", ours), ("budget", near))
+        }
+        settings = {name: {p: c._asdict() for p, c in found.items()} for name, found in (("tuned", tuned), ("budget", fixed))}
+        return "\n\n".join(parts), {"accuracy": numbers, "settings": settings}
+
+    def _tested(self, store: pathlib.Path, choices: dict[str, Choice]) -> dict[str, dict[int, list[float]]]:
+        """Return the test accuracies in percent of all seeds, by column and row, at the chosen number of epochs."""
+        found: dict[str, dict[int, list[float]]] = {penalty: {row: [] for row in self.rows} for penalty in choices}
+        for row in sweeps.Store(store).rows():
+            choice = choices[row["penalty"]]
+            if (row["lam"], row["rate"]) == (choice.lam, choice.rate):
+                found[row["penalty"]][row[self.dim]].append(100 * row[column("test_accuracy", choice.stage)])
+        return found
+
+    def _printed(self) -> str:
+        rows = [(str(row), [f"{self.thesis[p][i]:.2f}" for p in STRENGTHS]) for i, row in enumerate(self.rows)]
+        return table(self.row_name, list(STRENGTHS), rows)
+
+    def _shown(self, found: dict[str, dict[int, list[float]]]) -> str:
+        rows = [(str(row), [spread(found[p][row], ".2f") for p in STRENGTHS]) for row in self.rows]
+        return "Test accuracy in percent, mean and standard deviation over the seeds:\n\n" + table(
+            self.row_name, list(STRENGTHS), rows
+        )
+
+    def _reading(self, found: dict[str, dict[int, list[float]]]) -> str:
+        """Return sentences on whether the matched degree wins, and by how much against the noise of the seeds."""
+        said = []
+        for row, matched in self.matched.items():
+            others = {p: float(np.mean(found[p][row])) for p in STRENGTHS if p != matched}
+            rival = max(others, key=lambda p: others[p])
+            difference = np.subtract(found[matched][row], found[rival][row])  # seeds share weights and orders
+            mean, n = float(np.mean(difference)), len(difference)
+            error = float(np.std(difference, ddof=1)) / n**0.5 if n > 1 else float("nan")
+            clear = "within the noise" if n < 2 or abs(mean) < 2 * error else "clear of the noise"
+            verb = "beats" if mean > 0 else "loses to"
+            said.append(
+                f"{self.row_name.capitalize()} {row}: the matched penalty {matched} {verb} the best other column, {rival}, "
+                f"by {abs(mean):.2f} ± {error:.2f} points (standard error of {n} paired seeds), which is {clear}."
+            )
+        return "\n".join(f"- {sentence}" for sentence in said)
+
+    def _epochs(self, choice: Choice) -> int:
+        return self.size.epochs if choice.stage == "trained" else int(choice.stage.split()[1])
+
+
+class Table41(_Table):
+    """Table 4.1: fully connected networks with 0 to 3 hidden layers of 500 units."""
+
+    name = "k18-table-4.1"
+    axis, dim, row_name = "depths", "depth", "hidden layers"
+    rows, tuned_on = (0, 1, 2, 3), (1, 2)
+    matched = {0: "l1", 1: "l2", 2: "l3"}
+    thesis = {
+        "none": (23.48, 32.47, 32.90, 30.49),
+        "l1": (24.87, 32.25, 33.52, 30.81),
+        "l2": (24.83, 33.01, 34.54, 31.64),
+        "l3": (23.63, 32.31, 34.41, 31.87),
+    }
+    about = (
+        "Accuracy on the test images of CIFAR-10 of ReLU networks with 0 to 3 hidden layers of 500 units, without a "
+        "penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. A network with h hidden layers is positively "
+        "homogeneous of degree h + 1 in its weights; the thesis expects the penalty of the same degree to do best."
+    )
+
+
+class Table42(_Table):
+    """Table 4.2: 4, 8 and 12 parallel subnetworks with one hidden layer of 500 units."""
+
+    name = "k18-table-4.2"
+    axis, dim, row_name = "subnetworks", "subnetworks", "subnetworks"
+    rows, tuned_on = (4, 8, 12), (4,)
+    matched = {4: "l2", 8: "l2", 12: "l2"}
+    thesis = {
+        "none": (38.92, 40.11, 42.24),
+        "l1": (40.80, 42.50, 43.45),
+        "l2": (42.82, 43.17, 44.79),
+        "l3": (40.50, 42.10, 42.32),
+    }
+    about = (
+        "Accuracy on the test images of CIFAR-10 of sums of 4, 8 and 12 ReLU networks with one hidden layer of 500 "
+        "units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. The degree of each network in "
+        "its weights is 2; the thesis expects the penalty of the same degree, l2, to do best."
+    )
+
+
+_PROTOCOL = """\
+The thesis states cross-entropy, gradient descent, ReLU, and no other regularization. It states neither learning rate,
+nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: stochastic gradient descent
+without momentum on batches of 128, pixels divided by 255, no biases, initial weights of standard deviation
+`sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: learning rate,
+strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}. Then all training images were used."""
+
+
+def _chosen(choices: dict[str, Choice]) -> str:
+    """Return the settings of each column as a table."""
+    rows = [
+        (name, [f"{c.lam:g}", f"{c.rate:g}", c.stage.removeprefix("epoch "), f"{100 * c.accuracy:.2f}"])
+        for name, c in choices.items()
+    ]
+    return table("column", ["lam", "rate", "epochs", "accuracy on the held-out fifth"], rows)
+
+
+def _part(data: datasets.Dataset, chosen: slice) -> datasets.Dataset:
+    """Return some samples of a data set, with its description."""
+    labels = None if data.labels is None else data.labels[chosen]
+    part = datasets.Dataset(data.X[chosen], data.Y[chosen], labels)
+    return part if data.description is None else part.described(data.description)

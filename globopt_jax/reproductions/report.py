@@ -1,0 +1,66 @@
+"""What all experiments share: their interface, and Markdown tables."""
+
+import abc
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from globopt_jax.sweeps import Progress
+
+__all__ = ["Experiment", "Told", "spread", "table"]
+
+#: A function that is told how far an experiment is: the part of the experiment, and the progress of its sweep.
+Told = Callable[[str, Progress], object]
+
+
+class Experiment(abc.ABC):
+    """An experiment of a paper at one of its sizes, whose arguments were checked. Nothing has been computed yet."""
+
+    @property
+    @abc.abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """The settings and the hashes of the data, to which a folder belongs."""
+
+    @abc.abstractmethod
+    def run(self, folder: pathlib.Path, told: Told, client: Any = None) -> None:
+        """Train and measure what is missing in the stores of the folder."""
+
+    @abc.abstractmethod
+    def report(self, folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
+        """Return the report in Markdown, and its numbers, from the finished stores of a folder."""
+
+    def pictures(self, folder: pathlib.Path) -> dict[str, Any]:
+        """Return figures by the names of their files."""
+        del folder
+        return {}
+
+
+def table(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a table in Markdown, with numbers aligned at the right.
+
+    Example:
+        >>> print(table("depth", ["1", "2"], [("J", ["3.0", "2.5"])]))
+        | depth | 1 | 2 |
+        | --- | --: | --: |
+        | J | 3.0 | 2.5 |
+    """
+    lines = [[corner, *columns], ["---", *["--:"] * len(columns)], *([name, *cells] for name, cells in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def spread(values: Any, form: str = ".4g") -> str:
+    """Return mean ± standard deviation of the finite values; the number of values that are missing follows.
+
+    Example:
+        >>> spread([1.0, 3.0]), spread([2.0]), spread([np.nan, 2.0])
+        ('2 ± 1.4', '2', '2 (1 missing)')
+    """
+    values = np.ravel(np.asarray(values, float))
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "none"
+    around = f" ± {np.std(known, ddof=1):.2g}" if len(known) > 1 else ""
+    missing = len(values) - len(known)
+    return f"{np.mean(known):{form}}{around}{f' ({missing} missing)' * bool(missing)}"
