@@ -45,16 +45,19 @@ def by_dual(A: Jacobian, Y: Array, criterion: str) -> Found:
     space = space_of(side, criterion, complement=True)
     y, factors = side.arranged(Y), _factors(side, space)
 
-    def refine(_: Any, state: tuple[Array, Array, Scalar]) -> tuple[Array, Array, Scalar]:
-        r, x, _ = state
-        f, g = y - r - side.push_one(x), -side.pull_one(r)
-        change, rows, along = factors.solved(f, side.push_one(g), matmul(space.tail.image.T, g))
-        step = side.pull_one(rows) + matmul(space.tail.image, along)
-        return r + change, x + step, _norm(change)
+    weak = space.tail.image
 
-    start = jnp.zeros_like(y), jnp.zeros(A.size, y.dtype), jnp.zeros((), y.dtype)
-    r, x, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
-    return _found(side, space, y, r, x, left)
+    def refine(_: Any, state: tuple[Array, Array, Array, Scalar]) -> tuple[Array, Array, Array, Scalar]:
+        r, x, sigma, _ = state
+        # The part along the tail has large coefficients, whose rounding another pass would draw anew at every step.
+        f = y - r - side.push_one(x) - matmul(factors.image, sigma)
+        g = -side.pull_one(r)
+        change, rows, along = factors.solved(f, side.push_one(g), matmul(weak.T, g))
+        return r + change, x + side.pull_one(rows), sigma + along, _norm(change)
+
+    start = 0 * y, jnp.zeros(A.size, y.dtype), jnp.zeros(weak.shape[1], y.dtype), jnp.zeros((), y.dtype)
+    r, x, sigma, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
+    return _found(side, space, y, r, x + matmul(weak, sigma), left)
 
 
 class _Factors(NamedTuple):
@@ -65,6 +68,8 @@ class _Factors(NamedTuple):
     """
 
     selected: Selected
+    image: Array
+    """(., k): F, in the order of the passes."""
     basis: Array
     """(., k): U, an orthonormal basis of the part of F outside the span of E; in the order of the pivots."""
     within: Array
@@ -109,13 +114,14 @@ class _Factors(NamedTuple):
 
 def _factors(side: Rows, space: Space) -> _Factors:
     selected = space.selected
-    F = side.push(space.tail.image)[selected.arrays.order]
+    image = side.push(space.tail.image)
+    F = image[selected.arrays.order]
     within = _normal(selected, _across(selected, F))
     Q, R = jnp.linalg.qr(F - _times(selected, within))
     U, s, turn = jnp.linalg.svd(R, full_matrices=False)
     counts = jnp.arange(len(s), dtype=jnp.int32) < space.tail.rank
     strengths = jnp.where(counts, 1 / jnp.where(counts, s, 1), 0)
-    return _Factors(selected, jnp.where(counts[None], matmul(Q, U), 0), within, strengths, turn)
+    return _Factors(selected, image, jnp.where(counts[None], matmul(Q, U), 0), within, strengths, turn)
 
 
 def _live(selected: Selected, v: Array) -> Array:
