@@ -18,6 +18,7 @@ from globopt_jax.linalg.selection import Selection, select
 from globopt_jax.linalg.tolerances import cutoff_of
 from globopt_jax.local_minima.passes import row_sum_of
 from globopt_jax.local_minima.traced.found import DOUBT
+from globopt_jax.local_minima.traced.host import on_host
 from globopt_jax.local_minima.traced.sides import Side
 from globopt_jax.shapes import Array, Scalar
 
@@ -87,36 +88,11 @@ def _selected(G: Array, eps: float, complement: bool) -> Selected:
     square = (n, n)
     shapes = Selection(square, (n,), (n,), (n,), (n, TRIALS), (), (), square if complement else (0, 0))
     kinds = [np.int32 if name in ("order", "rest") else dtype for name in Selection._fields]
-
-    def host(bits: Any) -> list[np.ndarray]:
-        found = select(_from_bits(np.asarray(bits), dtype).astype(np.float64), eps, TRIALS, complement)
-        return [_bits(np.asarray(a, kind)) for a, kind in zip(found, kinds, strict=True)]
-
-    wanted = [jax.ShapeDtypeStruct(*_stored(shape, kind)) for shape, kind in zip(shapes, kinds, strict=True)]
-    given = jax.lax.bitcast_convert_type(G, jnp.uint32)
-    arrays = jax.pure_callback(host, wanted, given, vmap_method="sequential")
-    found = [jax.lax.bitcast_convert_type(a, kind) for a, kind in zip(arrays, kinds, strict=True)]
+    like = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
+    found = on_host(lambda G: select(np.asarray(G, np.float64), eps, TRIALS, complement), like, G)
     selection = Selection(*found)
     place = jnp.zeros(n, jnp.int32).at[selection.order].set(jnp.arange(n, dtype=jnp.int32))
     return Selected(selection, place)
-
-
-# A callback casts its arrays to what JAX's configuration allows when it runs, not when it was traced. Therefore they
-# cross as their bits.
-
-
-def _stored(shape: tuple[int, ...], kind: Any) -> tuple[tuple[int, ...], Any]:
-    return (*shape, *((2,) if np.dtype(kind).itemsize == 8 else ())), np.uint32
-
-
-def _bits(a: np.ndarray) -> np.ndarray:
-    shape, kind = _stored(a.shape, a.dtype)
-    return np.ascontiguousarray(a).reshape(-1).view(kind).reshape(shape)
-
-
-def _from_bits(bits: np.ndarray, kind: Any) -> np.ndarray:
-    shape = bits.shape[:-1] if np.dtype(kind).itemsize == 8 else bits.shape
-    return np.ascontiguousarray(bits).reshape(-1).view(kind).reshape(shape)
 
 
 def _tail(side: Side, selected: Selected, limit: Scalar) -> Tail:
