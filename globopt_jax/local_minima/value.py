@@ -107,7 +107,7 @@ def tangent_value(
         raise ValueError(f"Y: Expected: the shape of apply(params, X). Received: {Y.shape} for {out}.")
     size = integer("memory", memory)
     way = _way(model, method, params, X, Y)
-    return _value(model, way, cutoff, size, traced_balanced(model, params), X, Y)
+    return _compiled(model, way, cutoff, size, params, X, Y)
 
 
 class _Way(NamedTuple):
@@ -143,6 +143,11 @@ def _can_double(model: Known, params: Any, X: Array) -> bool:
         except TypeError:  # dtypes that do not fit together, where JAX is told not to promote them
             return False
     return out.dtype == np.float64
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled(model: Known, way: _Way, criterion: str, memory: int, params: Any, X: Array, Y: Array) -> TangentValue:
+    return _value(model, way, criterion, memory, traced_balanced(model, params), X, Y)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
