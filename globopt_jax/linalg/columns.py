@@ -35,6 +35,7 @@ __all__ = [
     "pivoted_cholesky",
     "project_out_of",
     "refined",
+    "spectral_radius",
 ]
 
 #: The most rounds of step 2, and the most iterations of step 3.
@@ -171,7 +172,7 @@ def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:
     """
     N = A.shape[1]
     G = np.asarray(A.gram(), np.float64)
-    largest = _spectral_radius(G) ** 0.5
+    largest = spectral_radius(G) ** 0.5
     limit = cutoff(largest)
     # The square of the resolution of a Gram matrix. Its rounding errors add up like a random walk.
     resolved = 1e3 * max(N, 1) ** 0.5 * A.eps
@@ -319,7 +320,7 @@ def _solve_factor(factor: np.ndarray, B: np.ndarray, trans: int = 0) -> np.ndarr
     return scipy.linalg.solve_triangular(factor, whole, trans=trans, check_finite=False)[: len(B)]
 
 
-def _spectral_radius(G: np.ndarray) -> float:
+def spectral_radius(G: np.ndarray) -> float:
     """Return the largest eigenvalue of a positive semidefinite matrix."""
     if not np.any(G):
         return 0.0

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.local_minima.jacobian import FeedForwardModel, Model
+from globopt_jax.local_minima.traced.host import on_host
 from globopt_jax.networks import Layer, layers_of
 
 __all__ = ["Balanced", "balanced", "traced_balanced"]
@@ -65,14 +66,14 @@ def traced_balanced(model: Model, params: Any) -> Any:
     layers = layers_of(params)
     stacked = [_stacked(layer, jnp) for layer in layers]
 
-    def host(stacked: list[Any]) -> list[np.ndarray]:
+    def host(*stacked: Any) -> list[np.ndarray]:
         rows = [len(layer.kernel) for layer in layers]
         parts = [np.split(np.asarray(a), [n]) for a, n in zip(stacked, rows, strict=True)]
         given = [Layer(w, b[0] if len(b) else None) for w, b in parts]
         return [power.astype(np.int32) for power in _powers(given)[0]]
 
     shapes = [jax.ShapeDtypeStruct(a.shape, np.int32) for a in stacked]
-    powers = jax.pure_callback(host, shapes, jax.lax.stop_gradient(stacked), vmap_method="sequential")
+    powers = on_host(host, shapes, *jax.lax.stop_gradient(stacked))
     # In two halves, since a factor may overflow where the product does not.
     found = []
     for a, power in zip(stacked, powers, strict=True):

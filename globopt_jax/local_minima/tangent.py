@@ -14,7 +14,7 @@ from globopt_jax.local_minima.inputs import check, prediction
 from globopt_jax.local_minima.jacobian import model_of
 from globopt_jax.local_minima.mesh import on_automatic_mesh
 from globopt_jax.local_minima.passes import MEMORY, Jacobian, faint_words, kink_words, kinks_of
-from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, space_of
+from globopt_jax.local_minima.spaces import METHODS, NOT_CONVERGED, projected
 from globopt_jax.shapes import Array
 
 __all__ = ["TangentProjection", "tangent_projection"]
@@ -142,9 +142,9 @@ def tangent_projection(
         X: inputs (m, ...). They are cast to floats; a model that needs integers casts them back.
         Y: targets (m, dy).
         method: "dense" (singular value decomposition), "gram" (N columns), "dual" (m dy rows), or "auto", which takes
-            "dense" if A is small and otherwise the smaller side. In sweeps, name the method: from about 150 columns or
-            rows on, "gram" (many samples) and "dual" (many parameters) take a third to a tenth of the time of "dense",
-            which "auto" still takes there.
+            "dense" if A has up to 300,000 entries, or up to 4,000,000 with at most 64 columns or rows, and otherwise
+            the smaller side. Where this does not converge, "auto" takes "dense" for up to 4,000,000 entries with at
+            most 500 columns or rows.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
         memory: the bytes that the chunks of a pass may take.
 
@@ -171,10 +171,9 @@ def tangent_projection(
     point = balanced(model, params)
     A = Jacobian(model, point.params, X, Y.shape[1], int(memory))
     predicted = prediction(model, point, X)
-    space = space_of(A, method, cutoff)
     # Y is projected by itself, so that the accuracy of J does not depend on the prediction.
     right = jnp.stack([Y, Y - predicted, predicted], axis=-1)
-    found = space.project_out(right)
+    space, found = projected(A, method, cutoff, right)
     value, loss, gap, beside = map(np.asarray, _numbers(right, found.outside))
     dtype = np.dtype(X.dtype)
     return TangentProjection(

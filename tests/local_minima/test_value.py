@@ -14,7 +14,7 @@ from globopt_jax import local_minima, networks
 from globopt_jax.linalg import machine_epsilon
 
 RELU = networks.feed_forward("relu")
-METHODS = ("dense", "gram")
+METHODS = ("dense", "gram", "dual")
 M, WIDTHS = 60, (5, 6, 6, 3)
 
 
@@ -138,7 +138,7 @@ def test_in_float32_the_dense_way_is_that_of_the_host():
 
 def test_bad_arguments_are_named():
     params, X, Y = data(0)
-    changes: list[dict[str, Any]] = [{"method": "dual"}, {"cutoff": "none"}, {"memory": 0}]
+    changes: list[dict[str, Any]] = [{"method": "both"}, {"cutoff": "none"}, {"memory": 0}]
     for change in changes:
         with pytest.raises(ValueError, match=f"{next(iter(change))}: Expected"):
             local_minima.tangent_value(RELU, params, X, Y, **change)
