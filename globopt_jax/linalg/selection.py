@@ -53,6 +53,9 @@ def select(G: np.ndarray, eps: float, trials: int, complement: bool) -> Selectio
     n = len(G)
     if not np.all(np.isfinite(G)):
         return _nothing(n, trials, complement)
+    there = np.flatnonzero(np.diag(G))
+    if len(there) < n:
+        return _among(select(G[np.ix_(there, there)], eps, trials, complement), there, n)
     largest = spectral_radius(G) ** 0.5
     # The square of the resolution of a Gram matrix, as in `column_space`, which has the reasons.
     resolved = 1e3 * max(n, 1) ** 0.5 * eps
@@ -76,6 +79,29 @@ def select(G: np.ndarray, eps: float, trials: int, complement: bool) -> Selectio
     alive = np.sum(norms[rest] > 0)
     live = (np.arange(n) < count).astype(float)
     return Selection(whole, order, live, inverse, null, np.asarray(largest), np.asarray(alive), completed)
+
+
+def _among(found: Selection, there: np.ndarray, n: int) -> Selection:
+    """Return the selection from n columns, given that from the columns `there`; the others are zero."""
+
+    def framed(block: np.ndarray) -> np.ndarray:
+        whole = np.eye(n)
+        whole[: len(block), : len(block)] = block
+        return whole
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        whole = np.zeros((n, *values.shape[1:]))
+        whole[there] = values
+        return whole
+
+    return found._replace(
+        factor=framed(found.factor),
+        order=np.concatenate([there[found.order], np.setdiff1d(np.arange(n), there)]),
+        live=np.concatenate([found.live, np.zeros(n - len(there))]),
+        inverse=spread(found.inverse),
+        null=spread(found.null),
+        complement=framed(found.complement) if found.complement.size else found.complement,
+    )
 
 
 def _null(

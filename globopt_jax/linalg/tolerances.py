@@ -77,13 +77,13 @@ def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar
     return cutoff_of(M.shape, machine_epsilon(M.dtype), jnp.max(singular_values, initial=0.0), row_sum, criterion)
 
 
-def cutoff_of(shape: tuple[int, ...], eps: float, largest: Any, row_sum: Any, criterion: str = "press") -> Any:
+def cutoff_of(shape: tuple[Any, ...], eps: float, largest: Any, row_sum: Any, criterion: str = "press") -> Any:
     """Return `cutoff` of a matrix from its shape, eps, largest singular value and largest absolute row sum."""
     if criterion == "golub":
         return 0.5 * eps * row_sum
     if criterion == "lapack":
         return eps * largest
-    return 0.5 * eps * float(sum(shape) + 1) ** 0.5 * largest
+    return 0.5 * eps * (sum(shape) + 1.0) ** 0.5 * largest
 
 
 def decision_tolerance(dtype: Any) -> float:

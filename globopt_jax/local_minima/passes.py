@@ -98,6 +98,11 @@ class Jacobian:
         return len(self.X) * self.dy, self.size
 
     @property
+    def counted(self) -> tuple[Any, Any]:
+        """The shape that the cutoff for singular values depends on."""
+        return self.shape
+
+    @property
     def eps(self) -> float:
         """The machine epsilon of the dtype."""
         return linalg.machine_epsilon(self.dtype)

@@ -232,7 +232,9 @@ class _Table(Experiment, abc.ABC):
             name: {penalty: {str(row): list(v) for row, v in rows.items()} for penalty, rows in found.items()}
             for name, found in (("tuned", ours), ("budget", near))
         }
-        settings = {name: {p: c._asdict() for p, c in found.items()} for name, found in (("tuned", tuned), ("budget", fixed))}
+        settings = {
+            name: {p: c._asdict() for p, c in found.items()} for name, found in (("tuned", tuned), ("budget", fixed))
+        }
         return "\n\n".join(parts), {"accuracy": numbers, "settings": settings}
 
     def _tested(self, store: pathlib.Path, choices: dict[str, Choice]) -> dict[str, dict[int, list[float]]]:

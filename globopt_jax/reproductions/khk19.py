@@ -92,7 +92,9 @@ class Figure1(Experiment):
         parts, numbers = [], {}
         for name, data in self.data.items():
             found = sweeps.Store(store_of(folder, name)).to_xarray()
-            numbers[name] = {stage: found.J.sel(stage=stage).mean("seed").values.tolist() for stage in found.stage.values}
+            numbers[name] = {
+                stage: found.J.sel(stage=stage).mean("seed").values.tolist() for stage in found.stage.values
+            }
             parts.append(_section(name, data, found))
         return "\n\n".join([_ABOUT, *parts]), numbers
 
@@ -135,9 +137,7 @@ def _section(name: str, data: datasets.Dataset, found: Any) -> str:
         ]
         tables.append(f"J, {stage}:\n\n" + table("depth \\\\ width", [str(int(w)) for w in found.width.values], rows))
     loss = found.loss.sel(stage="trained")
-    rows = [
-        (str(int(d)), [spread(loss.sel(depth=d, width=w)) for w in found.width.values]) for d in found.depth.values
-    ]
+    rows = [(str(int(d)), [spread(loss.sel(depth=d, width=w)) for w in found.width.values]) for d in found.depth.values]
     tables.append("Loss, trained:\n\n" + table("depth \\\\ width", [str(int(w)) for w in found.width.values], rows))
     target = 0.5 * float(np.sum(np.square(data.Y)))
     said = [
@@ -162,5 +162,3 @@ def root_of(root: pathlib.Path | None, name: str) -> pathlib.Path | None:
 def store_of(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Return the file of the cells of one data set."""
     return folder / f"{name}.sqlite"
-
-

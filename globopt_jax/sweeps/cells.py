@@ -15,6 +15,7 @@ from globopt_jax.shapes import Array
 from globopt_jax.sweeps.padding import Shape, draw, pad, unpad
 from globopt_jax.sweeps.plan import AXES, Plan, Portion, column
 from globopt_jax.sweeps.recipe import power_of
+from globopt_jax.sweeps.tangent import groups_for, padded_value
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
 __all__ = ["Held", "Row", "Worker"]
@@ -49,6 +50,8 @@ class Worker:
         self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays()
         data, dtype = plan.data, plan.data.X.dtype
         self.dtype = dtype
+        flat = {_flat(shape) for shape in self.arrays} - {None}
+        self.groups = groups_for(sorted(flat), data.X.shape[1], data.Y.shape[1]) if flat else {}
         self.X, self.Y = jax.device_put(data.X), jax.device_put(data.Y)
         self.shares = jax.device_put(shares(len(data.X), self.recipe.batch, dtype))
         self.held = {"": Held.of(data.X, data.Y)}
@@ -105,7 +108,7 @@ class Worker:
                     row[f"{prefix}accuracy"] = float(correct) / held.m
         if self.recipe.tangent:
             for row, kernels in zip(rows, self.kernels(weights, shape), strict=True):
-                row |= self.tangent(kernels)
+                row |= self.tangent(kernels, shape)
         return rows
 
     def kernels(self, weights: list[Any], shape: Shape) -> list[list[np.ndarray]]:
@@ -113,18 +116,21 @@ class Worker:
         stacked = [np.asarray(w) for w in weights]
         return [unpad([w[i] for w in stacked], self.arrays[shape], shape) for i in range(len(stacked[0]))]
 
-    def tangent(self, kernels: list[np.ndarray]) -> dict[str, Any]:
+    def tangent(self, kernels: list[np.ndarray], shape: Shape) -> dict[str, Any]:
         """Return J and the rank of a network, computed in float64, and whether `tangent_value` was sure of them.
 
         Where it was not, they are from `tangent_projection`. J of weights that are not finite is missing.
         """
         if not all(np.all(np.isfinite(w)) for w in kernels):
             return {"J": None, "rank": None, "sure": None}
-        apply, params = _model(self.recipe.network, kernels)
+        apply, params = _model(self.recipe.network, [w.astype(np.float64) for w in kernels])
         with jax.enable_x64(True):
             X, Y = self._wide
-            params = [jax.device_put(w.astype(np.float64)) for w in params]
-            found = _tangent_value(apply, params, X, Y)
+            arrays = self.groups.get(_flat(shape))
+            if arrays is not None and arrays.parameters <= Y.size:
+                found = padded_value(apply, params, arrays, X, Y)
+            else:
+                found = _tangent_value(apply, [jax.device_put(w) for w in params], X, Y)
             sure = bool(found.sure)
             if not sure:
                 found = local_minima.tangent_projection(apply, params, X, Y)
@@ -141,6 +147,13 @@ class Worker:
 @functools.partial(jax.jit, static_argnums=0)
 def _tangent_value(apply: Any, params: Any, X: Array, Y: Array) -> local_minima.TangentValue:
     return local_minima.tangent_value(apply, params, X, Y)
+
+
+def _flat(shape: Shape) -> Any:
+    """Return the shape of a network as one fully connected network with hidden layers; None if it is none."""
+    if not shape.depth or (shape.depth > 1 and shape.subnetworks > 1):
+        return None
+    return Shape(shape.depth, shape.width * shape.subnetworks)
 
 
 def _model(network: FeedForward, kernels: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:

@@ -68,6 +68,11 @@ class Arrays(NamedTuple):
     subnetworks: int
     """The number r of subnetworks, which is not padded."""
 
+    @property
+    def parameters(self) -> int:
+        """The number of weights in the arrays, the missing ones included."""
+        return Shape(self.depth, self.width, self.subnetworks).parameters(self.dx, self.dy)
+
 
 def arrays_for(shapes: Sequence[Shape], dx: int, dy: int) -> dict[Shape, Arrays]:
     """Return the arrays of each shape: few for all of them, so that few programs are compiled.

@@ -77,7 +77,7 @@ def space_of(side: Side, criterion: str, complement: bool) -> Space:
     A, G = side.A, side.gram()
     selected = _selected(G, A.eps, complement)
     row_sum = row_sum_of(A.model, A.params, A.chunks(2 * A.size)) if criterion == "golub" else 0.0
-    limit = cutoff_of(A.shape, A.eps, selected.arrays.largest, row_sum, criterion)
+    limit = cutoff_of(A.counted, A.eps, selected.arrays.largest, row_sum, criterion)
     tail = _tail(side, selected, jnp.maximum(limit, jnp.finfo(A.dtype).tiny))
     rank = jnp.sum(selected.arrays.live, dtype=G.dtype).astype(jnp.int32) + tail.rank
     return Space(selected, tail, rank, tail.sure & jnp.isfinite(selected.arrays.largest))
