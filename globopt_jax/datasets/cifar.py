@@ -52,7 +52,11 @@ def _note(missing: list[str], records: np.ndarray, split: str) -> tuple[str, ...
         return counted(len(records), _COUNTS[split], split)
     kind = "training" if split == "train" else "test"
     verb = "is" if len(missing) == 1 else "are"
-    return (f"{len(records):,} of the {_COUNTS[split]:,} {kind} images: {', '.join(missing)} {verb} missing.",)
+    return (f"{len(records):,} of the {_COUNTS[split]:,} {kind} images: {_listed(missing)} {verb} missing.",)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
 
 
 def _content(path: pathlib.Path) -> bytes:

@@ -27,7 +27,8 @@ class Description:
     def __str__(self) -> str:
         """Return the description in a few sentences."""
         m, dx, dy = self.shape
-        sentences = [f"{self.name}, {self.split}: {m:,} samples, {dx:,} inputs, {dy} outputs.", self.about]
+        outputs = "1 output" if dy == 1 else f"{dy} outputs"
+        sentences = [f"{self.name}, {self.split}: {m:,} samples with {dx:,} inputs and {outputs}.", self.about]
         if self.steps:
             sentences.append(f"Preprocessing: {'; '.join(self.steps)}.")
         return " ".join((*sentences, *self.notes))

@@ -130,7 +130,7 @@ class _Resumable:
                     raise ConnectionError("a server that sends other bytes than those asked for")
                 self._append(response, "ab" if more else "wb", show)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            return f"{type(error).__name__} ({error})"
+            return _reason(error)
         return None
 
     def _append(self, response: Any, mode: str, show: Callable[[int], None]) -> None:
@@ -146,6 +146,16 @@ class _Resumable:
                 show(file.tell())
             file.flush()
             os.fsync(file.fileno())
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost reason of a failed connection, which says more in fewer words than the outer errors."""
+    inner: Any = error
+    while isinstance(getattr(inner, "reason", None), Exception) or (
+        getattr(inner, "args", ()) and isinstance(inner.args[0], Exception)
+    ):
+        inner = inner.reason if isinstance(getattr(inner, "reason", None), Exception) else inner.args[0]
+    return f"a failed connection ({type(inner).__name__}: {inner})"
 
 
 @contextlib.contextmanager

@@ -52,9 +52,10 @@ class Place(NamedTuple):
         paths = {remote: self.find(remote.name) for remote in remotes}
         missing = [remote for remote, path in paths.items() if path is None]
         if missing and self.given:
+            either = ", gzipped or not" if all(_is_gzip(remote.name) for remote in missing) else ""
             raise FileNotFoundError(
-                f"root: Expected: a folder with {known_as or _list(missing)}, gzipped or not. Received: "
-                f"{self.folders[0]}, without. {self._addresses(missing)}"
+                f"root: Expected: a folder with {known_as or _list(missing)}{either}. Received: {self.folders[0]}, "
+                f"without. The official server has {self._addresses(missing)}"
             )
         for remote in missing:
             try:
@@ -62,9 +63,9 @@ class Place(NamedTuple):
             except ConnectionError as error:
                 still = [remote for remote in missing if paths[remote] is None]
                 raise FileNotFoundError(
-                    f"{self.name}: Expected: the files {_list(still)} in {self.folders[0]}, or a download of them. "
-                    f"Received: {error}. {self._addresses(still)} Put them into that folder, or give another server "
-                    "with mirror=."
+                    f"{self.name}: Expected: {_list(still)} in the folder {self.folders[0]}, or a connection for the "
+                    f"download. Received: {error}. Put the missing files there, or name another server with mirror=. "
+                    f"The addresses: {self._addresses(still)}"
                 ) from error
         return [path for path in paths.values() if path is not None]
 
@@ -72,8 +73,7 @@ class Place(NamedTuple):
         return f"{self.base.rstrip('/')}/{remote.name}"
 
     def _addresses(self, remotes: Sequence[Remote]) -> str:
-        verb = "The file is" if len(remotes) == 1 else "The files are"
-        return f"{verb} at {' and '.join(map(self._address, remotes))} ."
+        return " and ".join(map(self._address, remotes))
 
 
 def place(name: str, base: str, unpacked: str | None, root: str | os.PathLike[str] | None, mirror: str | None) -> Place:
@@ -117,3 +117,7 @@ def _with(folder: pathlib.Path, unpacked: str | None) -> tuple[pathlib.Path, ...
 
 def _list(remotes: Sequence[Remote]) -> str:
     return ", ".join(remote.name for remote in remotes)
+
+
+def _is_gzip(name: str) -> bool:
+    return name.endswith(".gz") and not name.endswith(".tar.gz")

@@ -13,7 +13,7 @@ _LAYERS, _WIDTH, _INPUTS, _SAMPLES = 7, 50, 10, 5000
 DESCRIPTION = Description(
     name="khk19-synthetic",
     about="Standard normal inputs and the scalar outputs of a random network with 7 hidden layers of 50 tanh units and "
-    "a linear output. Entries of the weights W_l (d_(l-1), d_l) are normal with standard deviation sqrt(2 / d_l), where "
+    "a linear output. Entries of the weights W_l (d_(l-1), d_l) are normal with standard deviation sqrt(2 / d_l), and "
     "d_l is the number of units that the weights lead to: the paper's formula taken literally.",
     shape=(_SAMPLES, _INPUTS, 1),
     source="drawn from a seed (KHK19, section 4.3 and appendix C)",
