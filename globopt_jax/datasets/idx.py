@@ -111,7 +111,7 @@ def _read_split(place: Place | None, split: str, files: dict[str, tuple[Remote, 
     if labels.ndim != 1:
         raise wrong(label_path, 3, "labels (m,)", f"an array {labels.shape}")
     if len(images) != len(labels):
-        raise wrong(label_path, 4, f"{len(images):,} labels, one for each of {image_path.name}", f"{len(labels):,}")
+        raise wrong(label_path, 4, f"{len(images):,} labels, one for each image of {image_path}", f"{len(labels):,}")
     if labels.max() >= _CLASSES:
         first = int(np.argmax(labels >= _CLASSES))
         raise wrong(label_path, 8 + first, "labels from 0 to 9", f"{labels[first]}")

@@ -4,6 +4,7 @@ SciPy reads the arrays. It trusts the sizes in a file, and a damaged file makes 
 many kinds, so that `_check` compares all sizes with the file before.
 """
 
+import math
 import os
 import pathlib
 import struct
@@ -45,13 +46,12 @@ def _read_split(place: Place | None, split: str) -> Images:
     assert place is not None
     (path,) = place.need([FILES[split]])
     X, y = _arrays(path)
-    labels = y.ravel().astype(np.int64)
-    bad = (labels != y.ravel()) | (labels < 1) | (labels > _CLASSES)
-    if bad.any():
-        first = int(np.argmax(bad))
+    right = np.isin(y.ravel(), np.arange(1, _CLASSES + 1))
+    if not right.all():
+        first = int(np.argmin(right))
         raise ValueError(f"{path}: y[{first}]: Expected: a label from 1 to 10. Received: {y.ravel()[first]}.")
-    # The digit 0 has the label 10.
-    return Images(X.transpose(3, 0, 1, 2), labels % _CLASSES, counted(len(labels), _COUNTS[split], split))
+    labels = y.ravel().astype(np.int64) % _CLASSES  # the digit 0 has the label 10
+    return Images(X.transpose(3, 0, 1, 2), labels, counted(len(labels), _COUNTS[split], split))
 
 
 def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -190,20 +190,16 @@ def _variable(stream: Stream, count: int, order: str) -> _Variable:
     name = raw.decode("latin1")
     if kind != _INT8 or not name:
         raise _Damaged("a name", f"type {kind} with {len(raw)} bytes")
-    kind, entries, more, padding = _tag(stream, order)
+    kind, entries, more, small = _tag(stream, order)
     used += more
-    number = 1
-    for side in shape:
-        number *= max(side, 0)
-    need = number * _WIDTHS.get(kind, 0)
+    need = math.prod(max(side, 0) for side in shape) * _WIDTHS.get(kind, 0)
     right = kind in _WIDTHS and (name != "X" or (kind == _UINT8 and flags & 0xFF == _UINT8_CLASS))
-    if not right or entries != need or min(shape) < 0 or not 0 <= count - used - entries < 8:
+    left = count - used  # the entries, unless they are in the tag, and up to 7 bytes of padding
+    outside = entries if small is None else 0
+    if not right or entries != need or min(shape) < 0 or not 0 <= left - outside < 8:
         wanted = "bytes" if name == "X" else "numbers"
         received = f"type {kind} with {entries:,} bytes, in a variable of {count:,} bytes"
         raise _Damaged(f"{wanted} of the shape {shape} for {name}", received)
-    left = count - used
-    if padding is not None and left != 0:  # entries inside of the tag
-        raise _Damaged(f"the end of {name}", f"{left} more bytes")
     while left:
         left -= len(_exactly(stream, min(left, _CHUNK)))
     return _Variable(name, shape)
