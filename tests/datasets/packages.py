@@ -42,7 +42,7 @@ def tar(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def mat(X: np.ndarray, y: np.ndarray, compressed: bool) -> bytes:
+def mat(X: object, y: np.ndarray, compressed: bool) -> bytes:
     """The bytes of a file in MATLAB's format 5."""
     file = io.BytesIO()
     scipy.io.savemat(file, {"X": X, "y": y}, do_compression=compressed)

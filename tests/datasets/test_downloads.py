@@ -73,7 +73,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(server.pause)
         self.wfile.write(body[len(body) // 2 :])
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         """Say nothing."""
 
 
