@@ -25,11 +25,13 @@ class Dataset(_Arrays):
     results have other arrays than those that the words describe.
     """
 
-    X: np.ndarray  # pyright: ignore[reportIncompatibleVariableOverride]
+    # A NamedTuple has no room for words, so they are an attribute of this subclass; jax treats it as a NamedTuple. The
+    # fields stand here again, so that they have descriptions.
+    X: np.ndarray = _Arrays.X  # pyright: ignore[reportIncompatibleVariableOverride]
     """Inputs (m, dx)."""
-    Y: np.ndarray  # pyright: ignore[reportIncompatibleVariableOverride]
+    Y: np.ndarray = _Arrays.Y  # pyright: ignore[reportIncompatibleVariableOverride]
     """Targets (m, dy)."""
-    labels: np.ndarray | None  # pyright: ignore[reportIncompatibleVariableOverride]
+    labels: np.ndarray | None = _Arrays.labels  # pyright: ignore[reportIncompatibleVariableOverride]
     """Class labels (m,) from 0 to dy - 1; None if Y is not one-hot."""
     description: Description | None = None
     """What `load` did and found, in words; None if the arrays come from elsewhere."""

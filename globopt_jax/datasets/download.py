@@ -182,13 +182,16 @@ def _partial(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _quiet(pooch: Any) -> Iterator[None]:
     """Keep pooch from writing a line for each download: the progress bar says it on terminals, and pipes stay clean."""
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+
+    def important(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    # A filter of this call alone, unlike a level, can be taken back while other threads download.
+    pooch.get_logger().addFilter(important)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        pooch.get_logger().removeFilter(important)
 
 
 @contextlib.contextmanager
