@@ -65,10 +65,7 @@ def download(url: str, remote: Remote, folder: pathlib.Path) -> pathlib.Path:
     pooch = pooch_or_error()
     folder.mkdir(parents=True, exist_ok=True)
     with _partial(folder, remote.name) as partial, _quiet(pooch):
-        path = folder / remote.name
-        if path.is_file():  # another process was faster
-            return path
-        try:
+        try:  # pooch returns at once if another process has brought the file meanwhile
             found = pooch.retrieve(
                 url, f"md5:{remote.md5}", fname=remote.name, path=folder, downloader=_Resumable(partial, remote)
             )

@@ -36,12 +36,16 @@ FOREIGN += [
 
 
 @st.composite
-def damaged(draw, original: bytes):
-    """A file that was cut off, changed in a few bits or bytes, grown, or mistaken for another one."""
+def damaged(draw, original: bytes, headers: tuple[tuple[int, int], ...] = ()):
+    """A file that was cut off, changed in a few bits or bytes, grown, or mistaken for another one.
+
+    `headers` are the first and last positions of headers in the middle of the file.
+    """
     raw = bytearray(original)
     kind = draw(st.sampled_from(["cut", "flip", "flip", "flips", "byte", "word", "more", "insert", "other"]))
     # Headers are few bytes of a file, so half of the damage is done there.
-    places = st.one_of(st.integers(0, min(300, len(raw) - 1)), st.integers(0, len(raw) - 1))
+    spans = ((0, min(300, len(raw) - 1)), *headers)
+    places = st.one_of(st.integers(0, len(raw) - 1), st.one_of([st.integers(*span) for span in spans]))
     if kind == "cut":
         del raw[draw(places) :]
     elif kind in ("flip", "flips"):
@@ -180,6 +184,13 @@ def test_damaged_batches(many, tmp_path):
     check()
 
 
+#: The headers of the archive's members.
+HEADERS = tuple(
+    (begin, begin + 511)
+    for begin in (packages.ARCHIVE.index(f"cifar-10-batches-bin/{n}".encode()) for n in packages.CIFAR)
+)
+
+
 def in_archive(raw):
     """The training records at their places in an archive."""
     found = []
@@ -195,7 +206,7 @@ def test_damaged_archive_inside(many, pack, tmp_path):
     """What was damaged before the packing: only entries that the headers do not protect may differ."""
 
     @hypothesis.settings(max_examples=many)
-    @hypothesis.given(damaged(packages.ARCHIVE))
+    @hypothesis.given(damaged(packages.ARCHIVE, HEADERS))
     def check(inner):
         data = outcome("cifar-10", tmp_path, tmp_path / "cifar-10-binary.tar.gz", pack(inner))
         assert data is not None or inner != packages.ARCHIVE
@@ -228,24 +239,26 @@ def check_svhn(data, X, y):
     np.testing.assert_array_equal(data.labels, y.ravel() % 10)
 
 
+def compress(raw: bytes, middle: int) -> bytes:
+    """A file of MATLAB's format 5 with its variables packed; the second one begins at `middle`."""
+    parts = [zlib.compress(raw[128:middle]), zlib.compress(raw[middle:])]
+    return raw[:128] + b"".join(struct.pack("<II", 15, len(part)) + part for part in parts)
+
+
 @often
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("count", [3, 6])
-def test_damaged_mat(many, count, tmp_path):
-    """Three labels stand in the tag of their element, six stand after it."""
+def test_damaged_mat(many, packed, count, tmp_path):
+    """Three labels stand in the tag of their element, six stand after it; compressed variables have the same inside."""
     X, y = np.asfortranarray(packages.STREETS[..., :count]), packages.DIGITS[:count]
     original = packages.mat(X, y, compressed=False)
     X_at, y_at = original.index(X.tobytes("F")), original.rindex(y.tobytes())
+    middle = X_at + X.size
 
     @hypothesis.settings(max_examples=many)
-    @hypothesis.given(damaged(original), st.binary(min_size=1, max_size=8), st.integers(0, 60), st.integers(0, 60))
-    def check(raw, value, at, side):
-        # The headers of both variables are damaged as often as the file's.
-        if side < 30:
-            raw = bytearray(original)
-            begin = (X_at if side < 15 else y_at) - at + 4
-            raw[begin : begin + len(value)] = value
-            raw = bytes(raw)
-        data = outcome("svhn", tmp_path, tmp_path / "train_32x32.mat", raw)
+    @hypothesis.given(damaged(original, ((128, X_at - 1), (middle, y_at + count - 1), (middle, y_at + count - 1))))
+    def check(raw):
+        data = outcome("svhn", tmp_path, tmp_path / "train_32x32.mat", compress(raw, middle) if packed else raw)
         assert data is not None or raw != original
         if data is None:
             return
@@ -285,6 +298,14 @@ def peak(function):
         tracemalloc.stop()
 
 
+def test_a_size_of_zero_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(bytes([0, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 0]))
+    with pytest.raises(
+        ValueError, match=r"byte 8: Expected: an IDX file with sizes of at least 1. Received: .*\(3, 0\)"
+    ):
+        datasets.read_idx(tmp_path / "a")
+
+
 @pytest.mark.parametrize("pack", [packages.packed, bytes])
 def test_a_header_that_promises_too_much_allocates_nothing(pack, tmp_path):
     path = tmp_path / "a"
@@ -293,7 +314,7 @@ def test_a_header_that_promises_too_much_allocates_nothing(pack, tmp_path):
         path.write_bytes(pack(header + bytes(100)))
         most, message = peak(lambda: datasets.read_idx(path))
         assert most < 2**21, sizes
-        assert "entries after the header" in message
+        assert f"byte {len(header) + 100}: Expected: an IDX file with {sizes} entries after the header" in message
 
 
 def test_bombs_are_not_unpacked(tmp_path):
@@ -323,6 +344,50 @@ def test_members_of_an_archive_that_promise_too_much(size, tmp_path):
     most, message = peak(lambda: datasets.load("cifar-10", tmp_path))
     assert most < 2**22
     assert "more bytes" in message or "members of at most 30,730,000 bytes" in message
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("value", [0x7FFFFFFF, 0xFFFFFFF8])
+def test_sizes_in_a_mat_that_promise_too_much(packed, value, tmp_path):
+    """The size of the variable, the number of images and the size of the entries: refused before SciPy allocates."""
+    raw = packages.mat(np.asfortranarray(packages.STREETS), packages.DIGITS, compressed=False)
+    begin = raw.index(packages.STREETS.tobytes("F"))
+    middle = begin + packages.STREETS.size
+    for place in (132, begin - 4, raw.index(struct.pack("<4I", 32, 32, 3, 6)) + 12):
+        changed = raw[:place] + struct.pack("<I", value) + raw[place + 4 :]
+        (tmp_path / "train_32x32.mat").write_bytes(compress(changed, middle) if packed else changed)
+        most, message = peak(lambda: datasets.load("svhn", tmp_path))
+        assert most < 2**21
+        assert "byte 128: Expected: " in message
+        assert "SciPy" not in message
+    changed = raw[:middle] + struct.pack("<I", 13) + raw[middle + 4 :]
+    (tmp_path / "train_32x32.mat").write_bytes(compress(changed, middle) if packed else changed)
+    with pytest.raises(ValueError, match=r"Expected: a (matrix|variable of 1 byte or more).*type 1[35]"):
+        datasets.load("svhn", tmp_path)
+
+
+def test_names_that_come_twice_and_headers_that_are_gone(tmp_path):
+    archive, begin = tmp_path / "cifar-10-binary.tar.gz", HEADERS[2][0]
+    double = packages.tar({"data_batch_1.bin": packages.CIFAR["data_batch_1.bin"]}).rstrip(b"\0")
+    double += bytes(-len(double) % 512) + packages.ARCHIVE[512:]
+    for raw, message in (
+        (packages.ARCHIVE[:begin] + bytes(512) + packages.ARCHIVE[begin + 512 :], "zeros after the last member"),
+        (
+            packages.ARCHIVE[:begin] + b"\1" + packages.ARCHIVE[begin + 1 :],
+            f"byte {begin}: Expected: a header of the tar",
+        ),
+        (double, "members with different names. Received: a second data_batch_1.bin"),
+        (packages.tar({"readme": b"text"}), "an archive with data_batch_1.bin. Received: one without"),
+    ):
+        archive.write_bytes(packages.packed(raw))
+        with pytest.raises(ValueError, match=message):
+            datasets.load("cifar-10", tmp_path)
+    raw = packages.mat(packages.STREETS, packages.DIGITS, compressed=True)
+    (tmp_path / "train_32x32.mat").write_bytes(raw + raw[128:])
+    with pytest.raises(
+        ValueError, match=f"byte {len(raw)}: Expected: variables with different names. Received: a second X"
+    ):
+        datasets.load("svhn", tmp_path)
 
 
 def test_files_with_arrays_of_other_sets(tmp_path):
