@@ -67,12 +67,12 @@ def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
         raise wrong(path, y_at, f"y of the shape ({X_shape[3]}, 1), a label for each image", f"{y_shape}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", scipy.io.matlab.MatReadWarning)
             arrays = scipy.io.loadmat(path, variable_names=["X", "y"], appendmat=False)
         X, y = np.asarray(arrays["X"]), np.asarray(arrays["y"])
     except Exception as error:  # SciPy raises many kinds of errors for damaged bytes
-        if isinstance(error, OSError) and error.errno is not None:  # errors of the disk pass
-            raise
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise  # the machine's errors are not the file's
         raise wrong(path, _HEADER, "arrays that SciPy can read", f"{type(error).__name__}: {error}") from error
     if X.dtype != np.uint8 or X.shape != X_shape or y.shape != y_shape or y.dtype.kind not in "iuf":
         raise wrong(path, _HEADER, "bytes X and numbers y", f"{X.dtype} {X.shape} and {y.dtype} {y.shape}")
