@@ -8,18 +8,43 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from globopt_jax import npz
+from globopt_jax.datasets.description import Description
 from globopt_jax.inputs import check_data, finite, numbers
 
 
-class Dataset(NamedTuple):
-    """Inputs, targets and labels: arrays only, so that a data set is a pytree."""
-
+class _Arrays(NamedTuple):
     X: np.ndarray
-    """Inputs (m, dx)."""
     Y: np.ndarray
-    """Targets (m, dy)."""
     labels: np.ndarray | None
+
+
+class Dataset(_Arrays):
+    """Inputs, targets and labels: arrays only, so that a data set is a pytree; and words beside them.
+
+    ``X, Y, labels = load("digits")`` unpacks the arrays. The words do not pass through `jit` or `jax.tree.map`, whose
+    results have other arrays than those that the words describe.
+    """
+
+    # A NamedTuple has no room for words, so they are an attribute of this subclass; jax treats it as a NamedTuple. The
+    # fields stand here again, so that they have descriptions.
+    X: np.ndarray = _Arrays.X  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Inputs (m, dx)."""
+    Y: np.ndarray = _Arrays.Y  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Targets (m, dy)."""
+    labels: np.ndarray | None = _Arrays.labels  # pyright: ignore[reportIncompatibleVariableOverride]
     """Class labels (m,) from 0 to dy - 1; None if Y is not one-hot."""
+    description: Description | None = None
+    """What `load` did and found, in words; None if the arrays come from elsewhere."""
+
+    def described(self, description: Description) -> "Dataset":
+        """Return the same arrays with a description."""
+        same = Dataset(*self)
+        same.description = description
+        return same
+
+    def __str__(self) -> str:
+        """Return the description in a few sentences, or the shapes if there is none."""
+        return f"X {self.X.shape}, Y {self.Y.shape}" if self.description is None else str(self.description)
 
 
 def one_hot(labels: ArrayLike, classes: int | None = None) -> Float[np.ndarray, "m classes"]:
