@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from globopt_jax.plotting.shared import GRAY, INK, Axes
+from globopt_jax.plotting.shared import GRAY, Axes
 from globopt_jax.sweeps.trends import averaged, trends
 
 __all__ = ["landscape"]
@@ -81,10 +81,17 @@ def _map(ax: Axes, J: Any, top: float) -> Any:
     if size is not None:
         for y, row in enumerate(written):
             for x, text in enumerate(row):
-                dark = not values[y, x] > 0.55 * top
-                color = INK if not np.isfinite(values[y, x]) else "white" if dark else INK
+                color = _readable(image.to_rgba(values[y, x])) if np.isfinite(values[y, x]) else "black"
                 _ = ax.text(x, y, text, ha="center", va="center", color=color, fontsize=size)
     return image
+
+
+def _readable(ground: Any) -> str:
+    """Return the colour of letters, white or black, that has the larger contrast with a ground (WCAG 2)."""
+    channels = np.asarray(ground[:3])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return "white" if luminance < 0.179 else "black"
 
 
 def _written(value: float, top: float) -> str:
@@ -118,14 +125,12 @@ def _finding(found: Any) -> str:
     def of(row: Any) -> str:
         return f"{int(row[0])} of {int(np.sum(row))}"
 
-    lines = []
+    axes = [(name, pairs) for name, pairs in (("width", counts.width), ("depth", counts.depth)) if np.sum(pairs)]
     steps = [
-        f"to the next {name} in {of(pairs[0])} cases before training and {of(pairs[1])} after"
-        for name, pairs in (("width", counts.width), ("depth", counts.depth))
-        if np.sum(pairs)
+        f"from {name} to {name} in {of(pairs[0])} cases before training and in {of(pairs[1])} after it"
+        for name, pairs in axes
     ]
-    if steps:
-        lines.append("J falls " + ",\n".join(steps))
+    lines = ["J falls " + ",\n".join(steps)] if steps else []
     if np.sum(counts.training) > int(counts.training[1]):  # otherwise nothing was trained
         lines.append(f"training lowers J in {of(counts.training)} cells")
-    return ("; " if len(steps) == 2 else "\n").join(lines) or "J"
+    return ("; " if len(steps) == 2 else ";\n").join(lines) or "J"
