@@ -281,7 +281,8 @@ class Run(FolderRun):
         diverged = int(missing.sel(stage="trained").sum())
         host = 0 if sure is None else int((sure == 0).sum())
         total, epochs = self.task.networks, self.task.configuration["epochs"]
-        words = [counts.reason if epochs else counts.reason.partition(" Training")[0]]
+        shown = counts if epochs else counts._replace(training=np.zeros(3, int))  # nothing was trained
+        words = [shown.reason]
         if diverged:
             words.append(
                 f"{diverged} of {total} networks diverged and have no J after training; a smaller --rate may help."
