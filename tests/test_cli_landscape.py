@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -195,7 +196,7 @@ def test_a_killed_command_goes_on(data, finished, tmp_path):
 def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
     monkeypatch.setenv("COLUMNS", "120")
-    row = dict(zip(("depth", "width", "seed"), (1, 4, 0), strict=True))
+    row: dict[str, Any] = {"depth": 1, "width": 4, "seed": 0}
     with landscapes.Meter(quiet=False) as meter:
         meter.begin(1, 3)
         assert meter.bar is not None
@@ -216,6 +217,7 @@ def test_samples_are_the_same_at_every_call(data, tmp_path):
     assert found["samples"] == 12
     assert found["J"] == again["J"]
     assert found["J"]["initial"] == found["J"]["trained"]
+    assert found["J"]["initial"]["mean"][0][0] > 0
     assert found["J"]["initial"]["spread"] == [[None]]
     assert found["reason"] == "There is one cell, so that nothing can be compared."
 
@@ -286,7 +288,7 @@ def test_a_folder_of_another_sweep_or_in_use_is_refused(data, finished, tmp_path
         assert done.exit_code == 2
         assert f"in use by process {os.getpid()}" in done.stderr
     with sweeps.Store(tmp_path / "run" / "cells.sqlite") as store:  # a sweep in Python that writes the same file
-        store.claim({"data": "x"})
+        store.claim({"data": "x", "stages": []})
         done = run(data, tmp_path / "run")
     assert done.exit_code == 2
     assert "cells.sqlite: Expected: a store that is free" in done.stderr
@@ -304,7 +306,7 @@ def cluster():
         from distributed import LocalCluster
 
         with LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp"
         ) as c:
             yield c
 
