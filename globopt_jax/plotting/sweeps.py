@@ -1,6 +1,5 @@
 """Pictures of sweeps: J over depth and width, before and after training."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ __all__ = ["landscape"]
 LETTERS = (10, 9, 8, 7, 6)
 
 
-def landscape(axes: Sequence[Axes], found: Any) -> tuple[Axes, Axes]:
+def landscape(axes: Any, found: Any) -> tuple[Axes, Axes]:
     """Draw J over depth and width as two heat maps of one colour scale, as in KHK19's Figure 1.
 
     The left map shows J at the initial weights, and the right map shows J after training; both are means over the
@@ -22,7 +21,7 @@ def landscape(axes: Sequence[Axes], found: Any) -> tuple[Axes, Axes]:
     its networks diverged. The title of the figure says in how many neighbouring cells J falls.
 
     Args:
-        axes: the two Axes to draw on, of one figure or subfigure.
+        axes: the two Axes to draw on, a pair or an array, of one figure or subfigure.
         found: the result of `sweeps.landscape`, or a Dataset with the dimensions depth, width and stage, and perhaps
             seed.
 

@@ -31,15 +31,15 @@ class Trends(NamedTuple):
         found = []
         for name, counts in (("width", self.width), ("depth", self.depth)):
             if np.sum(counts):
-                before, after = (_share(row) for row in np.asarray(counts))
+                before, after = np.asarray(counts)
                 found.append(
-                    f"From one {name} to the next, J falls in {before} cases before training, and in {after} after it."
+                    f"From one {name} to the next, J falls in {before[0]} of {sum(before)} cases before training"
+                    f"{_same(before)}, and in {after[0]} of {sum(after)} after it{_same(after)}."
                 )
         if np.sum(self.training):
             falls, stays, rises = (int(n) for n in self.training)
-            same = f", leaves it the same in {stays}" * bool(stays)
             more = f", and raises it in {rises}" * bool(rises)
-            found.append(f"Training lowers J in {falls} of {falls + stays + rises} cells{same}{more}.")
+            found.append(f"Training lowers J in {falls} of {falls + stays + rises} cells{_same(self.training)}{more}.")
         return " ".join(found)
 
 
@@ -107,10 +107,8 @@ def averaged(found: "xarray.Dataset", name: str = "J") -> tuple[Any, Any]:
     return mean, ((squares / (there - 1).clip(min=1)) ** 0.5).where(there > 1)
 
 
-def _share(counts: Any) -> str:
-    falls, stays, rises = (int(n) for n in counts)
-    same = f" (and stays the same in {stays})" * bool(stays)
-    return f"{falls} of {falls + stays + rises}{same}"
+def _same(counts: Any) -> str:
+    return f" (it stays the same in {int(counts[1])})" * bool(counts[1])
 
 
 def _names(found: Any) -> str:
