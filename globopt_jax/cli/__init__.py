@@ -284,6 +284,61 @@ def _train_linear(
 
 
 @app.command()
+def landscape(
+    data: Data = "digits",
+    depths: Annotated[str, _option("The numbers of hidden layers.", "1,2,3,4,5")] = "1,2,3,4,5",
+    widths: Annotated[str, _option("The numbers of units of each hidden layer.", "4,8,16,32")] = "4,8,16,32",
+    seeds: Annotated[int, _option("The number of networks of each depth and width, with the seeds 0, 1, ....", 3)] = 3,
+    epochs: Annotated[
+        int, _option("The number of passes over the samples; 0 measures the initial weights alone.", 40)
+    ] = 40,
+    samples: Annotated[
+        int | None, _option("Take a random subset of this many samples, which is always the same.", "all samples")
+    ] = None,
+    batch: Annotated[int, _option("The number of samples of a training step.", 64)] = 64,
+    rate: Annotated[float, _option("The learning rate of stochastic gradient descent.", 0.01)] = 0.01,
+    momentum: Annotated[float, _option("The momentum coefficient, from 0 to 1.", 0.5)] = 0.5,
+    dtype: Annotated[
+        str, _option("The precision of training: float64 or float32. J is computed in float64.", "float64")
+    ] = "float64",
+    scheduler: Annotated[
+        str | None,
+        _option(
+            "The address of a Dask scheduler, such as tcp://127.0.0.1:8786, whose workers compute the networks. "
+            "Without it this process computes them."
+        ),
+    ] = None,
+    out: Out = None,
+    resume: Resume = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train ReLU networks of many depths and widths, and map J before and after training.
+
+    J is half the squared distance from the targets to a network's tangent space,
+    and the squared loss of every local minimum with this tangent space. The run
+    folder receives result.json, all networks in cells.sqlite and cells.csv, and
+    heat maps in landscape.png. The same command resumes an interrupted run from
+    the last finished network, and prints the result of a finished one.
+    """
+    from globopt_jax.cli import folder_run
+    from globopt_jax.cli import landscapes as work
+
+    with contextlib.ExitStack() as connected:
+        with _bad_input():
+            check_device()
+            choices = work.Choices(data, depths, widths, seeds, epochs, samples, batch, rate, momentum, dtype)
+            task = work.prepared(choices)
+            client = connected.enter_context(work.scheduler(scheduler))
+            folder = folder_run.opened(task.configuration, out, resume=resume)
+        run = work.Run(task, folder, client, quiet=quiet)
+        with _interruptible(run.folder), _bad_input():
+            result = run.document()
+    work.show({**result, "folder": str(run.folder.path)}, json=json, quiet=quiet)
+    _finish(result["diverged"] < result["networks"])
+
+
+@app.command()
 def verify(
     select: Annotated[
         list[str] | None,

@@ -40,6 +40,9 @@ def opened(configuration: dict[str, Any], out: Path | None, *, resume: bool) -> 
 class FolderRun(abc.ABC):
     """The base class of all runs in folders."""
 
+    picture = "plots.png"
+    """The name of the file with the run's picture."""
+
     def __init__(self, folder: runs.RunFolder) -> None:
         self.folder = folder
 
@@ -51,7 +54,7 @@ class FolderRun(abc.ABC):
             self._enter(at_work)
             result = self._work()
             self.folder.finish(result)
-            report.draw(self.folder, self._picture)
+            report.draw(self.folder, self._picture, self.picture)
             return result
 
     @abc.abstractmethod

@@ -80,8 +80,8 @@ def place(result: dict[str, Any], folder: Path | str) -> str:
     return f"{folder}{'' if result.get('locked', True) else ', which could not be locked'}"
 
 
-def draw(folder: runs.RunFolder, picture: Callable[["Figure"], None]) -> None:
-    """Add plots.png to a finished run: a PNG file without a date or a version in it.
+def draw(folder: runs.RunFolder, picture: Callable[["Figure"], None], name: str = "plots.png") -> None:
+    """Add a picture to a finished run: a PNG file without a date or a version in it.
 
     The result is there already, so whatever a picture raises is a remark and no failure.
     """
@@ -90,9 +90,9 @@ def draw(folder: runs.RunFolder, picture: Callable[["Figure"], None]) -> None:
 
         figure = plotting.figure((10, 6.6))
         picture(figure)
-        folder.write_bytes("plots.png", plotting.png(figure))
+        folder.write_bytes(name, plotting.png(figure))
     except Exception as error:
-        say(f"{folder.path / 'plots.png'} could not be drawn ({type(error).__name__}: {error}); the result is complete")
+        say(f"{folder.path / name} could not be drawn ({type(error).__name__}: {error}); the result is complete")
 
 
 def picture(

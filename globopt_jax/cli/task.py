@@ -18,7 +18,17 @@ from globopt_jax.homogeneous.inputs import check, targets_moved
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
-__all__ = ["Options", "Task", "Training", "check_numbers", "data_named", "grading", "integers", "is_float64"]
+__all__ = [
+    "Options",
+    "Task",
+    "Training",
+    "check_numbers",
+    "data_named",
+    "grading",
+    "in_dtype",
+    "integers",
+    "is_float64",
+]
 __all__ += ["training"]
 
 
@@ -190,8 +200,8 @@ def _checked(
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name}: Expected: finite and > 0. Received: {value}.")
     dtype = np.dtype(options.dtype)
-    params = jax.tree.map(lambda w: _cast("weights", w, dtype), params)
-    X, Y = _cast("X", X, dtype), _cast("Y", Y, dtype)
+    params = jax.tree.map(lambda w: in_dtype("weights", w, dtype), params)
+    X, Y = in_dtype("X", X, dtype), in_dtype("Y", Y, dtype)
     problem = homogeneous.Problem(phi, theta, loss, 1.0 if options.lam is None else options.lam)
     params, X_checked, Y_checked = check(problem, params, X, Y)
     moved = targets_moved(Y, Y_checked)
@@ -228,7 +238,7 @@ def is_float64(dtype: str) -> bool:
     return dtype == "float64"
 
 
-def _cast(name: str, array: Any, dtype: np.dtype) -> np.ndarray:
+def in_dtype(name: str, array: Any, dtype: Any) -> np.ndarray:
     """Return the array in the given dtype, or raise an error if that dtype cannot hold all its entries."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":

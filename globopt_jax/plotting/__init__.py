@@ -3,6 +3,7 @@
     homogeneous  a training run and its certificate: objective, gap, subnetworks, polar
     deep_linear  the training of a deep linear network: loss, gap, singular values
     local_minima the tangent space: J during training, the share of each unit
+    sweeps       J over depth and width, before and after training
     shared       colours, and a figure that needs no display and appears as a picture in a notebook
 
 Proved values are drawn solid, and values that a search suggests are dashed. Only `figure` and `png` import matplotlib,
@@ -19,6 +20,7 @@ from globopt_jax.plotting.deep_linear import certified_gap, growth, staircase
 from globopt_jax.plotting.homogeneous import PolarCurve, bound_history, gap, polar, polar_curve, progress, subnetworks
 from globopt_jax.plotting.local_minima import tangent_trace, unit_shares
 from globopt_jax.plotting.shared import figure, png
+from globopt_jax.plotting.sweeps import landscape
 
 __all__ = [
     "PolarCurve",
@@ -27,6 +29,7 @@ __all__ = [
     "figure",
     "gap",
     "growth",
+    "landscape",
     "png",
     "polar",
     "polar_curve",

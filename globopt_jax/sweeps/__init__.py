@@ -14,8 +14,9 @@ one file that survives everything, and computed by the workers of a Dask client.
 from globopt_jax.sweeps.store import Store, StoreInUse
 from globopt_jax.sweeps.sweep import Progress, landscape, sweep
 from globopt_jax.sweeps.train import Trained, train
+from globopt_jax.sweeps.trends import Trends, trends
 
-__all__ = ["Progress", "Store", "StoreInUse", "Trained", "landscape", "sweep", "train"]
+__all__ = ["Progress", "Store", "StoreInUse", "Trained", "Trends", "landscape", "sweep", "train", "trends"]
 
 
 def __dir__() -> list[str]:

@@ -50,7 +50,7 @@ def on_cluster(plan: Plan, portions: Sequence[Portion], client: Any) -> Iterator
         shared = client.submit(_same, plan, pure=False)
     futures = {client.submit(_rows, shared, p, pure=False, retries=0): p for p in portions}
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):  # the client need not be Dask's default client
             yield futures[future], _result(future, futures[future])
             future.release()
     finally:

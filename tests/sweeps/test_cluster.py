@@ -71,6 +71,15 @@ def test_a_worker_that_dies_costs_no_cell(client, kills, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_client_need_not_be_the_default_client(cluster):
+    from distributed import Client
+
+    with Client(cluster, set_as_default=False) as client:
+        found = sweeps.sweep(X, Y, **OPTIONS | {"depths": 1, "widths": 2}, client=client)
+    assert not np.any(np.isnan(found.loss))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_client_that_is_closed(cluster):
     from distributed import Client
 

@@ -1,0 +1,446 @@
+"""The work of `globopt landscape`: J over depth, width and seeds, cell by cell into a store that survives a kill."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Task as Shown
+from rich.table import Table
+from rich.text import Text
+
+from globopt_jax import datasets, runs, sweeps
+from globopt_jax.cli import report
+from globopt_jax.cli.folder_run import FolderRun
+from globopt_jax.cli.task import check_numbers, data_named, in_dtype, integers, is_float64
+from globopt_jax.cli.terminal import check_memory, say
+from globopt_jax.sweeps.trends import averaged, trends
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Choices", "Run", "Task", "prepared", "scheduler", "show"]
+
+STORE = "cells.sqlite"
+#: The quantities whose mean and spread are in the result, if they were measured.
+QUANTITIES = ("J", "loss", "accuracy")
+#: The titles of the printed tables.
+TITLES = {"initial": "J before training, mean ± spread over seeds", "trained": "J after training"}
+#: The seconds in which a scheduler has to answer.
+PATIENCE = 5.0
+
+
+class Choices(NamedTuple):
+    """The options of the sweep, as they were typed; the help of `globopt landscape` describes them."""
+
+    data: str
+    depths: str
+    widths: str
+    seeds: int
+    epochs: int
+    samples: int | None
+    batch: int
+    rate: float
+    momentum: float
+    dtype: str
+
+
+class Task(NamedTuple):
+    """A sweep whose options were checked. Nothing has been computed or written yet."""
+
+    X: np.ndarray
+    Y: np.ndarray
+    axes: dict[str, tuple[int, ...]]
+    """The values of depth, width and seed."""
+    configuration: dict[str, Any]
+    """The options and the hash of the data, to which the run folder belongs."""
+
+    @property
+    def networks(self) -> int:
+        """The number of networks: one for each depth, width and seed."""
+        return int(np.prod([len(values) for values in self.axes.values()]))
+
+    @property
+    def target(self) -> float:
+        """J and loss of a network that explains nothing, ``1/2 ||Y||^2``."""
+        return 0.5 * float(np.sum(np.square(self.Y, dtype=np.float64)))
+
+
+def prepared(choices: Choices) -> Task:
+    """Check the options and load the data.
+
+    Args:
+        choices: the options, as they were typed.
+
+    Raises:
+        ValueError: an option or the data are wrong, or a network does not fit into memory.
+        OSError: a file cannot be read.
+    """
+    depths, widths = (_axis(f"--{name}", getattr(choices, name)) for name in ("depths", "widths"))
+    check_numbers(seeds=choices.seeds, batch=choices.batch)
+    if not 0 <= choices.epochs < 2**31:
+        raise ValueError(f"--epochs: Expected: an integer from 0 to 2^31 - 1. Received: {choices.epochs}.")
+    if not (np.isfinite(choices.rate) and choices.rate > 0):
+        raise ValueError(f"--rate: Expected: a positive number. Received: {choices.rate}.")
+    if not 0 <= choices.momentum < 1:
+        raise ValueError(f"--momentum: Expected: a number from 0 to 1, without 1. Received: {choices.momentum}.")
+    if max(depths) > 999:  # the compilation of a thousand layers would take days
+        raise ValueError(f"--depths: Expected: numbers below 1000. Received: {max(depths)}.")
+    if choices.seeds > 10**6:  # the axis alone would fill the memory
+        raise ValueError(f"--seeds: Expected: at most 1000000 seeds. Received: {choices.seeds}.")
+    itemsize = 8 if is_float64(choices.dtype) else 4
+    X, Y = _samples(*data_named(choices.data), choices.samples)
+    X, Y = in_dtype("X", X, choices.dtype), in_dtype("Y", Y, choices.dtype)
+    sizes = (X.shape[1], *[max(widths)] * max(depths), Y.shape[1])
+    weights = sum(a * b for a, b in pairwise(sizes))
+    check_memory("--widths", choices.widths, 4 * weights * itemsize)  # weights, gradient, momentum, next weights
+    configuration = {
+        "command": "landscape",
+        **choices._asdict(),
+        "data": choices.data if choices.data in datasets.names() else Path(choices.data).name,
+        "data_sha256": runs.hash_arrays({"X": X, "Y": Y}),
+        "depths": list(depths),
+        "widths": list(widths),
+    }
+    return Task(X, Y, {"depth": depths, "width": widths, "seed": tuple(range(choices.seeds))}, configuration)
+
+
+def _axis(name: str, text: str) -> tuple[int, ...]:
+    """Return the values of an option such as --widths 4,8, or raise ValueError."""
+    found = integers(name, text)
+    if not found:
+        raise ValueError(f"{name}: Expected: integers such as 4,8. Received: none.")
+    for value in found:
+        if not 1 <= value < 2**31:
+            raise ValueError(f"{name}: Expected: integers from 1 to 2^31 - 1. Received: {value}.")
+        if found.count(value) > 1:
+            raise ValueError(f"{name}: Expected: different values. Received: {value} more than once.")
+    return found
+
+
+def _samples(X: np.ndarray, Y: np.ndarray, count: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random subset of the samples, in their order, which is the same at every call."""
+    if count is None:
+        return X, Y
+    if not 1 <= count <= len(X):
+        raise ValueError(f"--samples: Expected: from 1 to {len(X)} samples, as the data have. Received: {count}.")
+    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(len(X))
+    chosen = np.sort(order[:count])
+    return X[chosen], Y[chosen]
+
+
+@contextlib.contextmanager
+def scheduler(address: str | None) -> Iterator[Any]:
+    """Connect to a Dask scheduler, and yield a client; None where there is no address.
+
+    Raises:
+        ImportError: Dask is not installed.
+        ValueError: nothing that is a scheduler answers at the address.
+    """
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client, Security, rpc  # imported here, since only clusters need it
+    except ImportError as error:
+        raise ImportError("--scheduler needs Dask: pip install 'globopt_jax[cluster]'.") from error
+
+    async def ask() -> Any:
+        # A Client that finds no scheduler waits for minutes when it is thrown away, so this question comes first.
+        remote = rpc(address, connection_args=Security().get_connection_args("client"))
+        try:
+            return await asyncio.wait_for(remote.identity(), PATIENCE)
+        finally:
+            _ = await remote.close_rpc()
+
+    expected = "--scheduler: Expected: the address of a Dask scheduler, such as tcp://127.0.0.1:8786. Received:"
+    try:
+        known = asyncio.run(ask())
+    except TimeoutError:
+        raise ValueError(f"{expected} {address}, where no scheduler answers within {PATIENCE:g} s.") from None
+    except Exception as error:  # Dask has no common class for addresses that it cannot read
+        raise ValueError(f"{expected} {address!r} ({error}).") from error
+    if known.get("type") != "Scheduler":
+        raise ValueError(f"{expected} {address}, where a {str(known.get('type')).lower()} answers.")
+    if not known.get("workers"):
+        say(f"the scheduler at {address} has no workers yet; the sweep waits for them")
+    with Client(address, timeout=PATIENCE, set_as_default=False) as client:
+        yield client
+
+
+class Run(FolderRun):
+    """A sweep in its folder.
+
+    Args:
+        task: the checked options and the data.
+        folder: the run folder.
+        client: a Dask client whose workers do the work; None computes in this process.
+        quiet: whether to show no progress.
+    """
+
+    picture = "landscape.png"
+
+    def __init__(self, task: Task, folder: runs.RunFolder, client: Any = None, *, quiet: bool = False) -> None:
+        super().__init__(folder)
+        self.task, self.client = task, client
+        self.meter = Meter(quiet=quiet)
+        self.found: xarray.Dataset | None = None
+
+    @property
+    def store(self) -> Path:
+        """The file of the finished cells."""
+        return self.folder.path / STORE
+
+    def _enter(self, at_work: contextlib.ExitStack) -> None:
+        at_work.enter_context(jax.enable_x64(is_float64(self.task.configuration["dtype"])))
+        _ = at_work.enter_context(self.meter)
+
+    def _work(self) -> dict[str, Any]:
+        task, options = self.task, self.task.configuration
+        self.folder.claim()
+        done = len(self._stored()) if self.store.exists() else 0
+        self.meter.begin(done, task.networks)
+        try:
+            self.found = sweeps.landscape(
+                task.X,
+                task.Y,
+                depths=task.axes["depth"],
+                widths=task.axes["width"],
+                seeds=task.axes["seed"],
+                epochs=options["epochs"],
+                batch=min(options["batch"], len(task.X)),
+                rate=options["rate"],
+                momentum=options["momentum"],
+                store=self.store,
+                client=self.client,
+                progress=self.meter.update,
+            )
+        except sweeps.StoreInUse as error:
+            raise runs.FolderInUse(str(error)) from None
+        except RuntimeError as error:
+            if not str(error).startswith("client: "):
+                raise
+            words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
+            raise ConnectionError(words) from None
+        _ = sweeps.Store(self.store).to_csv(self.folder.path / "cells.csv")
+        return {
+            **self._derived(self.found),
+            "locked": self.folder.unlocked is None,
+            "configuration": options,
+            "provenance": runs.provenance({"X": task.X, "Y": task.Y}, task.X.dtype),
+        }
+
+    def _again(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a finished run, computed again from its store.
+
+        Raises:
+            ValueError: result.json differs from the recomputed result, the store lacks cells or belongs to other data
+                or settings, or a file cannot be read.
+        """
+        stored, options = sweeps.Store(self.store), self.task.configuration
+        identity = stored.identity or {}
+        batch = min(options["batch"], len(self.task.X))
+        for name, right in (
+            ("data", options["data_sha256"]),
+            ("dtype", options["dtype"]),
+            ("epochs", options["epochs"]),
+            ("batch", batch),
+        ):
+            if identity.get(name) != right:
+                raise ValueError(
+                    f"{self.store}: Expected: cells with {name} {right}. Received: {identity.get(name, 'none')}."
+                )
+        cells = self._stored()
+        if len(cells) < self.task.networks:
+            raise ValueError(
+                f"{self.store}: Expected: the {self.task.networks} cells of this run. Received: {len(cells)} of them."
+            )
+        wanted = {name: list(values) for name, values in self.task.axes.items()}
+        derived = self._derived(stored.to_xarray().sel(wanted))
+        if not _same(derived["J"], result.get("J")):
+            raise ValueError(f"{self.folder.path / 'result.json'}: Expected: J as in {STORE}. Received: other values.")
+        return {**result, **derived}
+
+    def _stored(self) -> list[tuple[Any, ...]]:
+        """Return those cells of the store that belong to this run."""
+        axes = self.task.axes
+        cells = sweeps.Store(self.store).finished()
+        return [c for c in cells if c[0] in axes["depth"] and c[1] in axes["width"] and c[-1] in axes["seed"]]
+
+    def _derived(self, found: "xarray.Dataset") -> dict[str, Any]:
+        """Return the part of the result that follows from the cells."""
+        counts = trends(found)
+        missing, sure = found.J.isnull(), found.get("sure")
+        diverged = int(missing.sel(stage="trained").sum())
+        host = 0 if sure is None else int((sure == 0).sum())
+        total, epochs = self.task.networks, self.task.configuration["epochs"]
+        shown = counts if epochs else counts._replace(training=np.zeros(3, int))  # nothing was trained
+        words = [shown.reason]
+        if diverged:
+            words.append(
+                f"{diverged} of {total} networks diverged and have no J after training; a smaller --rate may help."
+            )
+        measured = (1 + bool(epochs)) * total - int(missing.sum())
+        if host:
+            words.append(
+                f"{host} of {measured} values of J are from tangent_projection, since tangent_value was unsure."
+            )
+        return {
+            "command": "landscape",
+            "reason": " ".join(filter(None, words)) or "There is one cell, so that nothing can be compared.",
+            "axes": self.task.axes,
+            "samples": len(self.task.X),
+            "target": self.task.target,
+            **{name: _table(found, name) for name in QUANTITIES if name in found},
+            "trends": counts._asdict(),
+            "networks": total,
+            "diverged": diverged,
+            "from_tangent_projection": host,
+            "seconds": float(found.seconds.sum()),
+        }
+
+    def _picture(self, figure: Any) -> None:
+        assert self.found is not None  # the work is done
+        picture(self.found, figure)
+
+
+def picture(found: "xarray.Dataset", figure: Any) -> None:
+    """Draw the two heat maps on an empty figure, whose size follows the number of cells."""
+    from globopt_jax import plotting  # late: it loads matplotlib
+
+    columns, rows = found.sizes["width"], found.sizes["depth"]
+    figure.set_size_inches(float(np.clip(2 + 1.3 * columns, 7, 16)), float(np.clip(1.6 + 0.45 * rows, 3, 12)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    _ = plotting.landscape((left, right), found)
+
+
+def _table(found: "xarray.Dataset", name: str) -> dict[str, Any]:
+    """Return mean and standard deviation over the seeds, as depth x width tables of each stage; None where missing."""
+    parts = [part.transpose("stage", "depth", "width") for part in averaged(found, name)]
+    return {
+        stage: {
+            kind: [[None if np.isnan(v) else float(v) for v in row] for row in part.sel(stage=stage).to_numpy()]
+            for kind, part in zip(("mean", "spread"), parts, strict=True)
+        }
+        for stage in ("initial", "trained")
+    }
+
+
+def _same(derived: dict[str, Any], said: Any) -> bool:
+    """Whether result.json has the derived table, up to the rounding of a sum."""
+    try:
+        pairs = [
+            (np.array(table, float), np.array(said[stage][kind], float))
+            for stage, tables in derived.items()
+            for kind, table in tables.items()
+        ]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=1e-20, equal_nan=True) for a, b in pairs)
+
+
+def show(result: dict[str, Any], *, json: bool, quiet: bool) -> None:
+    """Print the result of a run: its reason, J in two tables, and the run folder."""
+    if json:
+        report.document(result)
+        return
+    if quiet:
+        return
+    depths, widths = result["axes"]["depth"], result["axes"]["width"]
+    console = Console()
+    lines = [
+        ("networks", f"{result['networks']} on {result['samples']} samples, {result['seconds']:.0f} s of computation"),
+        ("J without a network", f"{result['target']:.6g}, half of the squared targets"),
+        ("run folder", report.place(result, result["folder"])),
+    ]
+    report.facts(result["reason"], lines)
+    for stage in ("initial", "trained"):
+        numbers = result["J"][stage]
+        table = Table(title=TITLES[stage], box=None, pad_edge=False)
+        table.title_justify, table.title_style = "left", "bold"
+        table.add_column("depth", justify="right")
+        for width in widths:
+            table.add_column(f"width {width}", justify="right")
+        for depth, means, spreads in zip(depths, numbers["mean"], numbers["spread"], strict=True):
+            table.add_row(str(depth), *(Text(_with_spread(m, s)) for m, s in zip(means, spreads, strict=True)))
+        console.print(table)
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "none"
+    return f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+
+
+class Meter:
+    """A `with` block that shows the progress of a sweep on stderr: a bar on a terminal, lines elsewhere, or nothing."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.bar: Progress | None = None
+        self.shown: Any = None
+        if self.console.is_terminal and not quiet:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left()
+            self.bar = Progress(*columns, console=self.console, transient=True)
+
+    def __enter__(self) -> "Meter":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def begin(self, done: int, total: int) -> None:
+        """Show how many networks there are, before the first of them is finished."""
+        if self.bar is not None:
+            self.shown = self.bar.add_task("compiling", total=total, completed=done, left=None, at=time.monotonic())
+        elif done:
+            self.console.print(Text(f"{done} of {total} networks are in the folder already"), soft_wrap=True)
+
+    def update(self, progress: sweeps.Progress) -> None:
+        """Show the cells that were finished last."""
+        row = progress.latest[-1]
+        place = f"depth {row['depth']}, width {row['width']}"
+        if self.bar is not None:
+            values = {"completed": progress.done, "left": progress.left, "at": time.monotonic()}
+            self.bar.update(self.shown, description=f"after {place}", **values)
+            return
+        before, after = (_mean([r.get(f"J_{stage}") for r in progress.latest]) for stage in ("initial", "trained"))
+        self.console.print(
+            Text(
+                f"{progress.done} of {progress.total} networks, {place}: J {before} before training and {after} after "
+                f"it; {progress.seconds:.0f} s, about {_clock(progress.left)} left"
+            ),
+            soft_wrap=True,
+        )
+
+
+class _Left(ProgressColumn):
+    """The time left by the sweep's own estimate, which knows that deep and wide networks take longer."""
+
+    def render(self, task: Shown) -> Text:
+        left, at = task.fields["left"], task.fields["at"]
+        return Text("" if left is None else f"about {_clock(max(left - (time.monotonic() - at), 0))} left")
+
+
+def _mean(values: list[Any]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.5g}" if known else "none"
+
+
+def _clock(seconds: float) -> str:
+    """Return a number of seconds as 40 s, 5:20 min or 2:05 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
