@@ -339,6 +339,52 @@ def landscape(
 
 
 @app.command()
+def reproduce(
+    experiment: Annotated[
+        str, typer.Argument(help="The experiment: khk19-figure-1, k18-table-4.1 or k18-table-4.2.", show_default=False)
+    ],
+    preset: Annotated[
+        str, _option("The size: quick takes minutes; full is the paper's size and takes hours on two cores.", "quick")
+    ] = "quick",
+    root: Annotated[
+        Path | None,
+        _option(
+            "A folder with the official files of the data sets.", "the cache folder, into which they are downloaded"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, _option("The data sets, such as mnist,svhn for the figure or digits for a table.", "the paper's")
+    ] = None,
+    scheduler: Annotated[
+        str | None, _option("The address of a Dask scheduler, whose workers compute the networks.")
+    ] = None,
+    out: Out = None,
+    resume: Resume = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run an experiment of a paper again on its data, and write a report with the paper's figures beside ours.
+
+    khk19-figure-1 maps J over depth and width on four data sets. The tables of
+    K18 compare penalties of several degrees on CIFAR-10. The run folder receives
+    report.md, pictures, and all networks in SQLite files. The same command
+    resumes an interrupted run from the last finished network.
+    """
+    from globopt_jax.cli import folder_run, landscapes
+    from globopt_jax.cli import reproduce as work
+
+    with contextlib.ExitStack() as connected:
+        with _bad_input():
+            check_device()
+            prepared = work.prepared(experiment, preset, root, data)
+            client = connected.enter_context(landscapes.scheduler(scheduler))
+            folder = folder_run.opened(prepared.configuration, out, resume=resume)
+        with _interruptible(folder), _bad_input():
+            result = work.document(prepared, folder, client, quiet=quiet)
+    work.show(result, folder.path, json=json, quiet=quiet)
+
+
+@app.command()
 def verify(
     select: Annotated[
         list[str] | None,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -390,7 +390,7 @@ class Meter:
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left()
             self.bar = Progress(*columns, console=self.console, transient=True)
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Self:
         if self.bar is not None:
             self.bar.start()
         return self
@@ -406,19 +406,23 @@ class Meter:
         elif done:
             self.console.print(Text(f"{done} of {total} networks are in the folder already"), soft_wrap=True)
 
-    def update(self, progress: sweeps.Progress) -> None:
-        """Show the cells that were finished last."""
+    def update(self, progress: sweeps.Progress, part: str = "") -> None:
+        """Show the cells that were finished last, after the name of the part of the work that they belong to."""
         row = progress.latest[-1]
-        place = f"depth {row['depth']}, width {row['width']}"
+        place = f"{part}: " * bool(part) + _place(row)
         if self.bar is not None:
             values = {"completed": progress.done, "left": progress.left, "at": time.monotonic()}
             self.bar.update(self.shown, description=f"after {place}", **values)
             return
-        before, after = (_mean([r.get(f"J_{stage}") for r in progress.latest]) for stage in ("initial", "trained"))
+        name = "J" if "J_initial" in row else "test accuracy"
+        column = name.replace(" ", "_")
+        before, after = (
+            _mean([r.get(f"{column}_{stage}") for r in progress.latest]) for stage in ("initial", "trained")
+        )
         self.console.print(
             Text(
-                f"{progress.done} of {progress.total} networks, {place}: J {before} before training and {after} after "
-                f"it; {progress.seconds:.0f} s, about {_clock(progress.left)} left"
+                f"{progress.done} of {progress.total} networks, {place}: {name} {before} before training and {after} "
+                f"after it; {progress.seconds:.0f} s, about {_clock(progress.left)} left"
             ),
             soft_wrap=True,
         )
@@ -430,6 +434,16 @@ class _Left(ProgressColumn):
     def render(self, task: Shown) -> Text:
         left, at = task.fields["left"], task.fields["at"]
         return Text("" if left is None else f"about {_clock(max(left - (time.monotonic() - at), 0))} left")
+
+
+def _place(row: dict[str, Any]) -> str:
+    """Return the coordinates of a cell that are worth saying."""
+    found = [f"depth {row['depth']}", f"width {row['width']}"]
+    if row["subnetworks"] > 1:
+        found.append(f"{row['subnetworks']} subnetworks")
+    if row["penalty"] != "none":
+        found.append(f"{row['lam']:g} {row['penalty']}")
+    return ", ".join(found)
 
 
 def _mean(values: list[Any]) -> str:

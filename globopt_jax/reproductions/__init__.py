@@ -4,6 +4,8 @@ Each experiment is a function that trains what is missing in its stores, and ret
 `globopt reproduce` runs them.
 """
 
+from collections.abc import Callable
+
 from globopt_jax.reproductions import k18, khk19
 from globopt_jax.reproductions.report import Experiment
 
@@ -16,7 +18,7 @@ def __dir__() -> list[str]:
 
 
 #: All experiments by their names on the command line.
-EXPERIMENTS: dict[str, type[Experiment]] = {
+EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
     "khk19-figure-1": khk19.Figure1,
     "k18-table-4.1": k18.Table41,
     "k18-table-4.2": k18.Table42,

@@ -1,9 +1,9 @@
 """Tables 4.1 and 4.2 of K18: test accuracy on CIFAR-10 under penalties of several degrees.
 
-The thesis states neither learning rate, nor strength of the penalty, nor number of epochs. Each column of a table, which
-is one penalty, is tuned on a validation split: the rate, the strength and the number of epochs with the largest mean
-accuracy over some rows. Then every cell is trained on all training images with several seeds. A second budget, rate and
-epochs, is the one whose accuracies without a penalty are closest to those that the thesis prints.
+The thesis states neither learning rate, nor strength of the penalty, nor number of epochs. Each column of a table,
+which is one penalty, is tuned on a validation split: the rate, the strength and the number of epochs with the largest
+mean accuracy over some rows. Then every cell is trained on all training images with several seeds. A second budget,
+rate and epochs, is the one whose accuracies without a penalty are closest to those that the thesis prints.
 """
 
 import abc
@@ -109,9 +109,10 @@ class _Table(Experiment, abc.ABC):
             whole = datasets.load(name, samples=1797, key=0)
             return _part(whole, slice(0, 1300)), _part(whole, slice(1300, None))
         folder = root_of(root, name)
-        wanted: dict[str, Any] = {} if self.size.samples is None else {"samples": self.size.samples, "key": 0}
-        test = {} if self.size.samples is None else {"samples": self.size.samples // 3, "key": 0}
-        return datasets.load(name, folder, **wanted), datasets.load(name, folder, split="test", **test)
+        count = self.size.samples
+        key = None if count is None else 0
+        train = datasets.load(name, folder, samples=count, key=key)
+        return train, datasets.load(name, folder, split="test", samples=count and count // 3, key=key)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -268,8 +269,9 @@ class _Table(Experiment, abc.ABC):
             clear = "within the noise" if n < 2 or abs(mean) < 2 * error else "clear of the noise"
             verb = "beats" if mean > 0 else "loses to"
             said.append(
-                f"{self.row_name.capitalize()} {row}: the matched penalty {matched} {verb} the best other column, {rival}, "
-                f"by {abs(mean):.2f} ± {error:.2f} points (standard error of {n} paired seeds), which is {clear}."
+                f"{self.row_name.capitalize()} {row}: the matched penalty {matched} {verb} the best other column, "
+                f"{rival}, by {abs(mean):.2f} ± {error:.2f} points (standard error of {n} paired seeds), which is "
+                f"{clear}."
             )
         return "\n".join(f"- {sentence}" for sentence in said)
 
@@ -283,8 +285,8 @@ class Table41(_Table):
     name = "k18-table-4.1"
     axis, dim, row_name = "depths", "depth", "hidden layers"
     rows, tuned_on = (0, 1, 2, 3), (1, 2)
-    matched = {0: "l1", 1: "l2", 2: "l3"}
-    thesis = {
+    matched: ClassVar = {0: "l1", 1: "l2", 2: "l3"}
+    thesis: ClassVar = {
         "none": (23.48, 32.47, 32.90, 30.49),
         "l1": (24.87, 32.25, 33.52, 30.81),
         "l2": (24.83, 33.01, 34.54, 31.64),
@@ -303,8 +305,8 @@ class Table42(_Table):
     name = "k18-table-4.2"
     axis, dim, row_name = "subnetworks", "subnetworks", "subnetworks"
     rows, tuned_on = (4, 8, 12), (4,)
-    matched = {4: "l2", 8: "l2", 12: "l2"}
-    thesis = {
+    matched: ClassVar = {4: "l2", 8: "l2", 12: "l2"}
+    thesis: ClassVar = {
         "none": (38.92, 40.11, 42.24),
         "l1": (40.80, 42.50, 43.45),
         "l2": (42.82, 43.17, 44.79),
@@ -312,8 +314,8 @@ class Table42(_Table):
     }
     about = (
         "Accuracy on the test images of CIFAR-10 of sums of 4, 8 and 12 ReLU networks with one hidden layer of 500 "
-        "units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. The degree of each network in "
-        "its weights is 2; the thesis expects the penalty of the same degree, l2, to do best."
+        "units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. The degree of each network "
+        "in its weights is 2; the thesis expects the penalty of the same degree, l2, to do best."
     )
 
 
@@ -321,8 +323,9 @@ _PROTOCOL = """\
 The thesis states cross-entropy, gradient descent, ReLU, and no other regularization. It states neither learning rate,
 nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: stochastic gradient descent
 without momentum on batches of 128, pixels divided by 255, no biases, initial weights of standard deviation
-`sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: learning rate,
-strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}. Then all training images were used."""
+`sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: the learning
+rate, strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}. Then every network was trained
+on all training images."""
 
 
 def _chosen(choices: dict[str, Choice]) -> str:

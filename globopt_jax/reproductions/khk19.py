@@ -143,8 +143,8 @@ def _section(name: str, data: datasets.Dataset, found: Any) -> str:
     said = [
         f"{data.description} Half of the squared targets is {target:.6g}.",
         counts.reason,
-        f"{unsure} of {2 * total} values of J needed `tangent_projection`, since `tangent_value` was unsure; {diverged} of "
-        f"{total} networks diverged. The computation took {seconds / 60:.1f} minutes.",
+        f"{unsure} of {2 * total} values of J are from `tangent_projection`, since `tangent_value` was unsure; "
+        f"{diverged} of {total} networks diverged. The computation took {seconds / 60:.1f} minutes.",
     ]
     return f"## {name}\n\n![J over depth and width]({name}.png)\n\n" + "\n\n".join([*said, *tables])
 

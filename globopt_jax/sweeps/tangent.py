@@ -1,7 +1,7 @@
 """J of padded networks (KHK19 Theorem 1), so that networks of several shapes share a compiled program.
 
-A weight of a missing unit, or of a missing layer, has a column of zeros in the Jacobian. Such columns change neither the
-column space nor the singular values; the cutoff for singular values counts the columns that are not missing.
+A weight of a missing unit, or of a missing layer, has a column of zeros in the Jacobian. Such columns change neither
+the column space nor the singular values; the cutoff for singular values counts the columns that are not missing.
 """
 
 import functools

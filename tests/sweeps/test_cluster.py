@@ -16,6 +16,10 @@ X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
 OPTIONS: dict[str, Any] = {"depths": [1, 2, 3], "widths": [2, 3], "seeds": 2, "epochs": 3, "batch": 8, "tangent": False}
 
 
+def options(**changes: Any) -> dict[str, Any]:
+    return OPTIONS | changes
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two worker processes with one thread each, which inherit this environment."""
@@ -63,10 +67,10 @@ def test_a_worker_that_dies_costs_no_cell(client, kills, tmp_path):
             time.sleep(0.05)
             os.kill(worker_processes(client)[0], signal.SIGKILL)
 
-    options: dict[str, Any] = OPTIONS | {"epochs": 40, "batch": 2}
-    found = sweeps.sweep(X, Y, **options, client=client, store=path, progress=kill)
+    slower = options(epochs=40, batch=2)
+    found = sweeps.sweep(X, Y, **slower, client=client, store=path, progress=kill)
     assert left == [0]
-    np.testing.assert_allclose(found.loss, sweeps.sweep(X, Y, **options).loss, rtol=1e-10)
+    np.testing.assert_allclose(found.loss, sweeps.sweep(X, Y, **slower).loss, rtol=1e-10)
     assert len(sweeps.Store(path).finished()) == 12
 
 
@@ -75,7 +79,7 @@ def test_a_client_need_not_be_the_default_client(cluster):
     from distributed import Client
 
     with Client(cluster, set_as_default=False) as client:
-        found = sweeps.sweep(X, Y, **OPTIONS | {"depths": 1, "widths": 2}, client=client)
+        found = sweeps.sweep(X, Y, **options(depths=1, widths=2), client=client)
     assert not np.any(np.isnan(found.loss))
 
 

@@ -1,0 +1,100 @@
+"""The work of `globopt reproduce`: an experiment of a paper in its run folder, and its report."""
+
+import contextlib
+import datetime
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.markdown import Markdown
+
+from globopt_jax import plotting, runs, sweeps
+from globopt_jax.cli import report
+from globopt_jax.cli.landscapes import Meter
+from globopt_jax.reproductions import EXPERIMENTS, Experiment
+
+__all__ = ["REPORT", "document", "prepared", "show"]
+
+#: The name of the file with the report.
+REPORT = "report.md"
+
+
+def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Experiment:
+    """Return the experiment of a name, with its data.
+
+    Args:
+        name: a name of `reproductions.EXPERIMENTS`.
+        preset: quick or full.
+        root: the folder with the official files; None downloads them.
+        data: names of data sets, separated by commas; None takes the paper's.
+
+    Raises:
+        ValueError: a name is unknown, or a file is damaged.
+        OSError: files are missing.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"EXPERIMENT: Expected: one of {', '.join(EXPERIMENTS)}. Received: {name!r}.")
+    return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
+
+
+def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None, *, quiet: bool) -> dict[str, Any]:
+    """Do what is left of an experiment, write its report and pictures, and return the result."""
+    if (result := folder.result) is not None:
+        return result
+    folder.claim()
+    with contextlib.ExitStack() as at_work:
+        at_work.enter_context(jax.enable_x64(False))  # training in float32; J switches to float64 by itself
+        meter = at_work.enter_context(_Parts(quiet=quiet))
+        try:
+            experiment.run(folder.path, meter.told, client)
+        except sweeps.StoreInUse as error:
+            raise runs.FolderInUse(str(error)) from None
+        except RuntimeError as error:
+            if not str(error).startswith("client: "):
+                raise
+            words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
+            raise ConnectionError(words) from None
+    text, numbers = experiment.report(folder.path)
+    for name, figure in experiment.pictures(folder.path).items():
+        folder.write_bytes(name, plotting.png(figure))
+    origin = runs.provenance(dtype="float32")
+    folder.write_text(REPORT, f"# {folder.config['experiment']}\n\n{_made(origin)}\n\n{text}\n")
+    result = {"numbers": numbers, "configuration": folder.config, "provenance": origin}
+    folder.finish(result)
+    return result
+
+
+def show(result: dict[str, Any], folder: Path, *, json: bool, quiet: bool) -> None:
+    """Print the report, or with `json` the numbers of the result."""
+    if json:
+        report.document(result | {"folder": str(folder)})
+    elif not quiet:
+        console = Console()
+        console.print(Markdown((folder / REPORT).read_text(encoding="utf-8")))
+        console.print(f"Report: {folder / REPORT}", soft_wrap=True, highlight=False)
+
+
+def _made(origin: dict[str, Any]) -> str:
+    """Return the sentence on how a report was made, without the folders of a machine."""
+    arguments = shlex.join(["globopt", *sys.argv[1:]])
+    versions = f"globopt_jax {origin['globopt_jax']}, jax {origin['jax']}, Python {origin['python']}"
+    day = datetime.datetime.fromisoformat(origin["time"]).date()
+    return f"Made by `{arguments}` on {day}, with {versions}, on {origin['device']}."
+
+
+class _Parts(Meter):
+    """A meter for the sweeps of an experiment, one after the other."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.part = ""
+
+    def told(self, part: str, progress: sweeps.Progress) -> None:
+        """Show the cells that were finished last, and of which part of the experiment they are."""
+        if part != self.part:
+            self.part = part
+            self.begin(progress.done - len(progress.latest), progress.total)
+        self.update(progress, part)
