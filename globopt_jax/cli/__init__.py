@@ -370,8 +370,8 @@ def reproduce(
     report.md, pictures, and all networks in SQLite files. The same command
     resumes an interrupted run from the last finished network.
     """
+    from globopt_jax.cli import experiments as work
     from globopt_jax.cli import folder_run, landscapes
-    from globopt_jax.cli import reproduce as work
 
     with contextlib.ExitStack() as connected:
         with _bad_input():

@@ -51,7 +51,9 @@ class Worker:
         data, dtype = plan.data, plan.data.X.dtype
         self.dtype = dtype
         flat = {_flat(shape) for shape in self.arrays} - {None}
-        self.groups = groups_for(sorted(flat), data.X.shape[1], data.Y.shape[1]) if flat else {}
+        networks = len(plan.axes["seed"]) * (len(plan.recipe.stages) if plan.recipe.epochs else 1)
+        work = float(len(data.X)) * networks
+        self.groups = groups_for(sorted(flat), data.X.shape[1], data.Y.shape[1], work) if flat else {}
         self.X, self.Y = jax.device_put(data.X), jax.device_put(data.Y)
         self.shares = jax.device_put(shares(len(data.X), self.recipe.batch, dtype))
         self.held = {"": Held.of(data.X, data.Y)}

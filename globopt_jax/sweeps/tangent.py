@@ -5,6 +5,7 @@ the column space nor the singular values; the cutoff for singular values counts 
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,29 +26,43 @@ from globopt_jax.sweeps.padding import Arrays, Padded, Shape, arrays_for, pad
 
 __all__ = ["groups_for", "padded_value"]
 
-#: Depths share a program while the largest network has at most this many weights, or at most this many times the
-#: weights of the smallest one. A program costs seconds to compile; the Gram matrix grows with the square of its size.
-FEW, ALIKE = 1000, 1.5
+#: The seconds that a program takes to compile, and the products of a Gram matrix in a second; both are rough.
+COMPILATION, SPEED = 4.0, 2e10
 
 
-def groups_for(shapes: Sequence[Shape], dx: int, dy: int) -> dict[Shape, Arrays]:
+def groups_for(shapes: Sequence[Shape], dx: int, dy: int, work: float) -> dict[Shape, Arrays]:
     """Return the arrays in which J of each shape is computed; `padding.arrays_for` has larger ones.
 
+    Depths share a program if its compilation costs more than the columns of zeros that the smaller ones then have.
+
+    Args:
+        shapes: the shapes.
+        dx: the number of inputs.
+        dy: the number of outputs.
+        work: the number of samples times the number of networks of each shape.
+
     Example:
-        >>> found = groups_for([Shape(d, w) for w in (2, 8, 32) for d in (1, 2, 3, 6)], 64, 10)
-        >>> sorted({(a.depth, a.width) for a in found.values()})
-        [(2, 32), (3, 32), (6, 8), (6, 32)]
+        >>> shapes = [Shape(d, w) for w in (2, 8, 32) for d in (1, 2, 3, 6)]
+        >>> sorted({(a.depth, a.width) for a in groups_for(shapes, 64, 10, work=1e4).values()})
+        [(3, 32), (6, 8), (6, 32)]
     """
     found: dict[Shape, Arrays] = {}
     wide = arrays_for(shapes, dx, dy)
     for width in {arrays.width for arrays in wide.values()}:
         alike = sorted((s for s in shapes if wide[s].width == width), key=lambda s: s.depth)
-        while alike:
-            sizes = [Shape(s.depth, width).parameters(dx, dy) for s in alike]
-            count = sum(size <= max(FEW, ALIKE * sizes[0]) for size in sizes) or 1
-            together, alike = alike[:count], alike[count:]
-            found |= {s: wide[s]._replace(depth=together[-1].depth) for s in together}
+        seconds = [work * Shape(s.depth, width).parameters(dx, dy) ** 2 / SPEED for s in alike]
+        for begin, end in itertools.pairwise(_cuts(seconds)):
+            found |= {s: wide[s]._replace(depth=alike[end - 1].depth) for s in alike[begin:end]}
     return found
+
+
+def _cuts(seconds: Sequence[float]) -> list[int]:
+    """Cut a sorted list into groups, each of which costs a compilation and as much for all as for its last entry."""
+    best: list[tuple[float, list[int]]] = [(0.0, [0])]
+    for end in range(1, len(seconds) + 1):
+        ways = ((best[b][0] + COMPILATION + (end - b) * seconds[end - 1], [*best[b][1], end]) for b in range(end))
+        best.append(min(ways))
+    return best[-1][1]
 
 
 def padded_value(network: FeedForward, kernels: Sequence[np.ndarray], arrays: Arrays, X: Array, Y: Array) -> Any:
