@@ -247,7 +247,7 @@ def test_float32_is_computed_in_float64(m, method):
                 assert float(found.value[1]) == pytest.approx(float(host.value), rel=1e-6)
                 for a, b in zip(gradient, slopes, strict=True):
                     assert a.dtype == np.float32
-                    assert np.max(np.abs(a - b)) <= 1e-5 * np.max(np.abs(b))
+                    assert np.max(np.abs(np.asarray(a, np.float64) - b)) <= 1e-5 * np.max(np.abs(b))
 
 
 def test_a_model_that_insists_on_float32_is_taken_as_it_is():
