@@ -169,7 +169,8 @@ def test_both_sides_in_one_chunk_and_in_many(m, method, memory):
     X[m // 2 :] = X[: m // 2]
     assert (Y.size < sum(w.size for w in W)) == (method == "dual")
     assert_the_host_agrees(RELU, W, X, Y, method, memory)
-    assert_the_host_agrees(lambda p, X: RELU(p, X), W, X, Y, method, memory)
+    if memory == 5000:
+        assert_the_host_agrees(lambda p, X: RELU(p, X), W, X, Y, method, memory)
 
 
 def test_weak_rows_are_not_lost():
@@ -233,21 +234,21 @@ def test_float32_is_computed_in_float64(m, method):
     X[m // 2 :] = X[: m // 2]
     double = jax.tree.map(lambda a: a.astype(np.float64), (W, X, Y))
     host = local_minima.tangent_projection(RELU, double[0], double[1], double[2], "dense")
-    slopes = jax.jit(jax.grad(lambda W: local_minima.tangent_value(RELU, W, double[1], double[2]).value))(double[0])
-    for x64 in (False, True):
+    slope = jax.jit(jax.grad(lambda W: local_minima.tangent_value(RELU, W, double[1], double[2]).value))
+    slopes = [np.asarray(g) for g in slope(double[0])]
+    for x64, apply in ((False, RELU), (False, lambda p, X: RELU(p, X)), (True, RELU)):
         with jax.enable_x64(x64):
-            for apply in (RELU, lambda p, X: RELU(p, X)):
-                one = partial(local_minima.tangent_value, apply, X=X, Y=Y, method=method)
-                found = jax.jit(jax.vmap(one))([jnp.stack([w, w]) for w in W])
-                twice = jax.vmap(jax.jit(jax.vmap(jax.grad(lambda W, one=one: one(W).value))))
-                gradient = [g[0, 0] for g in twice([w[None, None] for w in W])]
-                assert found.value.dtype == np.float32
-                assert found.sure.all()
-                assert int(found.rank[1]) == int(host.rank)
-                assert float(found.value[1]) == pytest.approx(float(host.value), rel=1e-6)
-                for a, b in zip(gradient, slopes, strict=True):
-                    assert a.dtype == np.float32
-                    assert np.max(np.abs(np.asarray(a, np.float64) - b)) <= 1e-5 * np.max(np.abs(b))
+            one = partial(local_minima.tangent_value, apply, X=X, Y=Y, method=method)
+            found = jax.jit(jax.vmap(one))([jnp.stack([w, w]) for w in W])
+            twice = jax.vmap(jax.jit(jax.vmap(jax.grad(lambda W, one=one: one(W).value))))
+            gradient = [g[0, 0] for g in twice([w[None, None] for w in W])]
+            assert found.value.dtype == np.float32
+            assert found.sure.all()
+            assert int(found.rank[1]) == int(host.rank)
+            assert float(found.value[1]) == pytest.approx(float(host.value), rel=1e-6)
+            for a, b in zip(gradient, slopes, strict=True):
+                assert a.dtype == np.float32
+                assert np.max(np.abs(np.asarray(a, np.float64) - b)) <= 1e-5 * np.max(np.abs(b))
 
 
 def test_a_model_that_insists_on_float32_is_taken_as_it_is():
@@ -259,6 +260,21 @@ def test_a_model_that_insists_on_float32_is_taken_as_it_is():
     found = local_minima.tangent_value(insisting, params, X, Y)
     plain = local_minima.tangent_value(insisting, params, X, Y, method="dense")
     assert float(found.value) == float(plain.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_callbacks_elsewhere_than_on_cpus(dtype, monkeypatch):
+    """The path of other devices, on CPUs: arrays cross as bits, also where x64 is off."""
+    params, X, Y = jax.tree.map(lambda a: a.astype(dtype), data(11))
+    found = local_minima.tangent_value(RELU, params, X, Y, method="gram")
+    jax.clear_caches()
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
+    with jax.enable_x64(dtype == np.float64):
+        other = jax.vmap(lambda W: local_minima.tangent_value(RELU, W, X, Y, method="gram"))([w[None] for w in params])
+    jax.clear_caches()
+    assert other.sure.all()
+    assert int(other.rank[0]) == int(found.rank)
+    assert float(other.value[0]) == pytest.approx(float(found.value), rel=1e-6)
 
 
 def test_a_second_call_traces_nothing():
