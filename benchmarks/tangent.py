@@ -8,9 +8,11 @@ OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset there, since an old kernel woul
     python -m benchmarks.tangent FOLDER [CASE ..]        (FOLDER with MNIST's files; from the root of the project)
     python -m benchmarks.tangent quick
     python -m benchmarks.tangent plot                    (the picture anew, from the table)
+    python -m benchmarks.tangent traced                  (inside of jit and vmap, on the digits)
 
 prints a table, and writes it to benchmarks/tangent.md and tangent.png; rows of other cases stay there. The relative
-error is that of J against numpy's, with the same cutoff.
+error is that of J against numpy's, with the same cutoff. "traced" compares `vmap(tangent_value)` over eight networks
+with `jacrev` and `jnp.linalg.lstsq` under the same `vmap`.
 """
 
 import json
@@ -25,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.plumbing import alone, cells_of, machine, markdown, publish, timed
+from benchmarks.plumbing import alone, cells_of, machine, markdown, medians, publish, timed
 from globopt_jax import datasets, local_minima, networks
 from globopt_jax.local_minima.jacobian import model_of
 from globopt_jax.local_minima.passes import Jacobian
@@ -48,6 +51,12 @@ LSMR_STEPS = 300
 ACCURACY = 1e-6
 #: The case of the picture.
 SHOWN = "64-32-32-32-10"
+#: Inside of jit and vmap: samples of the digits and widths; more outputs than parameters, then fewer.
+TRACED = ((500, (64, 8, 10)), (24, (64, 16, 16, 10)))
+SEEDS = 8
+TRACED_COLUMNS = ("network", "m", "ours compiles", "lstsq compiles", "ours", "lstsq", "ratio", "sure", "error")
+#: The first word of the paragraph above their table.
+INSIDE = "Inside"
 COLUMNS = (
     "network",
     "m",
@@ -251,6 +260,46 @@ def table(case: str, folder: str, solvers: Sequence[str]) -> tuple[list[list[Any
     return rows, kernels
 
 
+def with_lstsq(apply: Any, W: Any, X: Any, Y: Any) -> Any:
+    """J by three lines of JAX."""
+    flat, unravel = jax.flatten_util.ravel_pytree(W)
+    A = jax.jacrev(lambda v: jnp.ravel(apply(unravel(v), X)))(flat)
+    x = jnp.linalg.lstsq(A, jnp.ravel(Y), rcond=0.5 * float(jnp.finfo(A.dtype).eps) * (sum(A.shape) + 1) ** 0.5)[0]
+    return 0.5 * jnp.sum(jnp.square(jnp.ravel(Y) - A @ x))
+
+
+def traced_row(m: int, widths: Sequence[int], repeats: int = 3) -> list[Any]:
+    """`vmap(tangent_value)` against `with_lstsq` under vmap, for networks as KHK19 initializes them."""
+    data, rng = datasets.load("digits"), np.random.default_rng(0)
+    X, Y = jnp.asarray(data.X[:m]), jnp.asarray(data.Y[:m])
+    stack = [jnp.asarray(rng.normal(size=(SEEDS, *s)) / s[1] ** 0.5) for s in pairwise(widths)]
+    apply = networks.feed_forward("relu")
+    ours = jax.jit(jax.vmap(lambda W: local_minima.tangent_value(apply, W, X, Y)))
+    peer = jax.jit(jax.vmap(lambda W: with_lstsq(apply, W, X, Y)))
+    compiled, seconds = zip(*(timed(lambda f=f: f.lower(stack).compile()) for f in (ours, peer)), strict=True)
+    found, exact = compiled[0](stack), np.asarray(compiled[1](stack))
+    error = float(np.max(np.abs(np.asarray(found.value) - exact))) / (0.5 * float(jnp.sum(jnp.square(Y))))
+    own, other = (float(t) for t in medians([partial(f, stack) for f in compiled], repeats))
+    name = "-".join(map(str, widths))
+    sure = f"{int(jnp.sum(found.sure))} of {SEEDS}"
+    return [name, m, *seconds, own, other, f"{other / own:.1f}", sure, f"{error:.0e}"]
+
+
+def traced(quick: bool) -> list[str]:
+    """The paragraph and the table on `tangent_value`."""
+    cases = [(30, (64, 3, 10))] if quick else TRACED
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(True):  # the peer is not strict
+        rows = [traced_row(m, widths) for m, widths in cases]
+    words = (
+        f"{INSIDE} of jit and vmap: `tangent_value` over {SEEDS} networks of one shape on m of the digits, against "
+        "`jacrev` and `jnp.linalg.lstsq` under the same `vmap` with the same cutoff, in float64. Seconds to compile, "
+        "and of a call for all networks (median); the largest difference of J relative to `1/2 ||Y||^2`. "
+        f"{machine()}, {os.cpu_count()} cores; "
+        "`python -m benchmarks.tangent traced`."
+    )
+    return [words, "", *markdown(TRACED_COLUMNS, rows, left=("network",))]
+
+
 def plot(lines: Sequence[str], case: str, path: Path) -> None:
     """Seconds of every solver of one case, from the lines of its table, on a logarithmic axis.
 
@@ -302,6 +351,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     here = Path(__file__)
     stored = here.with_suffix(".md").read_text().splitlines() if here.with_suffix(".md").exists() else []
+    place = next((i for i, line in enumerate(stored) if line.startswith(INSIDE)), len(stored))
+    stored, inside = stored[:place], stored[place:]
+    if arguments and arguments[0] == "traced":
+        text = "\n".join([*stored, *([] if inside else [""]), *traced("quick" in arguments), ""])
+        publish(__file__, text, write="quick" not in arguments)
+        return
     if "plot" in arguments:
         plot([line for line in stored if line.startswith("| ")], SHOWN, here.with_suffix(".png"))
         return
@@ -331,7 +386,7 @@ def main(arguments: Sequence[str]) -> None:
         lines = [
             row for case in CASES for row in (lines if case in chosen else stored) if row.startswith(f"| {case} |")
         ]
-    publish(__file__, "\n".join([head, ruler, *lines, "", note]), write=not quick)
+    publish(__file__, "\n".join([head, ruler, *lines, "", note, *inside, *[""][: len(inside)]]), write=not quick)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The derivative is that of variable projection (Golub & Pereyra 1973): with r = P
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from globopt_jax.local_minima.balance import traced_balanced
 from globopt_jax.local_minima.jacobian import FeedForwardModel, GeneralModel, model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian
 from globopt_jax.local_minima.traced.dense import by_dense
+from globopt_jax.local_minima.traced.double import from_words, in_double, words
 from globopt_jax.local_minima.traced.project import by_dual, by_gram
 from globopt_jax.shapes import Array, Scalar
 
@@ -41,7 +41,8 @@ class TangentValue(NamedTuple):
     """The numerical rank of A."""
     sure: Array
     """A bool: whether no singular value that was looked at lies near the cutoff, so that value and rank are those of
-    `tangent_projection`. By "gram" random combinations stand for the weak directions: strong evidence, no proof."""
+    `tangent_projection`. By "gram" and "dual" random combinations stand for the weak directions: strong evidence, no
+    proof."""
 
 
 Known = FeedForwardModel | GeneralModel
@@ -67,19 +68,21 @@ def tangent_value(
     Derivative: ``dJ = -<r, dA x> + <r, dY>`` with r = PN[A] y and A x = P[A] y. It holds where the rank is constant.
     Where the rank changes, J jumps and has no derivative.
 
-    On the host: the scale of a feed-forward network, and the pivoted Cholesky factorization of "gram", are computed in
-    NumPy by `jax.pure_callback`, one network after the other under `vmap`.
+    On the host: the scale of a feed-forward network, and the pivoted Cholesky factorizations of "gram" and "dual", are
+    computed in NumPy by callbacks, one network after the other under `vmap`.
 
     Args:
         apply: a differentiable function (params, X) -> Yhat that treats samples one by one; a static argument.
         params: a pytree of arrays.
         X: inputs (m, ...).
         Y: targets (m, dy).
-        method: "dense" (a QR factorization and the singular values of its factor), "gram" (the columns' Gram matrix),
-            or "auto", which takes "gram" in float64 where A has at least as many rows as columns, and more than 64
-            columns. In float32 a Gram matrix resolves too little, and "gram" is rarely sure. "dense" stores A.
+        method: "dense" (a QR factorization and the singular values of its factor; it stores A), "gram" (the Gram matrix
+            of the columns), "dual" (that of the rows), or "auto", which takes "dense" if A has at most 64 columns or
+            rows, and otherwise the smaller side. "gram" and "dual" compute float32 numbers in float64, since Gram
+            matrices resolve too little in float32: J and rank are those of the same numbers in float64. "dense" stays
+            in float32, and so does "auto" for a model that does not compute in float64 when it is given float64.
         cutoff: which singular values of A count as zero, see `linalg.cutoff`.
-        memory: the bytes that the chunks of a pass of "gram" may take.
+        memory: the bytes that the chunks of a pass may take, by "gram" and "dual".
 
     Returns:
         A `TangentValue`.
@@ -158,48 +161,49 @@ def _value(model: Known, way: _Way, criterion: str, memory: int, params: Any, X:
 def _forward(
     model: Known, way: _Way, criterion: str, memory: int, params: Any, X: Array, Y: Array
 ) -> tuple[TangentValue, Any]:
-    with _precision(way):
-        A = Jacobian(model, _widened(way, params), _widened(way, X), Y.shape[1], memory)
-        found = WAYS[way.method](A, _widened(way, Y), criterion)
-        value = (0.5 * jnp.sum(jnp.square(found.r))).astype(Y.dtype)
-        return TangentValue(value, found.rank, found.sure), (params, X, found.r.astype(Y.dtype), _stored(found.x))
+    project = partial(_project, model, way, criterion, memory)
+    value, r, x = (in_double(project) if way.double else project)(params, X, Y)
+    return value, (params, X, r, x)
+
+
+def _project(
+    model: Known, way: _Way, criterion: str, memory: int, params: Any, X: Array, Y: Array
+) -> tuple[TangentValue, Array, Array]:
+    """Return the value with r and x; if float32 is computed in float64, x as its bits, since it may be large."""
+    dtype = Y.dtype
+    if way.double:
+        params, X, Y = _widened((params, X, Y))
+    found = WAYS[way.method](Jacobian(model, params, X, Y.shape[1], memory), Y, criterion)
+    value = (0.5 * jnp.sum(jnp.square(found.r))).astype(dtype)
+    x = words(found.x) if way.double else found.x
+    return TangentValue(value, found.rank, found.sure), found.r.astype(dtype), x
 
 
 def _backward(model: Known, way: _Way, criterion: str, memory: int, saved: Any, cotangent: TangentValue) -> Any:
     del criterion, memory
-    params, X, r, stored = saved
-    with _precision(way):
-        x = _restored(stored, way, X.dtype)
-        wide_params, wide_X, wide_r = _widened(way, (params, X, r))
-
-        def inner(params: Any, X: Array) -> Scalar:
-            moved = jax.jvp(lambda p: model.output(p, X), (params,), (model.direction(params, x),))[1]
-            return -jnp.sum(wide_r * moved)
-
-        slopes = jax.grad(inner, (0, 1))(wide_params, wide_X)
-        to_params, to_X = jax.tree.map(lambda g, a: g.astype(a.dtype), slopes, (params, X))
+    params, X, r, x = saved
+    slopes = partial(_slopes, model, way)
+    to_params, to_X = (in_double(slopes) if way.double else slopes)(params, X, r, x)
     scale = cotangent.value
     return jax.tree.map(lambda g: scale * g, to_params), scale * to_X, scale * r
+
+
+def _slopes(model: Known, way: _Way, params: Any, X: Array, r: Array, x: Array) -> tuple[Any, Array]:
+    """Return the derivative of ``-<r, A x>`` in params and X, with r and x held fixed."""
+    like = params, X
+    if way.double:
+        params, X, r = _widened((params, X, r))
+        x = from_words(x)
+
+    def inner(params: Any, X: Array) -> Scalar:
+        moved = jax.jvp(lambda p: model.output(p, X), (params,), (model.direction(params, x),))[1]
+        return -jnp.sum(r * moved)
+
+    return jax.tree.map(lambda g, a: g.astype(a.dtype), jax.grad(inner, (0, 1))(params, X), like)
 
 
 _ = _value.defvjp(_forward, _backward)
 
 
-def _precision(way: _Way) -> AbstractContextManager[Any]:
-    return jax.enable_x64(True) if way.double else nullcontext()
-
-
-def _widened(way: _Way, tree: Any) -> Any:
-    return jax.tree.map(lambda a: a.astype(np.float64), tree) if way.double else tree
-
-
-# Between the two passes of a derivative, JAX may cast arrays to what its configuration allows there. The coefficients,
-# which may be large and cancel, are kept in float64 as bits.
-
-
-def _stored(x: Array) -> Array:
-    return jax.lax.bitcast_convert_type(x, jnp.uint32)
-
-
-def _restored(bits: Array, way: _Way, dtype: Any) -> Array:
-    return jax.lax.bitcast_convert_type(bits, np.float64 if way.double else dtype)
+def _widened(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a.astype(np.float64), tree)

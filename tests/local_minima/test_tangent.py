@@ -136,6 +136,30 @@ def test_float32_on_the_digits():
     assert f"below {float(found.resolution):.2g} of the largest" in found.reason
 
 
+@pytest.mark.parametrize(("m", "method"), [(400, "gram"), (20, "dual")])
+def test_auto_takes_the_smaller_side_and_the_dense_way_where_it_fails(m, method, monkeypatch):
+    from globopt_jax.local_minima import spaces
+
+    rng = np.random.default_rng(0)
+    W = [rng.normal(size=s) for s in itertools.pairwise((64, 8, 10) if m == 400 else (64, 32, 10))]
+    X, Y = rng.normal(size=(m, 64)), rng.normal(size=(m, 10))
+    network = networks.feed_forward("relu")
+    monkeypatch.setattr(spaces, "MANY", 600)
+    plain = local_minima.tangent_projection(network, W, X, Y, "dense")
+    assert local_minima.tangent_projection(network, W, X, Y).method == method
+    kind = {"gram": spaces._Gram, "dual": spaces._Dual}[method]
+    project = kind.project_out
+    monkeypatch.setattr(kind, "project_out", lambda *args: project(*args)._replace(converged=False))
+    found = local_minima.tangent_projection(network, W, X, Y)
+    assert found.method == "dense"
+    assert bool(found.converged)
+    assert float(found.value) == float(plain.value)
+    assert local_minima.tangent_projection(network, W, X, Y, method).method == method
+    small = [w * s for w, s in zip(W, (1e-160, 1.0), strict=True)]
+    tanh = networks.feed_forward(jnp.tanh)  # nothing is rescaled: squares underflow
+    assert local_minima.tangent_projection(tanh, small, 1e-160 * X, Y).method == "dense"
+
+
 def test_stationary_points_have_no_tangent_gap():
     """Least squares in the last layer alone leaves a gap; at the minimum over all layers it is gone."""
     rng = np.random.default_rng(2)

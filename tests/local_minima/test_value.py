@@ -129,11 +129,166 @@ def test_any_model_and_more_parameters_than_outputs():
 def test_in_float32_the_dense_way_is_that_of_the_host():
     with jax.enable_x64(False):
         params, X, Y = jax.tree.map(lambda a: np.asarray(a, np.float32), data(8))
-        found = local_minima.tangent_value(RELU, params, X, Y)
+        found = local_minima.tangent_value(RELU, params, X, Y, method="dense")
         host = local_minima.tangent_projection(RELU, params, X, Y, "dense")
     assert found.value.dtype == np.float32
     assert int(found.rank) == int(host.rank)
     assert float(found.value) == pytest.approx(float(host.value), rel=1e-4)
+
+
+def assert_the_host_agrees(apply, params, X, Y, method, memory=2**28):
+    """J, which is positive, and rank are those of the host, and the gradient is that of differences."""
+    host = local_minima.tangent_projection(apply, params, X, Y, "dense")
+    one = partial(local_minima.tangent_value, apply, method=method, memory=memory)
+    found = jax.jit(one)(params, X, Y)
+    assert bool(found.sure)
+    assert int(found.rank) == int(host.rank)
+    assert float(host.value) > 0.1
+    assert abs(float(found.value) - float(host.value)) <= 1e-10 * 0.5 * np.sum(np.asarray(Y) ** 2)
+    flat, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.asarray, params))
+    f = jax.jit(lambda v: one(unravel(v), X, Y).value)
+    gradient = np.asarray(jax.jit(jax.grad(f))(flat))
+    rng, h = np.random.default_rng(3), 1e-5
+    for _ in range(3):
+        v = rng.normal(size=flat.shape)
+        v /= np.linalg.norm(v)
+        difference = (float(f(flat + h * v)) - float(f(flat - h * v))) / (2 * h)
+        assert abs(difference - gradient @ v) <= 1e-6 * np.linalg.norm(gradient)
+    many = jax.jit(jax.vmap(lambda v: one(unravel(v), X, Y)))(jnp.stack([flat, 0.9 * flat]))
+    assert bool(many.sure[0])
+    assert float(many.value[0]) == pytest.approx(float(found.value), rel=1e-10)
+
+
+@pytest.mark.parametrize("memory", [2**28, 5000])
+@pytest.mark.parametrize(("m", "method"), [(24, "dual"), (60, "gram")])
+def test_both_sides_in_one_chunk_and_in_many(m, method, memory):
+    """Twice as many samples as different ones leave J positive with more parameters than outputs."""
+    rng = np.random.default_rng(m)
+    W = [rng.normal(size=s) for s in itertools.pairwise((5, 8, 7, 3))]
+    X, Y = rng.normal(size=(m, 5)), rng.normal(size=(m, 3))
+    X[m // 2 :] = X[: m // 2]
+    assert (Y.size < sum(w.size for w in W)) == (method == "dual")
+    assert_the_host_agrees(RELU, W, X, Y, method, memory)
+    if memory == 5000:
+        assert_the_host_agrees(lambda p, X: RELU(p, X), W, X, Y, method, memory)
+
+
+def test_weak_rows_are_not_lost():
+    """Two samples that differ by 1e-8, with more parameters than outputs."""
+    rng = np.random.default_rng(0)
+    W = [rng.normal(size=s) for s in itertools.pairwise((5, 8, 7, 3))]
+    X, Y = rng.normal(size=(20, 5)), rng.normal(size=(20, 3))
+    X[10:] = X[:10]
+    X[10] += 1e-8 * rng.normal(size=5)
+    host = local_minima.tangent_projection(RELU, W, X, Y, "dense")
+    found = local_minima.tangent_value(RELU, W, X, Y, method="dual")
+    assert int(found.rank) == int(host.rank)
+    # Rounding tilts a direction of this strength by eps / 1e-8.
+    assert float(found.value) == pytest.approx(float(host.value), rel=1e-6)
+
+
+def thrice(apply):
+    """The same model with three parameters in place of each: more parameters than outputs, and J stays positive."""
+    return lambda p, X: apply(jax.tree.map(lambda a, b, c: a + jnp.sin(b) + 0.5 * c, *p), X)
+
+
+@pytest.mark.parametrize("method", ["gram", "dual"])
+def test_smooth_networks_with_biases(method):
+    rng = np.random.default_rng(5)
+    params = [(rng.normal(size=s), rng.normal(size=s[1])) for s in itertools.pairwise((4, 4, 2))]
+    X, Y = rng.normal(size=(20, 4)), rng.normal(size=(20, 2))
+    network = networks.feed_forward(jnp.tanh)
+    if method == "gram":
+        assert_the_host_agrees(network, params, X, Y, method)
+    else:
+        several = [jax.tree.map(lambda a: rng.normal(size=a.shape), params) for _ in range(3)]
+        assert_the_host_agrees(thrice(network), several, X, Y, method)
+
+
+@pytest.mark.parametrize("method", ["gram", "dual"])
+def test_a_convolutional_network(method):
+    from flax import linen
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, X):
+            hidden = linen.Conv(2, (3, 3), strides=(2, 2), param_dtype=X.dtype)(X)
+            return linen.Dense(4, param_dtype=X.dtype)(linen.tanh(hidden).reshape(len(X), -1))
+
+    rng = np.random.default_rng(0)
+    X, Y = jnp.asarray(rng.normal(size=(40, 5, 5, 1))), rng.normal(size=(40, 4))
+    apply, variables = networks.from_flax(Model(), Model().init(jax.random.key(0), X))
+    if method == "gram":
+        assert_the_host_agrees(apply, variables, X, Y, method)
+    else:
+        several = [jax.tree.map(lambda a: rng.normal(size=a.shape), variables) for _ in range(3)]
+        assert_the_host_agrees(thrice(apply), several, X, Y, method)
+
+
+@pytest.mark.parametrize(("m", "method"), [(60, "gram"), (24, "dual")])
+def test_float32_is_computed_in_float64(m, method):
+    """J, rank and gradient are those of the same numbers in float64, also where x64 is off."""
+    rng = np.random.default_rng(m)
+    W = [rng.normal(size=s).astype(np.float32) for s in itertools.pairwise((5, 8, 7, 3))]
+    X, Y = rng.normal(size=(m, 5)).astype(np.float32), rng.normal(size=(m, 3)).astype(np.float32)
+    X[m // 2 :] = X[: m // 2]
+    double = jax.tree.map(lambda a: a.astype(np.float64), (W, X, Y))
+    host = local_minima.tangent_projection(RELU, double[0], double[1], double[2], "dense")
+    slope = jax.jit(jax.grad(lambda W: local_minima.tangent_value(RELU, W, double[1], double[2]).value))
+    slopes = [np.asarray(g) for g in slope(double[0])]
+    for x64, apply in ((False, RELU), (False, lambda p, X: RELU(p, X)), (True, RELU)):
+        with jax.enable_x64(x64):
+            one = partial(local_minima.tangent_value, apply, X=X, Y=Y, method=method)
+            found = jax.jit(jax.vmap(one))([jnp.stack([w, w]) for w in W])
+            twice = jax.vmap(jax.jit(jax.vmap(jax.grad(lambda W, one=one: one(W).value))))
+            gradient = [g[0, 0] for g in twice([w[None, None] for w in W])]
+            assert found.value.dtype == np.float32
+            assert found.sure.all()
+            assert int(found.rank[1]) == int(host.rank)
+            assert float(found.value[1]) == pytest.approx(float(host.value), rel=1e-6)
+            for a, b in zip(gradient, slopes, strict=True):
+                assert a.dtype == np.float32
+                assert np.max(np.abs(np.asarray(a, np.float64) - b)) <= 1e-5 * np.max(np.abs(b))
+
+
+def test_a_model_that_insists_on_float32_is_taken_as_it_is():
+    params, X, Y = jax.tree.map(lambda a: np.asarray(a, np.float32), data(9))
+
+    def insisting(p, X):
+        return RELU([w.astype(jnp.float32) for w in p], X.astype(jnp.float32))
+
+    found = local_minima.tangent_value(insisting, params, X, Y)
+    plain = local_minima.tangent_value(insisting, params, X, Y, method="dense")
+    assert float(found.value) == float(plain.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_callbacks_elsewhere_than_on_cpus(dtype, monkeypatch):
+    """The path of other devices, on CPUs: arrays cross as bits, also where x64 is off."""
+    params, X, Y = jax.tree.map(lambda a: a.astype(dtype), data(11))
+    found = local_minima.tangent_value(RELU, params, X, Y, method="gram")
+    jax.clear_caches()
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
+    with jax.enable_x64(dtype == np.float64):
+        other = jax.vmap(lambda W: local_minima.tangent_value(RELU, W, X, Y, method="gram"))([w[None] for w in params])
+    jax.clear_caches()
+    assert other.sure.all()
+    assert int(other.rank[0]) == int(found.rank)
+    assert float(other.value[0]) == pytest.approx(float(found.value), rel=1e-6)
+
+
+def test_a_second_call_traces_nothing():
+    count = []
+
+    def counted(p, X):
+        count.append(1)
+        return RELU(p, X)
+
+    params, X, Y = data(10)
+    _ = local_minima.tangent_value(counted, params, X, Y, method="gram")
+    first = len(count)
+    _ = local_minima.tangent_value(counted, [1.1 * w for w in params], X, Y, method="gram")
+    assert len(count) <= first + 1, "the shape of the output is asked for, nothing else"
 
 
 def test_bad_arguments_are_named():
