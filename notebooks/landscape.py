@@ -102,11 +102,11 @@ for ax, stage in zip(figure.subplots(1, 2, sharey=True), ("initial", "trained"),
         ax.plot(WIDTHS, J.mean("seed"), color=f"C{number}", marker="o", label=f"depth {depth}")
         if stage == "trained":
             ax.plot(WIDTHS, found.loss.sel(stage=stage, depth=depth).mean("seed"), color=f"C{number}", ls=":")
-    ax.set(title=stage, xlabel="width", xscale="log", ylim=(0, None))
+    ax.set(title=stage, xlabel="width", xscale="log")
     ax.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
     ax.minorticks_off()
 ax.legend(frameon=False)
-figure.axes[0].set_ylabel("J")
+figure.axes[0].set(ylabel="J", ylim=(0, 1.05 * max(line.get_ydata().max() for line in ax.lines)))
 figure
 
 # %% [markdown]
