@@ -1,5 +1,6 @@
 """Train and measure one portion of a sweep: the networks of one cell, for several seeds."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ __all__ = ["Held", "Row", "Worker"]
 
 #: A finished cell: its coordinates and numbers by the names of the columns of a store.
 Row = dict[str, Any]
+
+
+#: Up to this number of columns of the Jacobian, LAPACK is faster with one thread.
+THREADED = 5000
 
 
 class Held(NamedTuple):
@@ -126,7 +131,9 @@ class Worker:
         if not all(np.all(np.isfinite(w)) for w in kernels):
             return {"J": None, "rank": None, "sure": None}
         apply, params = _model(self.recipe.network, [w.astype(np.float64) for w in kernels])
-        with jax.enable_x64(True):
+        with contextlib.ExitStack() as at_work:
+            at_work.enter_context(jax.enable_x64(True))
+            _ = at_work.enter_context(self._threads(sum(w.size for w in params)))
             X, Y = self._wide
             arrays = self.groups.get(_flat(shape))
             if arrays is not None and arrays.parameters <= Y.size:
@@ -139,6 +146,25 @@ class Worker:
                 if not found.converged:
                     found = local_minima.tangent_projection(apply, params, X, Y, method="dense")
             return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
+
+    def _threads(self, columns: int) -> Any:
+        """Return a context in which LAPACK has one thread if the matrices are small.
+
+        Threads of OpenBLAS wait in loops and keep XLA's threads from the processor: half of the time, up to some
+        thousands of columns.
+        """
+        if columns > THREADED or self._pools is None:
+            return contextlib.nullcontext()
+        return self._pools.limit(limits=1, user_api="blas")
+
+    @functools.cached_property
+    def _pools(self) -> Any:
+        """The thread pools of this process; None without threadpoolctl, which comes with scikit-learn."""
+        try:
+            from threadpoolctl import ThreadpoolController  # imported here, since only sweeps need it
+        except ImportError:
+            return None
+        return ThreadpoolController()
 
     @functools.cached_property
     def _wide(self) -> tuple[Array, Array]:
