@@ -95,7 +95,8 @@ assert counts.width[0][0] > pairs / 2, "before training, J falls with the width"
 
 # %%
 figure = plotting.figure((9, 3.4))
-for ax, stage in zip(figure.subplots(1, 2, sharey=True), ("initial", "trained"), strict=True):
+axes = figure.subplots(1, 2, sharey=True)
+for ax, stage in zip(axes, ("initial", "trained"), strict=True):
     for number, depth in enumerate(DEPTHS):
         J = found.J.sel(stage=stage, depth=depth)
         ax.fill_between(WIDTHS, J.min("seed"), J.max("seed"), color=f"C{number}", alpha=0.2, lw=0)
@@ -105,8 +106,8 @@ for ax, stage in zip(figure.subplots(1, 2, sharey=True), ("initial", "trained"),
     ax.set(title=stage, xlabel="width", xscale="log")
     ax.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
     ax.minorticks_off()
-ax.legend(frameon=False)
-figure.axes[0].set(ylabel="J", ylim=(0, 1.05 * max(line.get_ydata().max() for line in ax.lines)))
+axes[1].legend(frameon=False)
+axes[0].set(ylabel="J", ylim=(0, 1.05 * max(line.get_ydata().max() for line in axes[1].lines)))
 figure
 
 # %% [markdown]

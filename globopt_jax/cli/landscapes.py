@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -390,7 +390,7 @@ class Meter:
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left()
             self.bar = Progress(*columns, console=self.console, transient=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Any:
         if self.bar is not None:
             self.bar.start()
         return self

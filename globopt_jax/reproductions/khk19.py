@@ -96,7 +96,7 @@ class Figure1(Experiment):
                 stage: found.J.sel(stage=stage).mean("seed").values.tolist() for stage in found.stage.values
             }
             parts.append(_section(name, data, found))
-        return "\n\n".join([_ABOUT, *parts]), numbers
+        return "\n\n".join([_ABOUT.format(epochs=self.size.epochs), *parts]), numbers
 
     def pictures(self, folder: pathlib.Path) -> dict[str, Any]:
         from globopt_jax import plotting  # late: it loads matplotlib
@@ -112,10 +112,10 @@ class Figure1(Experiment):
 
 _ABOUT = """\
 The figure shows `J(theta) = 1/2 ||PN[D] vec Y||^2`, the squared loss of every differentiable local minimum with the
-tangent space of the network (Theorem 1), at random initial weights and after 40 epochs of training. The networks are
-fully connected ReLU networks without biases. The paper prints J as colours without numbers; its text says that J tends
-to decrease towards zero as the width or the depth increases, and that it tends to decrease along with training. Below
-are means over the seeds with their standard deviations, and counts of how often J falls.
+tangent space of the network (Theorem 1), at random initial weights and after {epochs} epochs of training. The networks
+are fully connected ReLU networks without biases. The paper prints J as colours without numbers; its text says that J
+tends to decrease towards zero as the width or the depth increases, and that it tends to decrease along with training.
+Below are means over the seeds with their standard deviations, and counts of how often J falls.
 
 Settings that the paper states: stochastic gradient descent with learning rate 0.01, momentum 0.9 and batch 200 for the
 synthetic set, 0.5 and 64 for images; initial weights of standard deviation `1/sqrt(d_l)`. It does not state how images

@@ -142,7 +142,8 @@ class Plan:
         N = portion.cell.shape.parameters(self.data.X.shape[1], dy)
         # A step on a small network takes as long as one on a network of some 2,000 weights.
         training = 6.0 * self.recipe.epochs * m * (N + 2000)
-        tangent = 2 * (m * float(N) ** 2 + 500.0 * m * dy * N) if self.recipe.tangent else 0.0
+        smaller = min(N, m * dy)  # the side of the Gram matrix
+        tangent = 2 * (float(m) * N * smaller + 500.0 * m * dy * N) if self.recipe.tangent else 0.0
         return len(portion.seeds) * (training + tangent)
 
 

@@ -1,0 +1,167 @@
+"""The papers' experiments at tiny sizes, and their choices and sentences on accuracies that are made up."""
+
+import json
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from globopt_jax import sweeps
+from globopt_jax.cli import app
+from globopt_jax.reproductions import EXPERIMENTS, k18, khk19
+from globopt_jax.reproductions.report import spread
+from globopt_jax.sweeps.plan import AXES, column
+
+FIGURE = khk19.Size((1, 2), (2, 3), (2, 3), seeds=2, epochs=2, samples=60)
+TABLE = k18.Size(3, 4, (1, 2), (0.05, 0.2), seeds=2, batch=64, samples=None)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(khk19.PRESETS, "quick", FIGURE)
+    monkeypatch.setitem(k18.PRESETS, "quick", TABLE)
+
+
+def command(*arguments: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
+
+
+def test_the_figure_from_end_to_end(tmp_path):
+    out = tmp_path / "run"
+    done = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    found = sweeps.Store(out / "khk19-synthetic.sqlite").to_xarray()
+    assert dict(found.sizes) == {"depth": 2, "width": 2, "seed": 2, "stage": 2}
+    result = json.loads(done.stdout)
+    mean = found.J.mean("seed").sel(stage="trained").values
+    np.testing.assert_allclose(result["numbers"]["khk19-synthetic"]["trained"], mean)
+    report = (out / "report.md").read_text()
+    assert spread(found.J.sel(depth=2, width=3, stage="trained")) in report
+    assert "after 2 epochs of training" in report
+    assert "J falls in" in report
+    assert (out / "khk19-synthetic.png").read_bytes().startswith(b"\x89PNG")
+    assert found.attrs["batch"] == 200
+    assert found.attrs["optimizer"] == "optax._src.alias.sgd(rate, momentum=0.9)"
+    again = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--json")
+    assert json.loads(again.stdout) == result
+    other = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--preset", "full")
+    assert other.exit_code == 2
+    assert "preset is" in other.stderr
+
+
+def test_a_table_from_end_to_end(tmp_path):
+    """On the digits, since the images of CIFAR-10 do not come with the package."""
+    out = tmp_path / "run"
+    done = command("k18-table-4.1", "--data", "digits", "--out", out)
+    assert done.exit_code == 0, done.output
+    stored = {name: sweeps.Store(out / f"{name}.sqlite").rows() for name in ("tuning", "table", "budget")}
+    assert len(stored["tuning"]) == 2 * 2 * (1 + 3 * 3)  # rows, rates, strengths
+    assert len(stored["table"]) == len(stored["budget"]) == 4 * 4 * 2
+    result = json.loads((out / "result.json").read_text())
+    settings = result["numbers"]["settings"]["tuned"]["l2"]
+    tuned = [row for row in stored["tuning"] if row["penalty"] == "l2" and row["lam"] == settings["lam"]]
+    at_rate = [row[column("test_accuracy", settings["stage"])] for row in tuned if row["rate"] == settings["rate"]]
+    assert settings["accuracy"] == pytest.approx(np.mean(at_rate))
+    report = (out / "report.md").read_text()
+    for printed in ("23.48", "34.54", "31.87"):
+        assert printed in report
+    cells = [r for r in stored["table"] if (r["penalty"], r["depth"]) == ("l2", 3)]
+    accuracies = [100 * row[column("test_accuracy", settings["stage"])] for row in cells]
+    assert spread(accuracies, ".2f") in report
+    assert report.count("the matched penalty") == 6
+
+
+class Made(k18.Table41):
+    """Table 4.1 without data."""
+
+    thesis: ClassVar = {"none": (0, 20.0, 30.0, 0), "l1": (0,) * 4, "l2": (0,) * 4, "l3": (0,) * 4}
+
+    def __init__(self) -> None:
+        self.size = TABLE
+
+
+def made_up(folder: pathlib.Path, accuracy: Any) -> Made:
+    """Store made-up accuracies of tuning."""
+    with sweeps.Store(folder / "tuning.sqlite") as store:
+        store.claim({"data": "x", "stages": ["initial", "epoch 1", "epoch 2", "trained"]})
+        for penalty, lams in k18.STRENGTHS.items():
+            for lam in lams:
+                for rate in TABLE.rates:
+                    for depth in (1, 2):
+                        row = dict(zip(AXES, (depth, 3, 1, penalty, lam, rate, 7), strict=True))
+                        for stage in ("epoch 1", "epoch 2", "trained"):
+                            row[column("test_accuracy", stage)] = accuracy(penalty, lam, rate, stage, depth)
+                        store.write([row])
+    return Made()
+
+
+def test_tuning_takes_the_best_mean_over_the_rows(tmp_path):
+    def accuracy(penalty, lam, rate, stage, depth):
+        if (penalty, lam, rate, stage) == ("l2", 1e-4, 0.05, "epoch 2"):
+            return 0.7
+        if (penalty, lam, rate, stage) == ("l2", 1e-3, 0.2, "trained"):
+            return 0.9 if depth == 1 else 0.4  # the best row, and a smaller mean
+        return 0.1
+
+    found = made_up(tmp_path, accuracy).choices(tmp_path)["l2"]
+    assert found[:3] == (1e-4, 0.05, "epoch 2")
+    assert found.accuracy == pytest.approx(0.7)
+
+
+def test_the_budget_is_the_one_closest_to_the_thesis(tmp_path):
+    def accuracy(penalty, lam, rate, stage, depth):
+        near = (rate, stage) == (0.2, "epoch 1")
+        if penalty == "none":
+            return (0.19 if depth == 1 else 0.31) if near else 0.9
+        return 0.5 if lam == k18.STRENGTHS[penalty][1] else 0.6 if not near else 0.2
+
+    table = made_up(tmp_path, accuracy)
+    found = table.budget(tmp_path)
+    assert {(c.rate, c.stage) for c in found.values()} == {(0.2, "epoch 1")}
+    assert found["l3"].lam == k18.STRENGTHS["l3"][1]
+    assert table.choices(tmp_path)["none"].accuracy == pytest.approx(0.9)
+
+
+def test_the_reading_compares_with_the_noise():
+    """Seeds are paired, since they share the orders of samples."""
+    rows = {row: [30.0, 31.0, 32.0] for row in (0, 1, 2, 3)}
+    better = {row: [30.5, 31.4, 32.6] for row in (0, 1, 2, 3)}
+    said = Made()._reading({"none": rows, "l1": rows, "l2": better, "l3": rows}).splitlines()
+    assert "1: the matched penalty l2 beats the best other column, none, by 0.50 ± 0.06 points" in said[1]
+    assert "clear of the noise" in said[1]
+    assert "2: the matched penalty l3 loses to the best other column, l2, by 0.50" in said[2]
+    noisy = {row: [27.0, 35.0, 31.6] for row in (0, 1, 2, 3)}
+    said = Made()._reading({"none": rows, "l1": noisy, "l2": rows, "l3": rows}).splitlines()
+    assert "within the noise" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("figure-1",), "EXPERIMENT: Expected: one of khk19-figure-1, k18-table-4.1, k18-table-4.2. Received: 'figure"),
+        (("khk19-figure-1", "--preset", "huge"), "preset: Expected: quick or full. Received: 'huge'"),
+        (("khk19-figure-1", "--data", "mnist,letters"), "data: Expected: khk19-synthetic, mnist, cifar-10, svhn."),
+        (("k18-table-4.2", "--data", "digits,mnist"), "data: Expected: one data set. Received: digits, mnist"),
+        (("k18-table-4.2", "--root", "."), "root: Expected: a folder with"),
+        (("khk19-figure-1", "--scheduler", "nowhere:1", "--data", "khk19-synthetic"), "--scheduler: Expected:"),
+    ],
+)
+def test_arguments(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_experiment_has_a_full_size():
+    assert set(EXPERIMENTS) == {"khk19-figure-1", "k18-table-4.1", "k18-table-4.2"}
+    full = khk19.PRESETS["full"]
+    assert max(full.widths) >= 32
+    assert max(full.synthetic_widths) >= 64
+    assert (full.seeds, full.epochs, len(full.depths)) == (3, 40, 5)
+    assert (k18.PRESETS["full"].width, k18.PRESETS["full"].seeds) == (500, 3)
