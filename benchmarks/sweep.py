@@ -193,7 +193,7 @@ def main() -> None:
         return
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     text = (
-        f"# A sweep against a loop\n\n{table(repeats)}\n\nDigits, depths 1-6, widths 2, 4, 8, 16, 32, four seeds; "
+        f"{table(repeats)}\n\nDigits, depths 1-6, widths 2, 4, 8, 16, 32, four seeds; "
         'compilation included; medians of runs that took turns. "Difference" is the largest one of the losses after '
         "training, or of J, relative to the largest loss or J.\n\n"
         f"{machine()}; `python -m benchmarks.sweep {repeats}`.\n"

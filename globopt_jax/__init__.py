@@ -8,7 +8,7 @@ The public names are grouped in topics, which are imported at their first use:
     networks     feed-forward networks as pure functions, and Flax models in the same form
     linalg       numerical ranks, projections, and the tolerances of the whole package
     losses       squared, softmax cross-entropy, logistic and Huber: value, gradient and convex conjugate
-    datasets     the bundled digits, MNIST, and data from .npz files
+    datasets     digits, MNIST, Fashion-MNIST, CIFAR-10, SVHN, KHK19's synthetic set, and .npz files
     claims       the papers' statements as runnable checks
     plotting     pictures of runs, certificates and tangent spaces, on matplotlib's axes
     rigorous     the verifier of certificates, in NumPy alone
