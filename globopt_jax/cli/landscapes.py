@@ -439,9 +439,9 @@ class _Left(ProgressColumn):
 def _place(row: dict[str, Any]) -> str:
     """Return the coordinates of a cell that are worth saying."""
     found = [f"depth {row['depth']}", f"width {row['width']}"]
-    if row["subnetworks"] > 1:
+    if row.get("subnetworks", 1) > 1:
         found.append(f"{row['subnetworks']} subnetworks")
-    if row["penalty"] != "none":
+    if row.get("penalty", "none") != "none":
         found.append(f"{row['lam']:g} {row['penalty']}")
     return ", ".join(found)
 
