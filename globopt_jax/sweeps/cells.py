@@ -14,16 +14,12 @@ from globopt_jax import local_minima
 from globopt_jax.networks import FeedForward
 from globopt_jax.shapes import Array
 from globopt_jax.sweeps.padding import Shape, draw, pad, unpad
-from globopt_jax.sweeps.plan import AXES, Plan, Portion, column
+from globopt_jax.sweeps.plan import AXES, Plan, Portion, Row, column
 from globopt_jax.sweeps.recipe import power_of
 from globopt_jax.sweeps.tangent import groups_for, padded_value
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
-__all__ = ["Held", "Row", "Worker"]
-
-#: A finished cell: its coordinates and numbers by the names of the columns of a store.
-Row = dict[str, Any]
-
+__all__ = ["Held", "Worker"]
 
 #: Up to this number of columns of the Jacobian, LAPACK is faster with one thread.
 THREADED = 5000
@@ -96,7 +92,7 @@ class Worker:
         for number in range(self.recipe.epochs):
             samples = jax.device_put(orders(portion.seeds, number, m, self.recipe.batch))
             weights, state = epoch(self.recipe, weights, state, knobs, self.X, self.Y, Batches(samples, self.shares))
-            yield weights
+            yield jax.block_until_ready(weights)  # so that Ctrl-C waits for one epoch and not for all of them
 
     def trained(self, weights: list[Any], portion: Portion) -> list[Any]:
         """Return padded weights after all epochs. The given weights are used up."""

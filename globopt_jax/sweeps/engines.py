@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from globopt_jax.sweeps.cells import Row, Worker
-from globopt_jax.sweeps.plan import Plan, Portion
+from globopt_jax.sweeps.cells import Worker
+from globopt_jax.sweeps.plan import Plan, Portion, Row
 
 __all__ = ["check_client", "here", "on_cluster", "precision"]
 

@@ -14,7 +14,7 @@ from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
 
-__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Values", "column", "is_one", "planned", "seeds_of"]
+__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Row", "Values", "column", "is_one", "planned", "seeds_of"]
 
 #: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
 #: caches of a processor, and then one network after the other is faster.
@@ -59,6 +59,10 @@ def column(name: str, stage: str) -> str:
         'loss_epoch_3'
     """
     return f"{name}_{stage.replace(' ', '_')}"
+
+
+#: A finished cell: its coordinates and numbers by the names of the columns of a store.
+Row: TypeAlias = dict[str, Any]
 
 
 class Data(NamedTuple):

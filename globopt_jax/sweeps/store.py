@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from globopt_jax import files, locks, origin, runs
-from globopt_jax.sweeps.plan import AXES, column
+from globopt_jax.sweeps.plan import AXES, Row, column
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["FORMAT", "Row", "Store", "StoreInUse", "dataset"]
+__all__ = ["FORMAT", "Store", "StoreInUse", "dataset"]
 
 #: The version of the layout of the file.
 FORMAT = 1
@@ -60,10 +60,6 @@ def columns(identity: Mapping[str, Any]) -> dict[str, str]:
         **{column(name, stage): kind for name, (kind, _, _) in VARIABLES.items() for stage in identity["stages"]},
         "seconds": "REAL",
     }
-
-
-#: A finished cell: its coordinates and numbers by the names of the columns.
-Row = dict[str, Any]
 
 
 class StoreInUse(RuntimeError):

@@ -10,8 +10,8 @@ import optax
 
 from globopt_jax.inputs import integer, number
 from globopt_jax.sweeps import engines
-from globopt_jax.sweeps.plan import AXES, Plan, Values, is_one, planned, seeds_of
-from globopt_jax.sweeps.store import Row, Store, dataset
+from globopt_jax.sweeps.plan import AXES, Plan, Row, Values, is_one, planned, seeds_of
+from globopt_jax.sweeps.store import Store, dataset
 
 if TYPE_CHECKING:
     import xarray
