@@ -113,8 +113,8 @@ figure
 # %% [markdown]
 # ## Where training raises J
 #
-# Training moves the tangent space, and nothing in it aims at a small J. In narrow networks it often raises J. Units die,
-# and a dead unit adds nothing to the tangent space, so that the rank, which is the dimension of that space, falls.
+# Training moves the tangent space, and nothing in it aims at a small J. In narrow networks it often raises J. Units
+# die, and a dead unit adds nothing to the tangent space, so that the rank, which is the dimension of that space, falls.
 
 # %%
 changes = found[["J", "rank"]].mean("seed").sel(stage="trained") - found[["J", "rank"]].mean("seed").sel(
