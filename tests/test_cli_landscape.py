@@ -196,7 +196,7 @@ def test_a_killed_command_goes_on(data, finished, tmp_path):
 def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
     monkeypatch.setenv("COLUMNS", "120")
-    row: dict[str, Any] = {"depth": 1, "width": 4, "seed": 0}
+    row: dict[str, Any] = {"depth": 1, "width": 4, "subnetworks": 1, "penalty": "none", "seed": 0}
     with landscapes.Meter(quiet=False) as meter:
         meter.begin(1, 3)
         assert meter.bar is not None
