@@ -211,6 +211,12 @@ def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     assert [landscapes._clock(s) for s in (0.4, 59.9, 7500.0)] == ["0 s", "1:00 min", "2:05 h"]
 
 
+def test_numbers_of_a_table():
+    assert landscapes._with_spread(753.94, 103.0) == "753.9 ± 100"
+    assert landscapes._with_spread(0.5, None) == "0.5"
+    assert landscapes._with_spread(None, None) == "none"
+
+
 def test_samples_are_the_same_at_every_call(data, tmp_path):
     options = ("--samples", 12, "--epochs", 0, "--dtype", "float32", "--seeds", 1, "--widths", "2", "--depths", "1")
     found, again = (document(data, tmp_path / name, *options) for name in ("one", "two"))

@@ -376,7 +376,8 @@ def show(result: dict[str, Any], *, json: bool, quiet: bool) -> None:
 def _with_spread(mean: float | None, spread: float | None) -> str:
     if mean is None:
         return "none"
-    return f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    # Two digits of 100 would print an exponent.
+    return f"{mean:.4g}" + ("" if spread is None else f" ± {float(f'{spread:.2g}'):g}")
 
 
 class Meter:
