@@ -25,7 +25,7 @@ from globopt_jax.shapes import Array, Scalar
 __all__ = ["Selected", "Space", "Tail", "space_of"]
 
 #: The number of random combinations of the presumed null space, and of the steps that make them orthogonal.
-TRIALS, ORTHOGONAL = 64, 3
+TRIALS, ORTHOGONAL = 32, 3
 
 
 class Selected(NamedTuple):
