@@ -294,8 +294,8 @@ def traced(quick: bool) -> list[str]:
         f"{INSIDE} of jit and vmap: `tangent_value` over {SEEDS} networks of one shape on m of the digits, against "
         "`jacrev` and `jnp.linalg.lstsq` under the same `vmap` with the same cutoff, in float64. Seconds to compile, "
         "and of a call for all networks (median); the largest difference of J relative to `1/2 ||Y||^2`. "
-        f"{machine()}, {os.cpu_count()} cores; "
-        "`python -m benchmarks.tangent traced`."
+        f"{machine()}, {os.cpu_count()} cores, OPENBLAS_NUM_THREADS {os.environ.get('OPENBLAS_NUM_THREADS', 'unset')} "
+        "(on a busy machine, set it to 1); `python -m benchmarks.tangent traced`."
     )
     return [words, "", *markdown(TRACED_COLUMNS, rows, left=("network",))]
 
