@@ -273,7 +273,7 @@ WRONG = {
     "--data complex.npz": "real numbers",
     "--data text.npz": "text.npz: Expected: an .npz of numbers",
     "--data absent.npz": "No such file",
-    "--data nothing": "--data: Expected: digits, mnist, or an .npz",
+    "--data nothing": "--data: Expected: digits, mnist, fashion-mnist,",
     "--seed -1": "--seed: Expected: an integer from 0",
     "--seed 99999999999999999999": "--seed: Expected: an integer from 0",
     "--data zero.npz": "lam_max is 0",

@@ -55,7 +55,8 @@ def select(G: np.ndarray, eps: float, trials: int, complement: bool) -> Selectio
         return _nothing(n, trials, complement)
     there = np.flatnonzero(np.diag(G))
     if len(there) < n:
-        return _among(select(G[np.ix_(there, there)], eps, trials, complement), there, n)
+        found = _among(select(G[np.ix_(there, there)], eps, trials, complement), there, n)
+        return found if complement else found._replace(complement=np.zeros((0, 0)))
     largest = spectral_radius(G) ** 0.5
     # The square of the resolution of a Gram matrix, as in `column_space`, which has the reasons.
     resolved = 1e3 * max(n, 1) ** 0.5 * eps
@@ -100,7 +101,7 @@ def _among(found: Selection, there: np.ndarray, n: int) -> Selection:
         live=np.concatenate([found.live, np.zeros(n - len(there))]),
         inverse=spread(found.inverse),
         null=spread(found.null),
-        complement=framed(found.complement) if found.complement.size else found.complement,
+        complement=framed(found.complement),
     )
 
 

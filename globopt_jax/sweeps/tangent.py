@@ -43,7 +43,7 @@ def groups_for(shapes: Sequence[Shape], dx: int, dy: int, work: float) -> dict[S
 
     Example:
         >>> shapes = [Shape(d, w) for w in (2, 8, 32) for d in (1, 2, 3, 6)]
-        >>> sorted({(a.depth, a.width) for a in groups_for(shapes, 64, 10, work=1e4).values()})
+        >>> sorted({(a.depth, a.width) for a in groups_for(shapes, 64, 10, work=1e3).values()})
         [(3, 32), (6, 8), (6, 32)]
     """
     found: dict[Shape, Arrays] = {}
