@@ -10,7 +10,7 @@ from globopt_jax.linalg import matmul
 from globopt_jax.local_minima.passes import Jacobian
 from globopt_jax.local_minima.traced.found import REFINEMENTS, Found
 from globopt_jax.local_minima.traced.sides import Columns, Rows
-from globopt_jax.local_minima.traced.space import TRIALS, Selected, Space, space_of
+from globopt_jax.local_minima.traced.space import Selected, Space, space_of
 from globopt_jax.shapes import Array, Scalar
 
 __all__ = ["by_dual", "by_gram"]
@@ -18,7 +18,7 @@ __all__ = ["by_dual", "by_gram"]
 
 def by_gram(A: Jacobian, Y: Array, criterion: str) -> Found:
     """Project by the Gram matrix of the columns, for at least as many rows as columns."""
-    side = Columns(A, 4 * TRIALS)
+    side = Columns(A)
     space = space_of(side, criterion, complement=False)
     selected, tail, y = space.selected, space.tail, side.arranged(Y)
 
@@ -41,7 +41,7 @@ def by_dual(A: Jacobian, Y: Array, criterion: str) -> Found:
     The residual r and the coefficients x solve ``r + A x = y`` and ``A^T r = 0``. Both equations are refined (Björck
     1967), each residual computed from A, with the solution by `_Factors` for the correction.
     """
-    side = Rows(A, 4 * TRIALS)
+    side = Rows(A)
     space = space_of(side, criterion, complement=True)
     y, factors = side.arranged(Y), _factors(side, space)
 

@@ -20,9 +20,12 @@ class Side(abc.ABC):
     for the padding. Where all samples fit one chunk, its rows are computed once and kept.
     """
 
-    def __init__(self, A: Jacobian, room: int) -> None:
-        """Cut the samples into chunks that leave room for `room` numbers per output beside the rows."""
-        self.A, self.samples = A, A.chunks(room)
+    trials: int
+    """The number of random combinations of columns that stand for the presumed null space."""
+
+    def __init__(self, A: Jacobian) -> None:
+        """Cut the samples into chunks that leave room for four times the random combinations beside the rows."""
+        self.A, self.samples = A, A.chunks(4 * self.trials)
         self.kept = self._chunk(*(a[0] for a in self.samples)) if len(self.samples.present) == 1 else None
 
     @abc.abstractmethod
@@ -110,6 +113,8 @@ class Side(abc.ABC):
 class Columns(Side):
     """``B = A``, for at least as many rows as columns."""
 
+    trials = 32
+
     def gram(self) -> Array:
         if self.kept is not None:
             return self.kept.joined(self.kept.gram())
@@ -129,7 +134,9 @@ class Columns(Side):
 
 
 class Rows(Side):
-    """``B = A^T``, for more columns than rows."""
+    """``B = A^T``, for more columns than rows. With fewer combinations the refinement often does not converge."""
+
+    trials = 64
 
     def gram(self) -> Array:
         if self.kept is not None:

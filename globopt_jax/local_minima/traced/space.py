@@ -2,8 +2,8 @@
 
 1. The Gram matrix with columns of unit norm, and its Cholesky factorization with pivots, select columns that are
    independent at the precision of a Gram matrix. They span the column space but for its weakest directions.
-2. `TRIALS` random combinations of all that seems to be null are made orthogonal to the selected columns, through the
-   matrix itself. The singular values of their images are compared with the cutoff; those above it join the space.
+2. Random combinations (`Side.trials`) of all that seems to be null are made orthogonal to the selected columns, through
+   the matrix itself. The singular values of their images are compared with the cutoff; those above it join the space.
 """
 
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from globopt_jax.shapes import Array, Scalar
 
 __all__ = ["Selected", "Space", "Tail", "space_of"]
 
-#: The number of random combinations of the presumed null space, and of the steps that make them orthogonal.
-TRIALS, ORTHOGONAL = 32, 3
+#: The number of steps that make the random combinations of the presumed null space orthogonal.
+ORTHOGONAL = 3
 
 
 class Selected(NamedTuple):
@@ -52,7 +52,7 @@ class Tail(NamedTuple):
     """The weak directions that a Gram matrix does not see."""
 
     image: Array
-    """An orthonormal basis, with `TRIALS` columns at most; zeros for columns that do not count."""
+    """An orthonormal basis, with `Side.trials` columns; zeros for columns that do not count."""
     coefficients: Array
     """The basis is B times these."""
     rank: Array
@@ -75,7 +75,7 @@ class Space(NamedTuple):
 def space_of(side: Side, criterion: str, complement: bool) -> Space:
     """Find the column space of B; the host also computes `Selection.complement` on demand."""
     A, G = side.A, side.gram()
-    selected = _selected(G, A.eps, complement)
+    selected = _selected(G, A.eps, side.trials, complement)
     row_sum = row_sum_of(A.model, A.params, A.chunks(2 * A.size)) if criterion == "golub" else 0.0
     limit = cutoff_of(A.counted, A.eps, selected.arrays.largest, row_sum, criterion)
     tail = _tail(side, selected, jnp.maximum(limit, jnp.finfo(A.dtype).tiny))
@@ -83,13 +83,13 @@ def space_of(side: Side, criterion: str, complement: bool) -> Space:
     return Space(selected, tail, rank, tail.sure & jnp.isfinite(selected.arrays.largest))
 
 
-def _selected(G: Array, eps: float, complement: bool) -> Selected:
+def _selected(G: Array, eps: float, trials: int, complement: bool) -> Selected:
     n, dtype = len(G), G.dtype
     square = (n, n)
-    shapes = Selection(square, (n,), (n,), (n,), (n, TRIALS), (), (), square if complement else (0, 0))
+    shapes = Selection(square, (n,), (n,), (n,), (n, trials), (), (), square if complement else (0, 0))
     kinds = [np.int32 if name in ("order", "rest") else dtype for name in Selection._fields]
     like = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
-    found = on_host(lambda G: select(np.asarray(G, np.float64), eps, TRIALS, complement), like, G)
+    found = on_host(lambda G: select(np.asarray(G, np.float64), eps, trials, complement), like, G)
     selection = Selection(*found)
     place = jnp.zeros(n, jnp.int32).at[selection.order].set(jnp.arange(n, dtype=jnp.int32))
     return Selected(selection, place)
@@ -113,5 +113,5 @@ def _tail(side: Side, selected: Selected, limit: Scalar) -> Tail:
     basis = jnp.where(counts[None], matmul(Q, U), 0)
     weights = matmul(Z, Vt.T) * jnp.where(counts, 1 / jnp.where(counts, s, 1), 0)[None]
     doubtful = jnp.any((s > DOUBT[0] * limit) & (s < DOUBT[1] * limit))
-    more = selected.arrays.rest > TRIALS
+    more = selected.arrays.rest > side.trials
     return Tail(basis, weights, jnp.sum(counts, dtype=jnp.int32), ~doubtful & ~(jnp.all(counts) & more))
