@@ -13,7 +13,7 @@ from rich.markdown import Markdown
 
 from globopt_jax import plotting, runs, sweeps
 from globopt_jax.cli import report
-from globopt_jax.cli.landscapes import Meter
+from globopt_jax.cli.landscapes import Meter, errors_in_words
 from globopt_jax.reproductions import EXPERIMENTS, Experiment
 
 __all__ = ["REPORT", "document", "prepared", "show"]
@@ -48,15 +48,8 @@ def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None,
     with contextlib.ExitStack() as at_work:
         at_work.enter_context(jax.enable_x64(False))  # training in float32; J switches to float64 by itself
         meter = at_work.enter_context(_Parts(quiet=quiet))
-        try:
+        with errors_in_words():
             experiment.run(folder.path, meter.told, client)
-        except sweeps.StoreInUse as error:
-            raise runs.FolderInUse(str(error)) from None
-        except RuntimeError as error:
-            if not str(error).startswith("client: "):
-                raise
-            words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
-            raise ConnectionError(words) from None
     text, numbers = experiment.report(folder.path)
     for name, figure in experiment.pictures(folder.path).items():
         folder.write_bytes(name, plotting.png(figure))
@@ -78,7 +71,7 @@ def show(result: dict[str, Any], folder: Path, *, json: bool, quiet: bool) -> No
 
 
 def _made(origin: dict[str, Any]) -> str:
-    """Return the sentence on how a report was made, without the folders of a machine."""
+    """Return the sentence on how a report was made, with the command as it was typed."""
     arguments = shlex.join(["globopt", *sys.argv[1:]])
     versions = f"globopt_jax {origin['globopt_jax']}, jax {origin['jax']}, Python {origin['python']}"
     day = datetime.datetime.fromisoformat(origin["time"]).date()

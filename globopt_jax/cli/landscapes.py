@@ -26,7 +26,7 @@ from globopt_jax.sweeps.trends import averaged, trends
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Choices", "Run", "Task", "prepared", "scheduler", "show"]
+__all__ = ["Choices", "Run", "Task", "errors_in_words", "prepared", "scheduler", "show"]
 
 STORE = "cells.sqlite"
 #: The quantities whose mean and spread are in the result, if they were measured.
@@ -175,6 +175,20 @@ def scheduler(address: str | None) -> Iterator[Any]:
         yield client
 
 
+@contextlib.contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Turn errors of a sweep into those of a command, whose messages name its options."""
+    try:
+        yield
+    except sweeps.StoreInUse as error:
+        raise runs.FolderInUse(str(error)) from None
+    except RuntimeError as error:
+        if not str(error).startswith("client: "):
+            raise
+        words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
+        raise ConnectionError(words) from None
+
+
 class Run(FolderRun):
     """A sweep in its folder.
 
@@ -207,7 +221,7 @@ class Run(FolderRun):
         self.folder.claim()
         done = len(self._stored()) if self.store.exists() else 0
         self.meter.begin(done, task.networks)
-        try:
+        with errors_in_words():
             self.found = sweeps.landscape(
                 task.X,
                 task.Y,
@@ -222,13 +236,6 @@ class Run(FolderRun):
                 client=self.client,
                 progress=self.meter.update,
             )
-        except sweeps.StoreInUse as error:
-            raise runs.FolderInUse(str(error)) from None
-        except RuntimeError as error:
-            if not str(error).startswith("client: "):
-                raise
-            words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
-            raise ConnectionError(words) from None
         _ = sweeps.Store(self.store).to_csv(self.folder.path / "cells.csv")
         return {
             **self._derived(self.found),

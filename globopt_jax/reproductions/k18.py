@@ -218,7 +218,12 @@ class _Table(Experiment, abc.ABC):
         (any_fixed, *_) = fixed.values()
         parts = [
             self.about,
-            _PROTOCOL.format(tuned_on=" and ".join(map(str, self.tuned_on)), rows=self.row_name),
+            _PROTOCOL.format(
+                tuned_on=" and ".join(map(str, self.tuned_on)),
+                rows=self.row_name,
+                width=self.size.width,
+                batch=self.size.batch,
+            ),
             f"{self.train.description} {self.test.description}",
             "## The thesis\n\n" + self._printed(),
             "## Tuned\n\n" + self._shown(ours),
@@ -321,11 +326,11 @@ class Table42(_Table):
 
 _PROTOCOL = """\
 The thesis states cross-entropy, gradient descent, ReLU, and no other regularization. It states neither learning rate,
-nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: stochastic gradient descent
-without momentum on batches of 128, pixels divided by 255, no biases, initial weights of standard deviation
-`sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: the learning
-rate, strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}. Then every network was trained
-on all training images."""
+nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: {width} units in each hidden
+layer, stochastic gradient descent without momentum on batches of {batch}, pixels divided by 255, no biases, initial
+weights of standard deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which
+were held out: the learning rate, strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}.
+Then every network was trained on all training images."""
 
 
 def _chosen(choices: dict[str, Choice]) -> str:

@@ -12,16 +12,15 @@ from globopt_jax.sweeps.plan import Plan, Portion, Row
 
 __all__ = ["check_client", "here", "on_cluster", "precision"]
 
-#: A portion whose worker dies is given to another worker, up to this number of times.
-DEATHS = 10
-
 
 def here(plan: Plan, portions: Sequence[Portion]) -> Iterator[tuple[Portion, list[Row]]]:
     """Do the portions one after the other in this process."""
     with precision(plan):
         worker = Worker(plan)
-        for portion in portions:
-            yield portion, worker.rows(portion)
+    for portion in portions:
+        with precision(plan):  # not around the yield, since the caller has a precision of its own
+            rows = worker.rows(portion)
+        yield portion, rows
 
 
 def check_client(client: Any) -> None:
@@ -41,14 +40,15 @@ def on_cluster(plan: Plan, portions: Sequence[Portion], client: Any) -> Iterator
     that the scheduler can send it again after every copy of it died with its worker.
 
     Raises:
-        RuntimeError: the scheduler has gone, or the workers of one portion died `DEATHS` times.
+        RuntimeError: the scheduler has gone, or the workers of one portion died more often than the scheduler allows
+            (distributed.scheduler.allowed-failures, 3 by default).
     """
     from distributed import as_completed  # imported here, since only clusters need it
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph")
         shared = client.submit(_same, plan, pure=False)
-    futures = {client.submit(_rows, shared, p, pure=False, retries=0): p for p in portions}
+    futures = {client.submit(_rows, shared, p, pure=False): p for p in portions}
     try:
         for future in as_completed(futures, loop=client.loop):  # the client need not be Dask's default client
             yield futures[future], _result(future, futures[future])

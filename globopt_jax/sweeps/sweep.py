@@ -245,19 +245,21 @@ def _worked(
     store: Store | None,
 ) -> list[Row]:
     """Do the portions that are left, storing each one before the next is reported."""
+    rows = [*rows]
     wanted = {(*cell, seed) for cell in plan.cells for seed in plan.axes["seed"]}
     finished = {place for row in rows if (place := tuple(row[name] for name in AXES)) in wanted}
     portions = plan.portions(finished)
     costs = {portion: plan.cost(portion) for portion in portions}
+    total = sum(costs.values())
     began, spent, done = time.monotonic(), 0.0, len(finished)
     results = engines.here(plan, portions) if client is None else engines.on_cluster(plan, portions, client)
     for portion, found in results:
         if store is not None:
             store.write(found)
-        rows = rows + found
+        rows.extend(found)
         done, spent = done + len(found), spent + costs[portion]
         if progress is not None:
             seconds = time.monotonic() - began
-            left = seconds * (sum(costs.values()) / spent - 1)
+            left = seconds * (total / spent - 1)
             _ = progress(Progress(done, len(wanted), seconds, left, tuple(found)))
     return rows
