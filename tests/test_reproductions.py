@@ -16,7 +16,7 @@ from globopt_jax.reproductions.report import spread
 from globopt_jax.sweeps.plan import AXES, column
 
 FIGURE = khk19.Size((1, 2), (2, 3), (2, 3), seeds=2, epochs=2, samples=60)
-TABLE = k18.Size(3, 4, (1, 2), (0.05, 0.2), seeds=2, batch=64, samples=None)
+TABLE = k18.Size(3, (1, 2, 4), (0.05, 0.2), seeds=2, batch=64, samples=None)
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +58,25 @@ def test_a_table_from_end_to_end(tmp_path):
     out = tmp_path / "run"
     done = command("k18-table-4.1", "--data", "digits", "--out", out)
     assert done.exit_code == 0, done.output
-    stored = {name: sweeps.Store(out / f"{name}.sqlite").rows() for name in ("tuning", "table", "budget")}
-    assert len(stored["tuning"]) == 2 * 2 * (1 + 3 * 3)  # rows, rates, strengths
-    assert len(stored["table"]) == len(stored["budget"]) == 4 * 4 * 2
+    tuning = sweeps.Store(out / "tuning.sqlite").rows()
+    assert len(tuning) == 2 * 2 * (1 + 3 * 3)  # rows, rates, strengths
     result = json.loads((out / "result.json").read_text())
-    settings = result["numbers"]["settings"]["tuned"]["l2"]
-    tuned = [row for row in stored["tuning"] if row["penalty"] == "l2" and row["lam"] == settings["lam"]]
-    at_rate = [row[column("test_accuracy", settings["stage"])] for row in tuned if row["rate"] == settings["rate"]]
+    chosen = result["numbers"]["settings"]
+    for kind in ("tuned", "budget"):
+        for penalty, settings in chosen[kind].items():
+            stored = sweeps.Store(k18.Choice(**settings).store(out, penalty))
+            assert len(stored.rows()) == 4 * 2
+            assert (stored.identity or {})["epochs"] == settings["epochs"]
+    settings = chosen["tuned"]["l2"]
+    stage = "trained" if settings["epochs"] == 4 else f"epoch {settings['epochs']}"
+    tuned = [row for row in tuning if (row["penalty"], row["lam"]) == ("l2", settings["lam"])]
+    at_rate = [row[column("test_accuracy", stage)] for row in tuned if row["rate"] == settings["rate"]]
     assert settings["accuracy"] == pytest.approx(np.mean(at_rate))
     report = (out / "report.md").read_text()
     for printed in ("23.48", "34.54", "31.87"):
         assert printed in report
-    cells = [r for r in stored["table"] if (r["penalty"], r["depth"]) == ("l2", 3)]
-    accuracies = [100 * row[column("test_accuracy", settings["stage"])] for row in cells]
+    cells = sweeps.Store(k18.Choice(**settings).store(out, "l2")).rows()
+    accuracies = [100 * row[column("test_accuracy", "trained")] for row in cells if row["depth"] == 3]
     assert spread(accuracies, ".2f") in report
     assert report.count("the matched penalty") == 6
 
@@ -108,7 +114,7 @@ def test_tuning_takes_the_best_mean_over_the_rows(tmp_path):
         return 0.1
 
     found = made_up(tmp_path, accuracy).choices(tmp_path)["l2"]
-    assert found[:3] == (1e-4, 0.05, "epoch 2")
+    assert found[:3] == (1e-4, 0.05, 2)
     assert found.accuracy == pytest.approx(0.7)
 
 
@@ -121,7 +127,7 @@ def test_the_budget_is_the_one_closest_to_the_thesis(tmp_path):
 
     table = made_up(tmp_path, accuracy)
     found = table.budget(tmp_path)
-    assert {(c.rate, c.stage) for c in found.values()} == {(0.2, "epoch 1")}
+    assert {(c.rate, c.epochs) for c in found.values()} == {(0.2, 1)}
     assert found["l3"].lam == k18.STRENGTHS["l3"][1]
     assert table.choices(tmp_path)["none"].accuracy == pytest.approx(0.9)
 

@@ -18,7 +18,7 @@ from globopt_jax.deep_linear.judgement import KINDS
 from globopt_jax.deep_linear.network import Weights, widths_of
 from globopt_jax.deep_linear.point import Point
 from globopt_jax.inputs import check_key, number
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
 __all__ = ["METHODS", "Escape", "escape", "increment", "radius_in", "room_for"]
@@ -328,7 +328,7 @@ def _chains(weights: Weights, point: Point, fit: Fit, links: Array, key: Array) 
 
 def _null(M: Array, error: Array, key: Array) -> Array:
     """Return a random unit vector v with ``M v = 0`` to rounding, or else the last right singular vector of M."""
-    s, Vt = jnp.linalg.svd(M, full_matrices=True)[1:]
+    s, Vt = lapack.svd(M, full_matrices=True)[1:]
     s = jnp.pad(s, (0, len(Vt) - len(s)))
     free = s <= error + linalg.cutoff(M, s)
     free = free.at[-1].set(True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from globopt_jax import linalg
 from globopt_jax.deep_linear.exact import known_rank
 from globopt_jax.inputs import check_data, real
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
 
 __all__ = ["Fit", "hidden", "least_squares", "optimum", "proved_fit", "tail", "within"]
@@ -158,7 +158,7 @@ def _reduced(X: Inputs, Y: Targets, cutoff: str) -> _Reduced:
     """Reduce the data by a QR factorization of ``[X, Y]`` and a decomposition of its part for X."""
     m, dx = X.shape
     q = min(m, dx)
-    factor = jnp.linalg.qr(jnp.concatenate([X, Y], axis=1), mode="r")
+    factor = lapack.qr(jnp.concatenate([X, Y], axis=1), mode="r")
     head = factor[:q, :dx]
     U, s, Vt, rank, kept = linalg.svd(head, cutoff, of=X)
     scales = kept * s

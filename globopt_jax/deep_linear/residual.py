@@ -15,7 +15,7 @@ from jaxtyping import Float
 from globopt_jax import linalg
 from globopt_jax.deep_linear.network import Weights, floats, gradients, loss, widths_of
 from globopt_jax.inputs import real
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.shapes import Array, Scalar
 
 __all__ = [
@@ -83,7 +83,7 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
             f"R, covariance: Expected: shapes (dx, dy) and (dx, dx). Received: {jnp.shape(R)} and "
             f"{jnp.shape(covariance)}."
         )
-    values, V = jnp.linalg.eigh(0.5 * (covariance + covariance.T))
+    values, V = lapack.eigh(0.5 * (covariance + covariance.T))
     try:
         low, high = float(values[0]), float(values[-1])
     except jax.errors.ConcretizationTypeError:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from globopt_jax.linalg import lapack
 from globopt_jax.linalg.factors import matmul
 from globopt_jax.linalg.tolerances import machine_epsilon
 from globopt_jax.shapes import Array
@@ -68,7 +69,7 @@ def lowest_curvature(
     else:
         lanczos = decomp.tridiag_sym(depth, reortho="full", custom_vjp=False)
         found = lanczos(lambda v: product(v) + jitter * v, start)
-        ritz, vectors = jnp.linalg.eigh(found.J_small)
+        ritz, vectors = lapack.eigh(found.J_small)
         basis = found.Q_tall
     v = matmul(vectors[:, 0], basis)  # the basis has one row per step
     v = v / jnp.linalg.norm(v)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from globopt_jax.inputs import real
+from globopt_jax.linalg import lapack
 from globopt_jax.linalg.tolerances import check_criterion, cutoff, smallest_normal
 from globopt_jax.shapes import Array, Scalar
 
@@ -118,7 +119,7 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
     """
     check_criterion(criterion)
     M = real("M", M)
-    U, s, Vt = jnp.linalg.svd(M, full_matrices=False)
+    U, s, Vt = lapack.svd(M, full_matrices=False)
     kept = s > cutoff(M if of is None else of, s, criterion)
     return Svd(U, s, Vt, jnp.sum(kept, dtype=jnp.int32), kept.astype(M.dtype))
 
@@ -126,7 +127,7 @@ def svd(M: Matrix, criterion: str = "press", of: Float[Array, "m q"] | None = No
 def singular_values(M: Matrix) -> Float[Array, " n"]:
     """Return the min(p, q) singular values of M, largest first."""
     # With full_matrices=True XLA would allocate the square factors, which are not used.
-    return jnp.linalg.svd(real("M", M), full_matrices=False, compute_uv=False)
+    return lapack.svd(real("M", M), full_matrices=False, compute_uv=False)
 
 
 def numerical_rank(M: Matrix, criterion: str = "press") -> Int[Array, ""]:
@@ -193,7 +194,7 @@ def spectral_norm(M: Matrix) -> Scalar:
     size = jnp.max(jnp.abs(M), initial=0.0)
     M = M / jnp.where(size > 0, size, 1)
     gram = matmul(M.T, M) if M.shape[0] > M.shape[1] else matmul(M, M.T)
-    return size * jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(gram), initial=0.0))
+    return size * jnp.sqrt(jnp.max(lapack.eigvalsh(gram), initial=0.0))
 
 
 def project(M: Matrix, B: Float[Array, "p n"], criterion: str = "press") -> Float[Array, "p n"]:

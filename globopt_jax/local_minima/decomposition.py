@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import balanced
 from globopt_jax.local_minima.blocks import unit_columns
@@ -269,7 +269,7 @@ def _gram_schmidt(C: Array, z: Array, most: Array, units: Array, limit: Array) -
         basis, combinations, used = carry  # (r, r + n), (N, r + n) with basis = C combinations
         block = padded[:, columns]
         block, coefficients = linalg.split(basis, block)
-        U, s, Vt = jnp.linalg.svd(block, full_matrices=False)
+        U, s, Vt = lapack.svd(block, full_matrices=False)
         t = jnp.zeros((N + 1, len(s)), C.dtype).at[columns].add(Vt.T)[:N]
         t = t - matmul(combinations, matmul(coefficients, Vt.T))
         # A direction of the unit's own columns has ||t|| >= 1; a smaller one belongs to the padding.
@@ -305,12 +305,12 @@ def _by_prefixes(C: Array, z: Array, most: Array, units: Array, limit: Array) ->
 
     def step(carry: Any, columns: Any) -> tuple[Any, Any]:
         seen, basis, used = carry  # (r, r), (r, r + n)
-        U, s, _ = jnp.linalg.svd(jnp.concatenate([seen, padded[:, columns]], axis=1), full_matrices=False)
+        U, s, _ = lapack.svd(jnp.concatenate([seen, padded[:, columns]], axis=1), full_matrices=False)
         kept = s > limit
         added = jnp.clip(jnp.sum(kept, dtype=jnp.int32) - used, 0, jnp.minimum(mix.shape[1], most - used))
         # The column space grows by at most as many dimensions as the unit has columns; random combinations span them.
         new, _ = linalg.split(basis, matmul(jnp.where(kept[None], U, 0), mix))
-        new = jnp.linalg.svd(new, full_matrices=False)[0]
+        new = lapack.svd(new, full_matrices=False)[0]
         new = jnp.where((jnp.arange(new.shape[1], dtype=added.dtype) < added)[None], new, 0)
         basis = jax.lax.dynamic_update_slice(basis, new, (jnp.zeros_like(used), used))
         share = 0.5 * jnp.sum(jnp.square(matmul(new.T, z)))

@@ -2,8 +2,9 @@
 
 The thesis states neither learning rate, nor strength of the penalty, nor number of epochs. Each column of a table,
 which is one penalty, is tuned on a validation split: the rate, the strength and the number of epochs with the largest
-mean accuracy over some rows. Then every cell is trained on all training images with several seeds. A second budget,
-rate and epochs, is the one whose accuracies without a penalty are closest to those that the thesis prints.
+mean accuracy over some rows. Then every cell is trained on all training images with several seeds, for the chosen
+number of epochs. A second budget, rate and epochs, is the one whose accuracies without a penalty are closest to those
+that the thesis prints.
 """
 
 import abc
@@ -36,10 +37,8 @@ class Size(NamedTuple):
 
     width: int
     """The number of units of each hidden layer."""
-    epochs: int
-    """The number of passes over the samples."""
-    snapshots: tuple[int, ...]
-    """The other numbers of epochs among which is tuned."""
+    epochs: tuple[int, ...]
+    """The numbers of passes over the samples among which is tuned, ascending."""
     rates: tuple[float, ...]
     """The learning rates among which is tuned."""
     seeds: int
@@ -51,8 +50,8 @@ class Size(NamedTuple):
 
 
 PRESETS = {
-    "quick": Size(100, 6, (1, 3), (0.03, 0.1), seeds=2, batch=128, samples=3000),
-    "full": Size(500, 40, (1, 2, 3, 5, 10, 20), (0.01, 0.03, 0.1), seeds=3, batch=128, samples=None),
+    "quick": Size(100, (1, 3, 6), (0.03, 0.1), seeds=2, batch=128, samples=3000),
+    "full": Size(500, (1, 2, 3, 5, 10, 20, 40), (0.01, 0.03, 0.1), seeds=3, batch=128, samples=None),
 }
 #: The share of the training images on which the columns are tuned, and the seed of tuning, which no cell has.
 HELD_OUT, TUNING_SEED = 0.2, 1_000_000
@@ -65,10 +64,14 @@ class Choice(NamedTuple):
     """The strength of the penalty."""
     rate: float
     """The learning rate."""
-    stage: str
-    """The number of epochs as the name of a stage."""
+    epochs: int
+    """The number of passes over the samples."""
     accuracy: float
     """The mean accuracy on the validation split, over the rows that were tuned on."""
+
+    def store(self, folder: pathlib.Path, penalty: str) -> pathlib.Path:
+        """Return the file of the networks that are trained with these settings."""
+        return folder / f"{penalty}-lam-{self.lam:g}-rate-{self.rate:g}-epochs-{self.epochs}.sqlite"
 
 
 class _Table(Experiment, abc.ABC):
@@ -123,10 +126,9 @@ class _Table(Experiment, abc.ABC):
     def run(self, folder: pathlib.Path, told: Told, client: Any = None) -> None:
         for penalty in STRENGTHS:
             self._tune(folder, penalty, functools.partial(told, f"tuning {penalty}"), client)
-        for penalty, choice in self.choices(folder).items():
-            self._train(folder / "table.sqlite", penalty, choice, functools.partial(told, f"column {penalty}"), client)
-        for penalty, choice in self.budget(folder).items():
-            self._train(folder / "budget.sqlite", penalty, choice, functools.partial(told, f"budget {penalty}"), client)
+        for part, choices in (("column", self.choices(folder)), ("budget", self.budget(folder))):
+            for penalty, choice in choices.items():
+                self._train(folder, penalty, choice, functools.partial(told, f"{part} {penalty}"), client)
 
     def _tune(self, folder: pathlib.Path, penalty: str, progress: Any, client: Any) -> None:
         X, Y = self.train.X, self.train.Y
@@ -139,13 +141,15 @@ class _Table(Experiment, abc.ABC):
             penalty=penalty,
             lams=STRENGTHS[penalty],
             rates=self.size.rates,
+            epochs=self.size.epochs[-1],
+            snapshots=self.size.epochs[:-1],
             seeds=[TUNING_SEED],
             store=folder / "tuning.sqlite",
             progress=progress,
             client=client,
         )
 
-    def _train(self, store: pathlib.Path, penalty: str, choice: Choice, progress: Any, client: Any) -> None:
+    def _train(self, folder: pathlib.Path, penalty: str, choice: Choice, progress: Any, client: Any) -> None:
         self._sweep(
             (self.train.X, self.train.Y),
             (self.test.X, self.test.Y),
@@ -153,8 +157,9 @@ class _Table(Experiment, abc.ABC):
             penalty=penalty,
             lams=[choice.lam],
             rates=[choice.rate],
+            epochs=choice.epochs,
             seeds=self.size.seeds,
-            store=store,
+            store=choice.store(folder, penalty),
             progress=progress,
             client=client,
         )
@@ -167,8 +172,6 @@ class _Table(Experiment, abc.ABC):
             test=arrays[1],
             **shape,
             penalties=penalty,
-            epochs=self.size.epochs,
-            snapshots=self.size.snapshots,
             batch=self.size.batch,
             optimizer=optax.sgd,
             loss="softmax_cross_entropy",
@@ -192,7 +195,9 @@ class _Table(Experiment, abc.ABC):
         nearest = min(self._candidates(folder, "none"), key=distance)
         found = {}
         for penalty in STRENGTHS:
-            alike = [c for c in self._candidates(folder, penalty) if (c.rate, c.stage) == (nearest.rate, nearest.stage)]
+            alike = [
+                c for c in self._candidates(folder, penalty) if (c.rate, c.epochs) == (nearest.rate, nearest.epochs)
+            ]
             found[penalty] = max(alike, key=lambda c: c.accuracy)
         return found
 
@@ -201,20 +206,20 @@ class _Table(Experiment, abc.ABC):
         found = self._accuracies(folder, penalty)
         return [Choice(*settings, float(np.mean([*rows.values()]))) for settings, rows in found.items()]
 
-    def _accuracies(self, folder: pathlib.Path, penalty: str) -> dict[tuple[float, float, str], dict[int, float]]:
+    def _accuracies(self, folder: pathlib.Path, penalty: str) -> dict[tuple[float, float, int], dict[int, float]]:
         """Return the accuracy on the validation split of each row, by strength, rate and number of epochs."""
-        store = sweeps.Store(folder / "tuning.sqlite")
-        stages = [stage for stage in (store.identity or {})["stages"] if stage != "initial"]
-        found: dict[tuple[float, float, str], dict[int, float]] = {}
-        for row in store.rows():
-            for stage in stages if row["penalty"] == penalty else ():
+        *early, last = self.size.epochs
+        stages = {epochs: f"epoch {epochs}" for epochs in early} | {last: "trained"}
+        found: dict[tuple[float, float, int], dict[int, float]] = {}
+        for row in sweeps.Store(folder / "tuning.sqlite").rows():
+            for epochs, stage in stages.items() if row["penalty"] == penalty else ():
                 accuracy = row[column("test_accuracy", stage)]
-                found.setdefault((row["lam"], row["rate"], stage), {})[row[self.dim]] = accuracy
+                found.setdefault((row["lam"], row["rate"], epochs), {})[row[self.dim]] = accuracy
         return found
 
     def report(self, folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
         tuned, fixed = self.choices(folder), self.budget(folder)
-        ours, near = (self._tested(folder / f, c) for f, c in (("table.sqlite", tuned), ("budget.sqlite", fixed)))
+        ours, near = self._tested(folder, tuned), self._tested(folder, fixed)
         (any_fixed, *_) = fixed.values()
         parts = [
             self.about,
@@ -223,13 +228,14 @@ class _Table(Experiment, abc.ABC):
                 rows=self.row_name,
                 width=self.size.width,
                 batch=self.size.batch,
+                minutes=self._seconds(folder, tuned, fixed) / 60,
             ),
             f"{self.train.description} {self.test.description}",
             "## The thesis\n\n" + self._printed(),
             "## Tuned\n\n" + self._shown(ours),
             _chosen(tuned),
             self._reading(ours),
-            f"## The fixed budget closest to the thesis: rate {any_fixed.rate:g}, {self._epochs(any_fixed)} epochs\n\n"
+            f"## The fixed budget closest to the thesis: rate {any_fixed.rate:g}, epochs {any_fixed.epochs}\n\n"
             + self._shown(near),
             _chosen(fixed),
             self._reading(near),
@@ -243,14 +249,18 @@ class _Table(Experiment, abc.ABC):
         }
         return "\n\n".join(parts), {"accuracy": numbers, "settings": settings}
 
-    def _tested(self, store: pathlib.Path, choices: dict[str, Choice]) -> dict[str, dict[int, list[float]]]:
-        """Return the test accuracies in percent of all seeds, by column and row, at the chosen number of epochs."""
+    def _tested(self, folder: pathlib.Path, choices: dict[str, Choice]) -> dict[str, dict[int, list[float]]]:
+        """Return the test accuracies in percent of all seeds, by column and row."""
         found: dict[str, dict[int, list[float]]] = {penalty: {row: [] for row in self.rows} for penalty in choices}
-        for row in sweeps.Store(store).rows():
-            choice = choices[row["penalty"]]
-            if (row["lam"], row["rate"]) == (choice.lam, choice.rate):
-                found[row["penalty"]][row[self.dim]].append(100 * row[column("test_accuracy", choice.stage)])
+        for penalty, choice in choices.items():
+            for row in sweeps.Store(choice.store(folder, penalty)).rows():
+                found[penalty][row[self.dim]].append(100 * row[column("test_accuracy", "trained")])
         return found
+
+    def _seconds(self, folder: pathlib.Path, *chosen: dict[str, Choice]) -> float:
+        """Return how long all networks took."""
+        stores = {choice.store(folder, penalty) for choices in chosen for penalty, choice in choices.items()}
+        return sum(row["seconds"] for path in (folder / "tuning.sqlite", *stores) for row in sweeps.Store(path).rows())
 
     def _printed(self) -> str:
         rows = [(str(row), [f"{self.thesis[p][i]:.2f}" for p in STRENGTHS]) for i, row in enumerate(self.rows)]
@@ -279,9 +289,6 @@ class _Table(Experiment, abc.ABC):
                 f"{clear}."
             )
         return "\n".join(f"- {sentence}" for sentence in said)
-
-    def _epochs(self, choice: Choice) -> int:
-        return self.size.epochs if choice.stage == "trained" else int(choice.stage.split()[1])
 
 
 class Table41(_Table):
@@ -330,14 +337,14 @@ nor strength of the penalty, nor number of epochs, nor initial weights, nor batc
 layer, stochastic gradient descent without momentum on batches of {batch}, pixels divided by 255, no biases, initial
 weights of standard deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which
 were held out: the learning rate, strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}.
-Then every network was trained on all training images."""
+Then every network was trained on all training images for the chosen number of epochs. The computation, tuning
+included, took {minutes:.1f} minutes."""
 
 
 def _chosen(choices: dict[str, Choice]) -> str:
     """Return the settings of each column as a table."""
     rows = [
-        (name, [f"{c.lam:g}", f"{c.rate:g}", c.stage.removeprefix("epoch "), f"{100 * c.accuracy:.2f}"])
-        for name, c in choices.items()
+        (name, [f"{c.lam:g}", f"{c.rate:g}", f"{c.epochs}", f"{100 * c.accuracy:.2f}"]) for name, c in choices.items()
     ]
     return table("column", ["lam", "rate", "epochs", "accuracy on the held-out fifth"], rows)
 

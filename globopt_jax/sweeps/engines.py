@@ -1,8 +1,9 @@
 """Where the portions of a sweep are computed: in this process, or by the workers of a Dask client."""
 
 import contextlib
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,12 @@ from globopt_jax.sweeps.cells import Worker
 from globopt_jax.sweeps.plan import Plan, Portion, Row
 
 __all__ = ["check_client", "here", "on_cluster", "precision"]
+
+#: What is said of a cluster that has gone.
+GONE = (
+    "client: Expected: a cluster that stays. Received: one whose scheduler has gone, or a client that was closed. "
+    "Finished cells are stored; the same call goes on with the others."
+)
 
 
 def here(plan: Plan, portions: Sequence[Portion]) -> Iterator[tuple[Portion, list[Row]]]:
@@ -43,36 +50,56 @@ def on_cluster(plan: Plan, portions: Sequence[Portion], client: Any) -> Iterator
         RuntimeError: the scheduler has gone, or the workers of one portion died more often than the scheduler allows
             (distributed.scheduler.allowed-failures, 3 by default).
     """
-    from distributed import as_completed  # imported here, since only clusters need it
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph")
         shared = client.submit(_same, plan, pure=False)
     futures = {client.submit(_rows, shared, p, pure=False): p for p in portions}
     try:
-        for future in as_completed(futures, loop=client.loop):  # the client need not be Dask's default client
-            yield futures[future], _result(future, futures[future])
+        for future in _finished(client, futures):
+            yield futures[future], _result(client, future, futures[future])
             future.release()
     finally:
-        with contextlib.suppress(Exception):  # the client may be closed
-            client.cancel([*futures, shared])
+        if client.status == "running":  # a closed client would wait for an answer
+            with contextlib.suppress(Exception):
+                client.cancel([*futures, shared])
 
 
-def _result(future: Any, portion: Portion) -> list[Row]:
+def _finished(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
+    """Yield futures as they finish. Dask's own iterator waits forever for a client that is closed meanwhile."""
+    from distributed import as_completed  # imported here, since only clusters need it
+
+    waiting = as_completed(futures, loop=client.loop)  # the client need not be Dask's default client
+    while not waiting.is_empty():
+        batch = waiting.next_batch(block=False)
+        yield from batch
+        if not batch:
+            _check_open(client)
+            time.sleep(0.01)
+
+
+def _result(client: Any, future: Any, portion: Portion) -> list[Row]:
     from distributed import CancelledError, KilledWorker
 
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise RuntimeError(
-            f"client: the workers that computed {portion} died, one after the other, perhaps for lack of memory. "
-            "Finished cells are stored; the same call goes on with the others."
-        ) from error
-    except CancelledError as error:
-        raise RuntimeError(
-            "client: Expected: a cluster that stays. Received: one whose scheduler has gone, or a client that was "
-            "closed. Finished cells are stored; the same call goes on with the others."
-        ) from error
+    while True:
+        _check_open(client)
+        try:
+            return future.result(timeout=1)  # seconds, after which it is checked again whether the client is open
+        except TimeoutError:
+            if future.status == "error":
+                raise  # the portion's own error
+        except KilledWorker as error:
+            raise RuntimeError(
+                f"client: the workers that computed {portion} died, one after the other, perhaps for lack of memory. "
+                "Finished cells are stored; the same call goes on with the others."
+            ) from error
+        except CancelledError as error:
+            raise RuntimeError(GONE) from error
+
+
+def _check_open(client: Any) -> None:
+    """Raise an error if the client was closed. One that lost its scheduler tries to find it again for a while."""
+    if client.status not in ("running", "connecting"):
+        raise RuntimeError(GONE)
 
 
 def _same(plan: Plan) -> Plan:

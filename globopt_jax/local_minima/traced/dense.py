@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian, dense_of, samples_in_chunks
 from globopt_jax.local_minima.traced.found import DOUBT, REFINEMENTS, Found
 from globopt_jax.shapes import Array
@@ -19,10 +19,10 @@ def by_dense(A: Jacobian, Y: Array, criterion: str) -> Found:
         return Found(Y, jnp.zeros(0, Y.dtype), jnp.asarray(0, jnp.int32), jnp.asarray(True))
     dense = dense_of(A.model, A.params, samples_in_chunks(A.X, len(A.X)))
     tall = rows >= columns
-    Q, R = jnp.linalg.qr(dense if tall else dense.T)
+    Q, R = lapack.qr(dense if tall else dense.T)
     # The variant without vectors is the more accurate one for values that should be zero.
-    s = jnp.linalg.svd(R, compute_uv=False)
-    U, values, Vt = jnp.linalg.svd(R)
+    s = lapack.svd(R, compute_uv=False)
+    U, values, Vt = lapack.svd(R)
     limit = linalg.cutoff(dense, s, criterion)
     counts = s > limit
     left, right = (matmul(Q, U), Vt.T) if tall else (Vt.T, matmul(Q, U))

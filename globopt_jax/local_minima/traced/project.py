@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian
 from globopt_jax.local_minima.traced.found import REFINEMENTS, Found
 from globopt_jax.local_minima.traced.sides import Columns, Rows
@@ -117,8 +117,8 @@ def _factors(side: Rows, space: Space) -> _Factors:
     image = side.push(space.tail.image)
     F = image[selected.arrays.order]
     within = _normal(selected, _across(selected, F))
-    Q, R = jnp.linalg.qr(F - _times(selected, within))
-    U, s, turn = jnp.linalg.svd(R, full_matrices=False)
+    Q, R = lapack.qr(F - _times(selected, within))
+    U, s, turn = lapack.svd(R, full_matrices=False)
     counts = jnp.arange(len(s), dtype=jnp.int32) < space.tail.rank
     strengths = jnp.where(counts, 1 / jnp.where(counts, s, 1), 0)
     return _Factors(selected, image, jnp.where(counts[None], matmul(Q, U), 0), within, strengths, turn)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
 
-from globopt_jax.linalg import matmul
+from globopt_jax.linalg import lapack, matmul
 from globopt_jax.linalg.selection import Selection, select
 from globopt_jax.linalg.tolerances import cutoff_of
 from globopt_jax.local_minima.passes import row_sum_of
@@ -107,8 +107,8 @@ def _tail(side: Side, selected: Selected, limit: Scalar) -> Tail:
     # The image belongs to Z before the last step.
     start = Z, Z, jnp.zeros(image.shape, image.dtype)
     _, Z, image = jax.lax.fori_loop(0, ORTHOGONAL + 1, orthogonal, start)
-    Q, R = jnp.linalg.qr(image)
-    U, s, Vt = jnp.linalg.svd(R, full_matrices=False)
+    Q, R = lapack.qr(image)
+    U, s, Vt = lapack.svd(R, full_matrices=False)
     counts = s > limit
     basis = jnp.where(counts[None], matmul(Q, U), 0)
     weights = matmul(Z, Vt.T) * jnp.where(counts, 1 / jnp.where(counts, s, 1), 0)[None]

@@ -1,0 +1,59 @@
+"""Decompositions under vmap: JAX's values and derivatives, and no batch that jaxlib could wait for forever."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import linalg, local_minima, networks
+from globopt_jax.linalg import lapack
+
+RNG = np.random.default_rng(0)
+BATCH = RNG.normal(size=(3, 4, 4)) + 4 * np.eye(4)
+
+FUNCTIONS = {
+    "svd": (lambda f: lambda M: f.svd(M, full_matrices=False)[1], BATCH),
+    "qr": (lambda f: lambda M: f.qr(M)[1], BATCH),
+    "eigh": (lambda f: lambda M: f.eigh(M + M.T)[0], BATCH),
+    "eigvalsh": (lambda f: lambda M: f.eigvalsh(M + M.T), BATCH),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_and_derivatives_are_those_of_jax(name):
+    made, batch = FUNCTIONS[name]
+    ours, plain = made(lapack), made(jnp.linalg)
+    slope_ours, slope_plain = (jax.grad(lambda M, f=f: jnp.sum(f(M) ** 3)) for f in (ours, plain))
+    for f, expected in ((ours, plain), (slope_ours, slope_plain)):
+        looped = np.stack([expected(M) for M in batch])
+        np.testing.assert_allclose(jax.jit(jax.vmap(f))(batch), looped, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(jax.vmap(jax.vmap(f))(batch[None])[0], looped, rtol=1e-10, atol=1e-10)
+
+
+def batches(program, *arguments):
+    """The decompositions of LAPACK in a program, and those among them that work on batches.
+
+    Triangular solves are left out, since jaxlib does them on one thread.
+    """
+    calls = [line for line in jax.jit(program).lower(*arguments).as_text().splitlines() if "@lapack_" in line]
+    calls = [line for line in calls if "trsm" not in line]
+    return calls, [line for line in calls if re.search(r"\(tensor<\d+x\d+x\d+x", line)]
+
+
+@pytest.mark.parametrize("method", ["dense", "gram", "dual"])
+def test_tangent_values_decompose_no_batches(method):
+    weights = [RNG.normal(size=(3, 4, 5)), RNG.normal(size=(3, 5, 2))]
+    X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
+    network = networks.feed_forward("relu")
+    calls, batched = batches(jax.vmap(lambda W: local_minima.tangent_value(network, W, X, Y, method=method)), weights)
+    assert calls
+    assert bool(batched) == (not lapack.DEADLOCKS)
+
+
+@pytest.mark.parametrize("name", ["svd", "singular_values", "numerical_rank", "spectral_norm"])
+def test_linear_algebra_decomposes_no_batches(name):
+    calls, batched = batches(jax.vmap(getattr(linalg, name)), BATCH)
+    assert calls
+    assert bool(batched) == (not lapack.DEADLOCKS)
