@@ -6,6 +6,9 @@ orders of samples as an argument, since `jax.random.permutation` inside each pro
 0.7 s of compilation for each shape. Both start from the same weights and take the same samples in the same order, and
 their losses after training are compared. Each run is a process of its own, compilation included; runs take turns.
 
+The second table compares two ways to train the same networks: one call for each cell, and one for all cells whose
+arrays have the same shape.
+
     python -m benchmarks.sweep [repeats]            (from the root of the project)
 
 prints tables, and writes them to benchmarks/sweep.md.
@@ -23,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.plumbing import alone, machine, markdown, publish
+from benchmarks.plumbing import alone, machine, markdown, medians, publish, timed
 from globopt_jax import datasets, local_minima, networks
 from globopt_jax.sweeps import training
 from globopt_jax.sweeps.cells import Worker
 from globopt_jax.sweeps.padding import draw
-from globopt_jax.sweeps.plan import Plan, planned
+from globopt_jax.sweeps.plan import Plan, Portion, planned
 
 DEPTHS, WIDTHS, SEEDS, BATCH, RATE, MOMENTUM = (1, 2, 3, 4, 5, 6), (2, 4, 8, 16, 32), 4, 64, 0.01, 0.5
 #: dtype, epochs, and whether J is computed before and after training.
@@ -64,16 +67,18 @@ def plan_of(dtype: str, epochs: int, tangent: bool) -> Plan:
     return planned(X.astype(dtype), Y.astype(dtype), None, axes | rest, options)
 
 
-def swept(plan: Plan) -> list[float]:
-    """The losses after training, or with J both values of J, of all cells by the library."""
-    worker, found = Worker(plan), []
-    for portion in plan.portions():
+def swept(plan: Plan, by_cells: bool | None = None) -> list[float]:
+    """The losses after training, or with J both values of J, of all networks by the library."""
+    worker, found = Worker(plan), {}
+    for portion in plan.portions(alone=by_cells):
         if plan.recipe.tangent:
-            found += [row[name] for row in worker.rows(portion) for name in ("J_initial", "J_trained")]
-            continue
-        kernels = worker.kernels(worker.trained(worker.initial(portion), portion), portion.cell.shape)
-        found += [loss_of(w, plan) for w in kernels]
-    return found
+            rows = worker.rows(portion)
+            values = [[row[name] for name in ("J_initial", "J_trained")] for row in rows]
+        else:
+            kernels = worker.kernels(worker.trained(worker.initial(portion), portion), portion)
+            values = [[loss_of(w, plan)] for w in kernels]
+        found.update(zip(portion.members, values, strict=True))
+    return [value for place in Portion(tuple(plan.cells), plan.axes["seed"]).members for value in found[place]]
 
 
 def looped(plan: Plan) -> list[float]:
@@ -185,6 +190,28 @@ def table(repeats: int, cases: Any = CASES) -> str:
     return "\n".join(markdown(COLUMNS, rows, left=["dtype", "J"]))
 
 
+def ways(repeats: int) -> str:
+    """One call for each cell beside one call for several, as Markdown."""
+    rows = []
+    for epochs in (10, 40):
+        plan = plan_of("float32", epochs, False)
+        calls = [functools.partial(swept, plan, by_cells) for by_cells in (True, False)]
+        (a, first_a), (b, first_b) = map(timed, calls)
+        difference = f"{float(np.max(np.abs(np.subtract(a, b))) / np.max(np.abs(b))):.1e}"
+        seconds = [f"{s:.1f} s" for s in (first_a, first_b, *medians(calls, repeats))]
+        rows.append([jax.default_backend(), epochs, *seconds, difference])
+    columns = (
+        "backend",
+        "epochs",
+        "by cells, first",
+        "together, first",
+        "by cells, later",
+        "together, later",
+        "difference",
+    )
+    return "\n".join(markdown(columns, rows, left=["backend"]))
+
+
 def main() -> None:
     """Write the tables, or run one peer alone."""
     if sys.argv[1:2] == ["alone"]:
@@ -196,6 +223,8 @@ def main() -> None:
         f"{table(repeats)}\n\nDigits, depths 1-6, widths 2, 4, 8, 16, 32, four seeds; "
         'compilation included; medians of runs that took turns. "Difference" is the largest one of the losses after '
         "training, or of J, relative to the largest loss or J.\n\n"
+        f"{ways(repeats)}\n\nOne call for each cell, or one for all cells with arrays of one shape, in float32; "
+        'the first time with compilation, and later without. "Difference" is as above.\n\n'
         f"{machine()}; `python -m benchmarks.sweep {repeats}`.\n"
     )
     publish(__file__, text)

@@ -1,4 +1,4 @@
-"""Train and measure one portion of a sweep: the networks of one cell, for several seeds."""
+"""Train and measure the portions of a sweep."""
 
 import contextlib
 import functools
@@ -62,37 +62,50 @@ class Worker:
             self.held["test_"] = Held.of(*data.test)
 
     def rows(self, portion: Portion) -> list[Row]:
-        """Train and measure the networks of a portion. Return a row for each seed."""
+        """Train and measure the networks of a portion. Return a row for each of them."""
         began = time.monotonic()
-        cell, seeds = portion
-        rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for seed in seeds]
+        rows: list[Row] = [dict(zip(AXES, (*cell, seed), strict=True)) for cell, seed in portion.members]
         for number, weights in enumerate(self.training(self.initial(portion), portion)):
             stages = [name for name, epochs in self.recipe.stages.items() if epochs == number]
             if stages:
-                for row, measured in zip(rows, self._measured(weights, cell.shape), strict=True):
+                for row, measured in zip(rows, self._measured(weights, portion), strict=True):
                     row |= {column(name, stage): value for name, value in measured.items() for stage in stages}
         for row in rows:
             row["seconds"] = (time.monotonic() - began) / len(rows)
         return rows
 
     def initial(self, portion: Portion) -> list[Any]:
-        """Return the padded initial weights, with a leading axis for the seeds."""
-        shape, arrays = portion.cell.shape, self.arrays[portion.cell.shape]
-        drawn = [draw(shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype) for seed in portion.seeds]
+        """Return the padded initial weights, with a leading axis for the members of the portion."""
+        arrays = self.arrays[portion.cells[0].shape]
+        drawn = [
+            draw(cell.shape, arrays.dx, arrays.dy, seed, self.recipe.initial, self.dtype)
+            for cell, seed in portion.members
+        ]
         return [jax.device_put(np.stack(w)) for w in zip(*(pad(kernels, arrays) for kernels in drawn), strict=True)]
 
     def training(self, weights: list[Any], portion: Portion) -> Iterator[list[Any]]:
         """Yield the padded weights before training and after each epoch. The next epoch uses them up."""
-        cell, m = portion.cell, len(self.X)
-        rate, lam = (jax.device_put(np.asarray(value, self.dtype)) for value in (cell.rate, cell.lam))
-        penalty = self.recipe.powers.index(power_of(cell.penalty))
-        knobs = Knobs(np.int32(cell.depth), rate, lam, np.int32(penalty))
-        state = start(self.recipe, weights, rate)
         yield weights
+        if not self.recipe.epochs:
+            return
+        knobs = self.knobs(portion)
+        state = start(self.recipe, weights, knobs.rate)
         for number in range(self.recipe.epochs):
-            samples = jax.device_put(orders(portion.seeds, number, m, self.recipe.batch))
+            drawn = orders(portion.seeds, number, len(self.X), self.recipe.batch)
+            samples = jax.device_put(np.concatenate([drawn] * len(portion.cells)))
             weights, state = epoch(self.recipe, weights, state, knobs, self.X, self.Y, Batches(samples, self.shares))
             yield jax.block_until_ready(weights)  # so that Ctrl-C waits for one epoch and not for all of them
+
+    def knobs(self, portion: Portion) -> Knobs:
+        """Return the numbers of the cells: scalars for one cell, and arrays over the members for several."""
+        columns = zip(
+            *((c.depth, c.rate, c.lam, self.recipe.powers.index(power_of(c.penalty))) for c in portion.cells),
+            strict=True,
+        )
+        kinds = (np.int32, self.dtype, self.dtype, np.int32)
+        found = [np.asarray(values, kind) for values, kind in zip(columns, kinds, strict=True)]
+        several = len(portion.cells) > 1
+        return Knobs(*(jax.device_put(np.repeat(v, len(portion.seeds)) if several else v[0]) for v in found))
 
     def trained(self, weights: list[Any], portion: Portion) -> list[Any]:
         """Return padded weights after all epochs. The given weights are used up."""
@@ -100,24 +113,28 @@ class Worker:
             weights = trained
         return weights
 
-    def _measured(self, weights: list[Any], shape: Shape) -> list[dict[str, Any]]:
-        """Return the numbers of the network of each seed."""
+    def _measured(self, weights: list[Any], portion: Portion) -> list[dict[str, Any]]:
+        """Return the numbers of each network."""
+        depth = self.knobs(portion).depth
         rows: list[dict[str, Any]] = [{} for _ in range(len(weights[0]))]
         for prefix, held in self.held.items():
-            found = measure(self.recipe, weights, np.int32(shape.depth), held.X, held.Y, held.present)
+            found = measure(self.recipe, weights, depth, held.X, held.Y, held.present)
             for row, loss, correct in zip(rows, *map(np.asarray, found), strict=True):
                 row[f"{prefix}loss"] = float(loss)
                 if self.plan.data.classes:
                     row[f"{prefix}accuracy"] = float(correct) / held.m
         if self.recipe.tangent:
-            for row, kernels in zip(rows, self.kernels(weights, shape), strict=True):
-                row |= self.tangent(kernels, shape)
+            for row, kernels, (cell, _) in zip(rows, self.kernels(weights, portion), portion.members, strict=True):
+                row |= self.tangent(kernels, cell.shape)
         return rows
 
-    def kernels(self, weights: list[Any], shape: Shape) -> list[list[np.ndarray]]:
-        """Return the kernels of the network of each seed, without padding."""
+    def kernels(self, weights: list[Any], portion: Portion) -> list[list[np.ndarray]]:
+        """Return the kernels of each network, without padding."""
         stacked = [np.asarray(w) for w in weights]
-        return [unpad([w[i] for w in stacked], self.arrays[shape], shape) for i in range(len(stacked[0]))]
+        return [
+            unpad([w[i] for w in stacked], self.arrays[cell.shape], cell.shape)
+            for i, (cell, _) in enumerate(portion.members)
+        ]
 
     def tangent(self, kernels: list[np.ndarray], shape: Shape) -> dict[str, Any]:
         """Return J and the rank of a network, computed in float64, and whether `tangent_value` was sure of them.

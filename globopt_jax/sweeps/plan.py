@@ -16,9 +16,11 @@ from globopt_jax.sweeps.recipe import Recipe, power_of
 
 __all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Row", "Values", "column", "is_one", "planned", "seeds_of"]
 
-#: Seeds are trained in one call while the weights of a network take at most this many bytes. Larger weights leave the
-#: caches of a processor, and then one network after the other is faster.
+#: On CPUs the seeds of a cell are trained in one call while the weights of a network take at most this many bytes.
+#: Larger weights leave the caches of a processor, and then one network after the other is faster.
 CACHED = 2**20
+#: On accelerators all networks whose arrays have one shape are trained in one call, up to this many bytes of weights.
+TOGETHER = 2**28
 
 
 #: One value of an axis, or several of them: a list, a tuple, a range, an array.
@@ -84,10 +86,15 @@ class Data(NamedTuple):
 class Portion(NamedTuple):
     """Work that is done and stored as a whole."""
 
-    cell: Cell
-    """The cell."""
+    cells: tuple[Cell, ...]
+    """The cells, whose networks have arrays of one shape."""
     seeds: tuple[int, ...]
-    """The seeds, which are trained in one call."""
+    """The seeds of each cell."""
+
+    @property
+    def members(self) -> list[tuple[Cell, int]]:
+        """The networks, which are trained in one call: the seeds of the first cell, then those of the next."""
+        return [*itertools.product(self.cells, self.seeds)]
 
 
 @dataclass(frozen=True)
@@ -125,30 +132,54 @@ class Plan:
         """Return the padded arrays of each shape."""
         return arrays_for([cell.shape for cell in self.cells], self.data.X.shape[1], self.data.Y.shape[1])
 
-    def portions(self, finished: Iterable[tuple[Any, ...]] = ()) -> list[Portion]:
-        """Return the work that is left, given the coordinates (cell and seed) that are finished."""
-        done = set(finished)
-        found = []
-        for cell in self.cells:
-            missing = [seed for seed in self.axes["seed"] if (*cell, seed) not in done]
-            found += [Portion(cell, seeds) for seeds in self.groups(cell, missing)]
-        return found
+    def portions(self, finished: Iterable[tuple[Any, ...]] = (), *, alone: bool | None = None) -> list[Portion]:
+        """Return the work that is left, given the coordinates (cell and seed) that are finished.
 
-    def groups(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[int, ...]]:
-        """Cut the seeds of a cell into groups that are trained in one call."""
-        N = cell.shape.parameters(self.data.X.shape[1], self.data.Y.shape[1])
-        together = N * self.data.X.dtype.itemsize <= CACHED
-        return [tuple(seeds)] * bool(seeds) if together else [(seed,) for seed in seeds]
+        Args:
+            finished: coordinates of networks.
+            alone: whether each cell is trained in a call of its own. By default this is so on CPUs, where it is faster:
+                a program for several cells computes the missing layers of shallow networks, too.
+        """
+        done, arrays = set(finished), self.arrays()
+        alone = jax.default_backend() == "cpu" if alone is None else alone
+        alike: dict[Any, list[Cell]] = {}
+        for cell in self.cells:
+            missing = tuple(seed for seed in self.axes["seed"] if (*cell, seed) not in done)
+            if missing:
+                alike.setdefault((cell if alone else arrays[cell.shape], missing), []).append(cell)
+        cut = _one_cell_each if alone else _as_many_as_fit
+        return [
+            portion
+            for (_, seeds), cells in alike.items()
+            for portion in cut(cells, seeds, arrays[cells[0].shape].parameters * self.data.X.dtype.itemsize)
+        ]
 
     def cost(self, portion: Portion) -> float:
         """Return a rough number of operations of a portion, for estimates of the time left."""
         m, dy = self.data.Y.shape
-        N = portion.cell.shape.parameters(self.data.X.shape[1], dy)
-        # A step on a small network takes as long as one on a network of some 2,000 weights.
-        training = 6.0 * self.recipe.epochs * m * (N + 2000)
-        smaller = min(N, m * dy)  # the side of the Gram matrix
-        tangent = 2 * (float(m) * N * smaller + 500.0 * m * dy * N) if self.recipe.tangent else 0.0
-        return len(portion.seeds) * (training + tangent)
+        total = 0.0
+        for cell in portion.cells:
+            N = cell.shape.parameters(self.data.X.shape[1], dy)
+            # A step on a small network takes as long as one on a network of some 2,000 weights.
+            total += 6.0 * self.recipe.epochs * m * (N + 2000)
+            smaller = min(N, m * dy)  # the side of the Gram matrix
+            total += 2 * (float(m) * N * smaller + 500.0 * m * dy * N) if self.recipe.tangent else 0.0
+        return len(portion.seeds) * total
+
+
+def _one_cell_each(cells: Sequence[Cell], seeds: tuple[int, ...], size: int) -> list[Portion]:
+    """Return a portion for each cell, or for each of its networks if the weights of one, of `size` bytes, are large."""
+    groups = [seeds] if size <= CACHED else [(seed,) for seed in seeds]
+    return [Portion((cell,), group) for cell in cells for group in groups]
+
+
+def _as_many_as_fit(cells: Sequence[Cell], seeds: tuple[int, ...], size: int) -> list[Portion]:
+    """Return portions of at most `TOGETHER` bytes of weights, with `size` bytes for each network."""
+    fit = max(TOGETHER // size, 1)
+    if fit < len(seeds):
+        return [Portion((cell,), seeds[i : i + fit]) for cell in cells for i in range(0, len(seeds), fit)]
+    count = fit // len(seeds)
+    return [Portion(tuple(cells[i : i + count]), seeds) for i in range(0, len(cells), count)]
 
 
 def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping[str, Any]) -> Plan:

@@ -6,7 +6,7 @@ import numpy as np
 
 from globopt_jax.sweeps import engines
 from globopt_jax.sweeps.cells import Worker
-from globopt_jax.sweeps.plan import AXES, Portion, Values, planned, seeds_of
+from globopt_jax.sweeps.plan import AXES, Values, planned, seeds_of
 from globopt_jax.sweeps.sweep import SGD
 
 __all__ = ["Trained", "train"]
@@ -91,11 +91,10 @@ def train(
     for name in plan.axes.keys() - plan.scalars - {"seed"}:
         raise ValueError(f"{name}: Expected: one value. Received: {len(plan.axes[name])} values.")
     with engines.precision(plan):
-        worker, (cell,) = Worker(plan), plan.cells
+        worker = Worker(plan)
         stages: list[list[list[np.ndarray]]] = [[], []]
-        for seeds_together in plan.groups(cell, plan.axes["seed"]):
-            portion = Portion(cell, seeds_together)
+        for portion in plan.portions():
             weights = worker.initial(portion)
-            stages[0] += worker.kernels(weights, cell.shape)
-            stages[1] += worker.kernels(worker.trained(weights, portion), cell.shape)
+            stages[0] += worker.kernels(weights, portion)
+            stages[1] += worker.kernels(worker.trained(weights, portion), portion)
     return Trained(*([np.stack(w) for w in zip(*stage, strict=True)] for stage in stages))

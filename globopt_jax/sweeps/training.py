@@ -1,4 +1,4 @@
-"""Compiled programs that train and measure padded networks, vmapped over seeds."""
+"""Compiled programs that train and measure padded networks of one shape, vmapped over the networks."""
 
 import functools
 from typing import Any, NamedTuple
@@ -20,7 +20,10 @@ _ORDERS = 2**32
 
 
 class Knobs(NamedTuple):
-    """The numbers of one cell that a compiled program takes as arguments."""
+    """The numbers of a cell that a compiled program takes as arguments, or arrays with one for each network.
+
+    Scalars leave out the layers that are missing. With arrays, all layers are computed.
+    """
 
     depth: Any
     """The number of hidden layers."""
@@ -36,7 +39,7 @@ class Batches(NamedTuple):
     """The samples of all steps of one epoch."""
 
     samples: Any
-    """(seeds, steps, batch): the indices of the samples."""
+    """(networks, steps, batch): the indices of the samples."""
     weights: Any
     """(steps, batch): one over the number of samples of the step, and 0 for missing samples of the last step."""
 
@@ -52,21 +55,21 @@ class Measured(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def start(recipe: Recipe, weights: Padded, rate: Any) -> Any:
-    """Return the state of the optimizer, given weights with a leading axis for the seeds."""
-    return jax.vmap(recipe.optimizer(rate).init)(weights)
+    """Return the state of the optimizer, given weights with a leading axis for the networks."""
+    return jax.vmap(lambda weights, rate: recipe.optimizer(rate).init(weights), (0, _axis(rate)))(weights, rate)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def epoch(
     recipe: Recipe, weights: Padded, state: Any, knobs: Knobs, X: Array, Y: Array, batches: Batches
 ) -> tuple[Padded, Any]:
-    """Train the networks of all seeds for one epoch.
+    """Train all networks for one epoch.
 
     Args:
         recipe: the settings of the sweep.
-        weights: padded weights with a leading axis for the seeds.
+        weights: padded weights with a leading axis for the networks.
         state: the state of the optimizer, from `start` or from the last epoch.
-        knobs: the numbers of the cell.
+        knobs: the numbers of the cell, or of each network.
         X: inputs (m, dx).
         Y: targets (m, dy).
         batches: the samples of each step.
@@ -74,9 +77,10 @@ def epoch(
     Returns:
         Weights and state after the epoch.
     """
-    optimizer = recipe.optimizer(knobs.rate)
 
-    def of_seed(weights: Padded, state: Any, samples: Any) -> tuple[Padded, Any]:
+    def trained(weights: Padded, state: Any, knobs: Knobs, samples: Any) -> tuple[Padded, Any]:
+        optimizer = recipe.optimizer(knobs.rate)
+
         def step(carry: tuple[Padded, Any], batch: tuple[Any, Any]) -> tuple[tuple[Padded, Any], None]:
             weights, state = carry
             chosen, shares = batch
@@ -88,7 +92,12 @@ def epoch(
 
         return jax.lax.scan(step, (weights, state), (samples, batches.weights))[0]
 
-    return jax.vmap(of_seed)(weights, state, batches.samples)
+    return jax.vmap(trained, (0, 0, _axis(knobs.rate), 0))(weights, state, knobs, batches.samples)
+
+
+def _axis(knob: Any) -> int | None:
+    """Return the axis over which a knob is vmapped."""
+    return 0 if jnp.ndim(knob) else None
 
 
 def _penalized(recipe: Recipe, gradients: Padded, weights: Padded, knobs: Knobs) -> Padded:
@@ -107,9 +116,9 @@ def _penalized(recipe: Recipe, gradients: Padded, weights: Padded, knobs: Knobs)
 
 @functools.partial(jax.jit, static_argnums=0)
 def measure(recipe: Recipe, weights: Padded, depth: Any, X: Array, Y: Array, present: Array) -> Measured:
-    """Measure the networks of all seeds; samples come in chunks (n, c, ...), and `present` (n, c) is 0 for padding."""
+    """Measure all networks; samples come in chunks (n, c, ...), and `present` (n, c) is 0 for padding."""
 
-    def of_seed(weights: Padded) -> Measured:
+    def measured(weights: Padded, depth: Any) -> Measured:
         def add(total: Measured, chunk: tuple[Any, Any, Any]) -> tuple[Measured, None]:
             inputs, targets, there = chunk
             predicted = forward(recipe.network, weights, depth, inputs, skip=False)
@@ -122,7 +131,7 @@ def measure(recipe: Recipe, weights: Padded, depth: Any, X: Array, Y: Array, pre
         zero = jnp.zeros((), X.dtype)
         return jax.lax.scan(add, Measured(zero, zero), (X, Y, present))[0]
 
-    return jax.vmap(of_seed)(weights)
+    return jax.vmap(measured, (0, _axis(depth)))(weights, depth)
 
 
 @functools.lru_cache(maxsize=128)

@@ -13,7 +13,7 @@ from globopt_jax import losses, networks, sweeps
 from globopt_jax.local_minima import tangent_projection
 from globopt_jax.sweeps.cells import Worker
 from globopt_jax.sweeps.padding import Shape, arrays_for, draw, forward, pad, unpad
-from globopt_jax.sweeps.plan import Cell, planned
+from globopt_jax.sweeps.plan import TOGETHER, Cell, Portion, _as_many_as_fit, planned
 from globopt_jax.sweeps.training import orders
 
 SEEDS = (0, 3)
@@ -114,10 +114,10 @@ def test_a_padded_network_trains_like_one_of_its_own_shape(loss, optimizer, chan
     seen = set()
     portions = plan.portions()
     for portion in portions[:: max(len(portions) // 9, 1)]:
-        cell = portion.cell
+        (cell,) = portion.cells
         power = {"none": 0, "l1": 1, "l2": 2, "l3": 3}[cell.penalty]
         padded = worker.trained(worker.initial(portion), portion)
-        found = worker.kernels(padded, cell.shape)
+        found = worker.kernels(padded, portion)
         for kernels, seed in zip(found, portion.seeds, strict=True):
             options: dict[str, Any] = {
                 "epochs": 3,
@@ -136,7 +136,29 @@ def test_a_padded_network_trains_like_one_of_its_own_shape(loss, optimizer, chan
                 np.testing.assert_array_equal(a, np.asarray(b[i]))
         seen.add(arrays)
     assert len(seen) == 1
-    assert len({portion.cell for portion in portions}) == len(plan.cells)
+    assert len({portion.cells for portion in portions}) == len(plan.cells)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"penalty": ["none", "l1", "l3"], "lam": [0.0, 0.01], "rate": [0.01, 0.05], "width": [2, 5], "depth": [1, 3]},
+        {"subnetworks": [2], "depth": [1, 3], "width": [2, 5]},
+    ],
+    ids=["penalties", "subnetworks"],
+)
+def test_cells_in_one_call_are_the_cells_one_by_one(changes):
+    """As on accelerators, where all networks with arrays of one shape are trained in one call."""
+    X, Y = samples()
+    plan = plan_of(X, Y, **changes)
+    worker = Worker(plan)
+    together = Portion(tuple(plan.cells), plan.axes["seed"])
+    expected = [row for portion in plan.portions() for row in worker.rows(portion)]
+    found = worker.rows(together)
+    assert len(found) == len(expected) == len(plan.cells) * len(plan.axes["seed"])
+    for a, b in zip(found, expected, strict=True):
+        for name in b.keys() - {"seconds"}:
+            assert a[name] == (pytest.approx(b[name], rel=1e-11) if isinstance(b[name], float) else b[name]), name
 
 
 def test_outputs_gradients_and_j_of_a_padded_network():
@@ -277,6 +299,10 @@ def test_portions_and_programs():
     assert [p.seeds for p in plan.portions()] == [(0, 1, 2), (0,), (1,), (2,)]
     done = [(*Cell(2, 2, 1, "none", 0.0, 0.05), 1)]
     assert plan.portions(done)[0].seeds == (0, 2)
+    assert [p.cells for p in _as_many_as_fit(plan.cells, (0, 1), TOGETHER // 4)] == [tuple(plan.cells)]
+    assert [p.cells for p in _as_many_as_fit(plan.cells, (0, 1), TOGETHER // 3)] == [(cell,) for cell in plan.cells]
+    assert [p.seeds for p in _as_many_as_fit(plan.cells[:1], (0, 1, 2), TOGETHER // 2)] == [(0, 1), (2,)]
+    assert [p.seeds for p in _as_many_as_fit(plan.cells[:1], (0, 1), 2 * TOGETHER)] == [(0,), (1,)]
     shapes = [Shape(d, w) for d in range(1, 7) for w in (2, 4, 8, 16, 32)]
     assert {(a.depth, a.width) for a in arrays_for(shapes, 64, 10).values()} == {(6, 8), (6, 16), (6, 32)}
     assert arrays_for([Shape(0, 5), Shape(1, 5)], 4, 2)[Shape(0, 5)].depth == 0
