@@ -140,6 +140,11 @@ def test_the_reading_compares_with_the_noise():
     assert "1: the matched penalty l2 beats the best other column, none, by 0.50 ± 0.06 points" in said[1]
     assert "clear of the noise" in said[1]
     assert "2: the matched penalty l3 loses to the best other column, l2, by 0.50" in said[2]
+    said = Made()._reading({"none": rows, "l1": rows, "l2": rows, "l3": rows}).splitlines()
+    assert (
+        said[1]
+        == "- Hidden layers 1: the matched penalty l2 and the best other column, none, differ by less than 0.01 points."
+    )
     noisy = {row: [27.0, 35.0, 31.6] for row in (0, 1, 2, 3)}
     said = Made()._reading({"none": rows, "l1": noisy, "l2": rows, "l3": rows}).splitlines()
     assert "within the noise" in said[0]
@@ -171,3 +176,4 @@ def test_every_experiment_has_a_full_size():
     assert max(full.synthetic_widths) >= 64
     assert (full.seeds, full.epochs, len(full.depths)) == (3, 40, 5)
     assert (k18.PRESETS["full"].width, k18.PRESETS["full"].seeds) == (500, 3)
+    assert [table.longest in k18.PRESETS["full"].epochs for table in (k18.Table41, k18.Table42)] == [True, True]

@@ -112,7 +112,7 @@ def test_a_padded_network_trains_like_one_of_its_own_shape(loss, optimizer, chan
     plan = plan_of(X, Y, loss=loss, optimizer=optimizer, **changes)
     worker = Worker(plan)
     seen = set()
-    portions = plan.portions()
+    portions = plan.portions(alone=True)
     for portion in portions[:: max(len(portions) // 9, 1)]:
         (cell,) = portion.cells
         power = {"none": 0, "l1": 1, "l2": 2, "l3": 3}[cell.penalty]
@@ -153,7 +153,7 @@ def test_cells_in_one_call_are_the_cells_one_by_one(changes):
     plan = plan_of(X, Y, **changes)
     worker = Worker(plan)
     together = Portion(tuple(plan.cells), plan.axes["seed"])
-    expected = [row for portion in plan.portions() for row in worker.rows(portion)]
+    expected = [row for portion in plan.portions(alone=True) for row in worker.rows(portion)]
     found = worker.rows(together)
     assert len(found) == len(expected) == len(plan.cells) * len(plan.axes["seed"])
     for a, b in zip(found, expected, strict=True):
@@ -296,9 +296,9 @@ def test_portions_and_programs():
     """Seeds of small networks go together, those of large ones one by one; all shapes share a few arrays."""
     X, Y = samples()
     plan = plan_of(X, Y, width=[2, 400], depth=[2], seed=[0, 1, 2])
-    assert [p.seeds for p in plan.portions()] == [(0, 1, 2), (0,), (1,), (2,)]
+    assert [p.seeds for p in plan.portions(alone=True)] == [(0, 1, 2), (0,), (1,), (2,)]
     done = [(*Cell(2, 2, 1, "none", 0.0, 0.05), 1)]
-    assert plan.portions(done)[0].seeds == (0, 2)
+    assert plan.portions(done, alone=True)[0].seeds == (0, 2)
     assert [p.cells for p in _as_many_as_fit(plan.cells, (0, 1), TOGETHER // 4)] == [tuple(plan.cells)]
     assert [p.cells for p in _as_many_as_fit(plan.cells, (0, 1), TOGETHER // 3)] == [(cell,) for cell in plan.cells]
     assert [p.seeds for p in _as_many_as_fit(plan.cells[:1], (0, 1, 2), TOGETHER // 2)] == [(0, 1), (2,)]
