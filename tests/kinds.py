@@ -29,6 +29,7 @@ PROBLEM = homogeneous.Problem(homogeneous.rank_one(), homogeneous.sum_of_powers(
 FUNCTIONS: dict[str, tuple[Any, tuple[np.ndarray, ...], Any]] = {
     "datasets.validate": (datasets.validate, (X, Y), lambda f, x, y: f(x, y)),
     "datasets.shrink": (datasets.shrink, (RNG.integers(0, 9, (2, 9)).astype(float),), lambda f, x: f(x, 3, 1)),
+    "datasets.gray": (datasets.gray, (RNG.integers(0, 9, (2, 12)).astype(float),), lambda f, x: f(x)),
     "deep_linear.product": (deep_linear.product, (W1, W2), lambda f, *w: f(w)),
     "deep_linear.predict": (deep_linear.predict, (W1, W2, X), lambda f, a, b, x: f([a, b], x)),
     "deep_linear.loss": (deep_linear.loss, (W1, W2, X, Y), lambda f, a, b, x, y: f([a, b], x, y)),
@@ -94,7 +95,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[np.ndarray, ...], Any]] = {
 SLOW = {"homogeneous.certify", "local_minima.decompose", "local_minima.jacobian_blocks"} | {
     f"deep_linear.{n}" for n in ("bottleneck_conditions", "classify", "escape", "gap_bounds", "suboptimality_bound")
 }
-HOST = {"datasets.validate", "datasets.shrink", "homogeneous.certify"} | {
+HOST = {"datasets.validate", "datasets.shrink", "datasets.gray", "homogeneous.certify"} | {
     f"deep_linear.{n}" for n in ("classify", "escape", "critical_point")
 }
 HOST |= {f"local_minima.{n}" for n in ("tangent_projection", "decompose", "linear_units", "smallest_pattern_value")}

@@ -69,6 +69,7 @@ def gray(X: np.ndarray) -> Float[np.ndarray, "m n"]:
     X = finite("X", X)
     if X.ndim != 2 or not X.shape[1] or X.shape[1] % 3:
         raise ValueError(f"X: Expected: colour images, (m, h w 3). Received: {X.shape}.")
+    X = np.ascontiguousarray(X)  # the order of memory decides about the last digit
     return _luma(X.reshape(len(X), -1, 3)).astype(X.dtype if X.dtype.kind == "f" else np.float64)
 
 
