@@ -197,7 +197,7 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
         name = {"abs": "absolute"}.get(activation, activation)
         if name not in ACTIVATIONS:
             raise ValueError(
-                f"activation: Expected: one of {', '.join(ACTIVATIONS)}, slopes, or a function. Received: "
+                f"activation: Expected: one of {', '.join(ACTIVATIONS)}, a pair of slopes, or a function. Received: "
                 f"{activation!r}."
             )
         return FeedForward(ACTIVATIONS[name])

@@ -249,7 +249,7 @@ def test_networks_that_diverge_are_counted(data, tmp_path):
         (("--depths", ""), "--depths: Expected: integers such as 4,8. Received: none"),
         (("--depths", "0,1"), "--depths: Expected: integers from 1 to 2^31 - 1. Received: 0"),
         (("--depths", "1,1000"), "--depths: Expected: numbers below 1000"),
-        (("--widths", "4,x"), "--widths: Expected: integers such as 4,4. Received: '4,x'"),
+        (("--widths", "4,x"), "--widths: Expected: integers such as 4,8. Received: '4,x'"),
         (("--widths", "4,8,4"), "--widths: Expected: different values. Received: 4 more than once"),
         (("--widths", "2000000000"), "--widths: Expected: a size that fits into"),
         (("--seeds", "0"), "--seeds: Expected: an integer from 1"),

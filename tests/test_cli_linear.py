@@ -127,7 +127,7 @@ def test_whitened_data_and_adam(folder):
         (("saddle.npz", "--radius", "-1"), "radius: Expected: a positive number"),
         (("saddle.npz", "--escape", "down.txt"), "--escape: Expected: an .npz file"),
         (("other.npz",), "--data: Expected: data with 2 inputs and 2 outputs"),
-        (("--hidden", "3,x"), "--hidden: Expected: integers such as 4,4"),
+        (("--hidden", "3,x"), "--hidden: Expected: integers such as 4,8"),
         (("--hidden", "0"), "Expected: an integer from 1"),
         (("--optimizer", "lbfgs"), "--optimizer: Expected: sgd or adam"),
         (("--rate", "-1"), "--rate: Expected: a positive number"),

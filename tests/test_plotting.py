@@ -372,6 +372,8 @@ def test_what_is_no_landscape_is_refused():
         _ = maps(found.expand_dims(lam=2))
     with pytest.raises(ValueError, match="axes: Expected: two Axes. Received: 3"):
         _ = plotting.landscape(plotting.figure((8, 3)).subplots(1, 3), found)
+    with pytest.raises(ValueError, match="axes: Expected: two Axes. Received: 1"):
+        _ = plotting.landscape(plotting.figure((8, 3)).subplots(), found)
     with pytest.raises(ValueError, match="Expected: a dataset with J"):
         _ = maps(found.drop_vars("J"))
 

@@ -137,27 +137,31 @@ def test_the_reading_compares_with_the_noise():
     rows = {row: [30.0, 31.0, 32.0] for row in (0, 1, 2, 3)}
     better = {row: [30.5, 31.4, 32.6] for row in (0, 1, 2, 3)}
     said = Made()._reading({"none": rows, "l1": rows, "l2": better, "l3": rows}).splitlines()
-    assert "1: the matched penalty l2 beats the best other column, none, by 0.50 ± 0.06 points" in said[1]
+    assert "1 hidden layer: the matched penalty l2 beats the best other column, none, by 0.50 ± 0.06 points" in said[1]
     assert "clear of the noise" in said[1]
-    assert "2: the matched penalty l3 loses to the best other column, l2, by 0.50" in said[2]
+    assert "2 hidden layers: the matched penalty l3 loses to the best other column, l2, by 0.50" in said[2]
     said = Made()._reading({"none": rows, "l1": rows, "l2": rows, "l3": rows}).splitlines()
     assert (
         said[1]
-        == "- Hidden layers 1: the matched penalty l2 and the best other column, none, differ by less than 0.01 points."
+        == "- 1 hidden layer: the matched penalty l2 and the best other column, none, differ by less than 0.01 points."
     )
     noisy = {row: [27.0, 35.0, 31.6] for row in (0, 1, 2, 3)}
     said = Made()._reading({"none": rows, "l1": noisy, "l2": rows, "l3": rows}).splitlines()
     assert "within the noise" in said[0]
+    two = {penalty: {row: [30.0, 31.0 + (penalty == "l2")] for row in (0, 1, 2, 3)} for penalty in k18.STRENGTHS}
+    said = Made()._reading(two).splitlines()
+    assert "so few seeds cannot tell this from noise" in said[1]
+    assert said[3] == "- 3 hidden layers: no column has the degree of the network."
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("figure-1",), "EXPERIMENT: Expected: one of khk19-figure-1, k18-table-4.1, k18-table-4.2. Received: 'figure"),
-        (("khk19-figure-1", "--preset", "huge"), "preset: Expected: quick or full. Received: 'huge'"),
-        (("khk19-figure-1", "--data", "mnist,letters"), "data: Expected: khk19-synthetic, mnist, cifar-10, svhn."),
-        (("k18-table-4.2", "--data", "digits,mnist"), "data: Expected: one data set. Received: digits, mnist"),
-        (("k18-table-4.2", "--root", "."), "root: Expected: a folder with"),
+        (("khk19-figure-1", "--preset", "huge"), "--preset: Expected: quick or full. Received: 'huge'"),
+        (("khk19-figure-1", "--data", "mnist,letters"), "--data: Expected: khk19-synthetic, mnist, cifar-10, svhn."),
+        (("k18-table-4.2", "--data", "digits,mnist"), "--data: Expected: one data set. Received: digits, mnist"),
+        (("k18-table-4.2", "--root", "."), "--root: Expected: a folder with"),
         (("khk19-figure-1", "--scheduler", "nowhere:1", "--data", "khk19-synthetic"), "--scheduler: Expected:"),
     ],
 )

@@ -44,7 +44,14 @@ def _option(help: str, default: object = None, *names: str) -> Any:
     return typer.Option(*names, help=help if default is None else f"{help} Default: {default}.", show_default=False)
 
 
-Data = Annotated[str, _option("The name of a data set (see `globopt datasets`), or an .npz with X and Y.", "digits")]
+Data = Annotated[
+    str,
+    _option(
+        "The name of a data set (see `globopt datasets`), or an .npz with X and Y. The files of a data set are taken "
+        "from the cache folder, which GLOBOPT_JAX_DATA moves, and downloaded if they are missing.",
+        "digits",
+    ),
+]
 Map = Annotated[
     str,
     _option(
@@ -349,7 +356,8 @@ def reproduce(
     root: Annotated[
         Path | None,
         _option(
-            "A folder with the official files of the data sets.", "the cache folder, into which they are downloaded"
+            "A folder with the official files of the data sets, or with a folder for each set.",
+            "the cache folder, into which they are downloaded",
         ),
     ] = None,
     data: Annotated[

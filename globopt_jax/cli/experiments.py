@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,19 @@ def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Exp
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"EXPERIMENT: Expected: one of {', '.join(EXPERIMENTS)}. Received: {name!r}.")
-    return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
+    with _option_names():
+        return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
+
+
+@contextlib.contextmanager
+def _option_names() -> Iterator[None]:
+    """Let messages about an argument of an experiment name the option of the command."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if str(error).startswith(("preset: ", "root: ", "data: ")):
+            raise type(error)(f"--{error}") from None
+        raise
 
 
 def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None, *, quiet: bool) -> dict[str, Any]:

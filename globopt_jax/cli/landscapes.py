@@ -32,7 +32,7 @@ STORE = "cells.sqlite"
 #: The quantities whose mean and spread are in the result, if they were measured.
 QUANTITIES = ("J", "loss", "accuracy")
 #: The titles of the printed tables.
-TITLES = {"initial": "J before training, mean ± spread over seeds", "trained": "J after training"}
+TITLES = {"initial": "J before training, mean ± standard deviation over seeds", "trained": "J after training"}
 #: The seconds in which a scheduler has to answer.
 PATIENCE = 5.0
 
@@ -417,13 +417,13 @@ class Meter:
     def update(self, progress: sweeps.Progress, part: str = "") -> None:
         """Show the cells that were finished last, after the name of the part of the work that they belong to."""
         row = progress.latest[-1]
-        place = f"{part}: " * bool(part) + _place(row)
+        place = f"{part}: {_place(row)}, rate {row['rate']:g}" if part else _place(row)
         if self.bar is not None:
             values = {"completed": progress.done, "left": progress.left, "at": time.monotonic()}
             self.bar.update(self.shown, description=f"after {place}", **values)
             return
-        name = "J" if "J_initial" in row else "test accuracy"
-        column = name.replace(" ", "_")
+        column = "J" if "J_initial" in row else "test_accuracy"
+        name = "held-out accuracy" if part.startswith("tuning") else column.replace("_", " ")
         before, after = (
             _mean([r.get(f"{column}_{stage}") for r in progress.latest]) for stage in ("initial", "trained")
         )

@@ -304,5 +304,5 @@ def integers(name: str, text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"{name}: Expected: integers such as 4,4. Received: {text!r}.")
+        raise ValueError(f"{name}: Expected: integers such as 4,8. Received: {text!r}.")
     return tuple(int(part) for part in parts)

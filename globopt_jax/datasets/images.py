@@ -15,7 +15,9 @@ _CHUNK = 2000  # images that are converted at a time, so that no copy of all pix
 
 
 def shrink(X: np.ndarray, crop: int, size: int, channels: int = 1) -> Float[np.ndarray, "m n"]:
-    """Cut out the central square of images, and average it over size x size equal areas.
+    """Cut out the central square of images, and average it, so that size x size pixels are left.
+
+    The square is divided into size x size equal areas, and each pixel of the result is the mean over an area.
 
     Where crop is no multiple of size, a pixel that lies in several areas counts in each of them by the share of the
     pixel that lies there. KHK19 takes crop = 24 and size = 8 for MNIST, and does not say how it averages.

@@ -121,8 +121,8 @@ def khk19(
 ) -> Dataset:
     """Load a data set as Figure 1 of KHK19 uses it (section 4.3 and appendix C).
 
-    MNIST is cropped to 24 x 24 pixels and averaged over 8 x 8 areas. CIFAR-10 and SVHN are cropped to 28 x 28 pixels,
-    made gray, and averaged over 12 x 12 areas. The images are drawn at random from the training split. The paper states
+    MNIST is cropped to 24 x 24 pixels and averaged to 8 x 8 pixels. CIFAR-10 and SVHN are cropped to 28 x 28 pixels,
+    made gray, and averaged to 12 x 12 pixels. The images are drawn at random from the training split. The paper states
     neither the weights of the colours nor how images are resized, so that the description names both.
 
     Where the files hold fewer samples, all are taken, and where SVHN's training file is missing while its test file is

@@ -55,7 +55,7 @@ class Place(NamedTuple):
             either = ", gzipped or not" if all(_is_gzip(remote.name) for remote in missing) else ""
             raise FileNotFoundError(
                 f"root: Expected: a folder with {known_as or _list(missing)}{either}. Received: {self.folders[0]}, "
-                f"without. The official server has {self._addresses(missing)}"
+                f"which lacks them. They are at {self._addresses(missing)}"
             )
         for remote in missing:
             try:
@@ -104,7 +104,7 @@ def place(name: str, base: str, unpacked: str | None, root: str | os.PathLike[st
     if root is not None:
         folder = pathlib.Path(root)
         if not folder.is_dir():
-            raise FileNotFoundError(f"root: Expected: a folder. Received: {folder}, which is none.")
+            raise FileNotFoundError(f"root: Expected: a folder. Received: {folder}, which is no folder.")
         return Place(name, _with(folder, unpacked), base, given=True)
     cache = pathlib.Path(os.environ.get(VARIABLE) or pooch_or_error().os_cache("globopt_jax")).expanduser()
     beside = () if unpacked is None else (cache / unpacked,)

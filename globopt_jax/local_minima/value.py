@@ -33,7 +33,10 @@ WAYS = {"dense": by_dense, "gram": by_gram, "dual": by_dual}
 
 
 class TangentValue(NamedTuple):
-    """J with its rank, as arrays that may be traced."""
+    """J with its rank, as arrays that may be traced.
+
+    `value` is J, `rank` the numerical rank of the Jacobian, and `sure` says whether both are settled.
+    """
 
     value: Array
     """``J = 1/2 ||PN[A] vec Y||^2``, half the squared distance from the targets to the tangent space."""
@@ -89,7 +92,7 @@ def tangent_value(
 
     Raises:
         ValueError: `method` or `cutoff` is unknown, `memory` is not positive, or shapes do not fit.
-        TypeError: an array does not hold real numbers.
+        TypeError: an array does not hold real numbers, or `apply` is no function.
 
     Example:
         >>> from globopt_jax import networks
@@ -99,6 +102,8 @@ def tangent_value(
         (0.4, 1, True)
     """
     check_criterion(cutoff)
+    if not callable(apply):
+        raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
     if method not in ("auto", *WAYS):
         raise ValueError(f"method: Expected: auto, {', '.join(WAYS)}. Received: {method!r}.")
     params = jax.tree.map(lambda w: real("params", w), params)

@@ -40,8 +40,10 @@ def landscape(axes: Any, found: Any) -> tuple[Axes, Axes]:
         >>> left.get_title(), right.get_title(), left.get_xlabel()
         ('initial', 'trained', 'width')
     """
-    if len(axes) != 2:
-        raise ValueError(f"axes: Expected: two Axes. Received: {len(axes)}.")
+    number = np.size(axes)
+    if number != 2:
+        raise ValueError(f"axes: Expected: two Axes. Received: {number}.")
+    axes = np.ravel(axes)
     mean, _ = averaged(found)
     others = [str(dim) for dim in mean.dims if dim not in ("depth", "width", "stage")]
     if others:

@@ -226,15 +226,19 @@ class _Table(Experiment, abc.ABC):
         ours, near = self._tested(folder, tuned), self._tested(folder, fixed)
         (any_fixed, *_) = fixed.values()
         parts = [
-            self.about,
+            self.about + self._elsewhere(),
             _PROTOCOL.format(
                 tuned_on=" and ".join(map(str, self.tuned_on)),
                 rows=self.row_name,
                 width=self.size.width,
                 batch=self.size.batch,
+                candidates=_tried(self.size),
+                train=len(self.train.X),
+                test=len(self.test.X),
+                seeds=self.size.seeds,
                 minutes=self._seconds(folder, tuned, fixed) / 60,
             ),
-            f"{self.train.description} {self.test.description}",
+            " ".join(dict.fromkeys([str(self.train.description), str(self.test.description)])),
             "## The thesis\n\n" + self._printed(),
             "## Tuned\n\n" + self._shown(ours),
             _chosen(tuned),
@@ -287,18 +291,37 @@ class _Table(Experiment, abc.ABC):
             error = float(np.std(difference, ddof=1)) / n**0.5 if n > 1 else float("nan")
             if abs(mean) < RESOLVED:
                 said.append(
-                    f"{self.row_name.capitalize()} {row}: the matched penalty {matched} and the best other column, "
+                    f"{row} {self._rows(row)}: the matched penalty {matched} and the best other column, "
                     f"{rival}, differ by less than {RESOLVED:g} points."
                 )
                 continue
-            clear = "within the noise" if n < 2 or abs(mean) < 2 * error else "clear of the noise"
+            if n < 3:
+                clear = "; so few seeds cannot tell this from noise"
+            else:
+                clear = ", which is within the noise" if abs(mean) < 2 * error else ", which is clear of the noise"
             verb = "beats" if mean > 0 else "loses to"
             said.append(
-                f"{self.row_name.capitalize()} {row}: the matched penalty {matched} {verb} the best other column, "
-                f"{rival}, by {abs(mean):.2f} ± {error:.2f} points (standard error of {n} paired seeds), which is "
+                f"{row} {self._rows(row)}: the matched penalty {matched} {verb} the best other column, "
+                f"{rival}, by {abs(mean):.2f} ± {error:.2f} points (standard error of {n} paired seeds)"
                 f"{clear}."
             )
+        unmatched = [row for row in self.rows if row not in self.matched]
+        said.extend(f"{row} {self._rows(row)}: no column has the degree of the network." for row in unmatched)
         return "\n".join(f"- {sentence}" for sentence in said)
+
+    def _rows(self, row: int) -> str:
+        """Return the noun of a row, such as "hidden layer" for 1."""
+        return self.row_name.removesuffix("s") if row == 1 else self.row_name
+
+    def _elsewhere(self) -> str:
+        """Return a sentence that warns of figures for other data; empty on the data of the thesis."""
+        name = getattr(self.train.description, "name", "cifar-10")
+        if name == "cifar-10":
+            return ""
+        return (
+            f" **This run is on the data set {name}.** Its columns can be compared with each other, but its accuracies "
+            "cannot be compared with those of the thesis."
+        )
 
 
 class Table41(_Table):
@@ -316,9 +339,10 @@ class Table41(_Table):
         "l3": (23.63, 32.31, 34.41, 31.87),
     }
     about = (
-        "Accuracy on the test images of CIFAR-10 of ReLU networks with 0 to 3 hidden layers of 500 units, without a "
-        "penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. A network with h hidden layers is positively "
-        "homogeneous of degree h + 1 in its weights; the thesis expects the penalty of the same degree to do best."
+        "The thesis gives the accuracy on the test images of CIFAR-10 of ReLU networks with 0 to 3 hidden layers of "
+        "500 units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. A network with h hidden "
+        "layers is positively homogeneous of degree h + 1 in its weights; the thesis expects the penalty of the same "
+        "degree to do best."
     )
 
 
@@ -337,20 +361,29 @@ class Table42(_Table):
         "l3": (40.50, 42.10, 42.32),
     }
     about = (
-        "Accuracy on the test images of CIFAR-10 of sums of 4, 8 and 12 ReLU networks with one hidden layer of 500 "
-        "units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. The degree of each network "
-        "in its weights is 2; the thesis expects the penalty of the same degree, l2, to do best."
+        "The thesis gives the accuracy on the test images of CIFAR-10 of sums of 4, 8 and 12 ReLU networks with one "
+        "hidden layer of 500 units, without a penalty and with `lam sum |w|^p` over all weights, p = 1, 2, 3. The "
+        "degree of each network in its weights is 2; the thesis expects the penalty of the same degree, l2, to do best."
     )
 
 
 _PROTOCOL = """\
 The thesis states cross-entropy, gradient descent, ReLU, and no other regularization. It states neither learning rate,
 nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: {width} units in each hidden
-layer, stochastic gradient descent without momentum on batches of {batch}, pixels divided by 255, no biases, initial
-weights of standard deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which
-were held out: the learning rate, strength and number of epochs with the largest mean accuracy at {tuned_on} {rows}.
-Then every network was trained on all training images for the chosen number of epochs. The computation, tuning
-included, took {minutes:.1f} minutes."""
+layer, stochastic gradient descent without momentum on batches of {batch}, no biases, initial weights of standard
+deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: the
+learning rate, strength and number of epochs with the largest mean accuracy of one seed at {tuned_on} {rows}.
+{candidates} Then every network was trained on all {train:,} training images for the chosen number of epochs, with
+{seeds} seeds, and tested on {test:,} other images. The computation, tuning included, took {minutes:.1f} minutes."""
+
+
+def _tried(size: Size) -> str:
+    """Return the values among which the columns are tuned, in sentences."""
+    rates, epochs = (", ".join(f"{value:g}" for value in values) for values in (size.rates, size.epochs))
+    strengths = (
+        f"{', '.join(f'{lam:g}' for lam in lams)} for {name}" for name, lams in STRENGTHS.items() if name != "none"
+    )
+    return f"Tried were the rates {rates}, the epochs {epochs}, and the strengths {'; '.join(strengths)}."
 
 
 def _chosen(choices: dict[str, Choice]) -> str:

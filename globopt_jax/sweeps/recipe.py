@@ -161,7 +161,9 @@ class Recipe:
         if not isinstance(loss, losses.Loss):
             raise TypeError(f"loss: Expected: a name, or an object of losses.Loss. Received: {options['loss']!r}.")
         epochs = integer("epochs", options["epochs"], 0)
-        snapshots = tuple(sorted({integer("snapshots", n, 1, epochs - 1) for n in options["snapshots"]}))
+        snapshots = tuple(sorted({integer("snapshots", n) for n in options["snapshots"]}))
+        if snapshots and snapshots[-1] >= epochs:
+            raise ValueError(f"snapshots: Expected: numbers below epochs, {epochs}. Received: {snapshots[-1]}.")
         return cls(
             optimizer=Optimizer.of(options["optimizer"]),
             loss=loss,

@@ -113,7 +113,7 @@ class Store:
             return None if connection is None else _identity(self.path, connection)
 
     def finished(self) -> list[tuple[Any, ...]]:
-        """Return the coordinates of all finished cells, in the order of `plan.AXES`."""
+        """Return depth, width, subnetworks, penalty, lam, rate and seed of all finished cells."""
         return [tuple(row[name] for name in AXES) for row in self.rows()]
 
     def rows(self) -> list[Row]:
@@ -138,6 +138,11 @@ class Store:
         """
         if self._connection is not None:
             return
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{self.path}: Expected: a file in a folder that exists. Received: {self.path.parent}, which is no "
+                "folder."
+            )
         with _errors(self.path):
             try:
                 self._lock, self.unlocked = locks.take(self.path.with_name(self.path.name + ".lock"))
@@ -177,7 +182,7 @@ class Store:
         self._connection = self._lock = None
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return all cells as CSV, a row a cell, and write them to a file if a path is given."""
+        """Return all finished cells as CSV, with a row for each cell, and write it to a file if a path is given."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = list(columns(self.identity or {"stages": []}))
@@ -188,9 +193,10 @@ class Store:
         return text.getvalue()
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Return all cells as a Dataset with the dimensions depth, width, seed and stage, see `dataset`.
+        """Return all finished cells as a Dataset with the dimensions depth, width, seed and stage, as from `sweep`.
 
-        Other axes are dimensions if the store has several values of them. Missing cells are NaN, or -1 for the rank.
+        Other axes are dimensions if the store has several values of them. A value of an axis appears with its first
+        finished cell. Missing cells are NaN, or -1 for the rank.
         """
         rows = self.rows()
         axes = {name: tuple(sorted({row[name] for row in rows})) for name in AXES}
@@ -213,7 +219,8 @@ class Store:
                 _ = connection.execute("INSERT INTO sweep VALUES (?, ?)", values)
         elif difference := runs.difference_of(stored, identity):
             raise ValueError(
-                f"{self.path}: Expected: the settings of the sweep in this store. Received: others, {difference}."
+                f"{self.path}: Expected: the settings of the sweep in this store. Received: others, {difference}. "
+                "A sweep with other settings needs a file of its own."
             )
 
     @contextlib.contextmanager

@@ -23,7 +23,11 @@ SGD = functools.partial(optax.sgd, momentum=0.5)
 
 
 class Progress(NamedTuple):
-    """How far a sweep is, after a portion of its cells was stored."""
+    """How far a sweep is, after a portion of its cells was stored.
+
+    `done` of `total` cells are finished; the sweep has taken `seconds`, and the other cells will take about `left`
+    seconds. `latest` has the cells that were finished last.
+    """
 
     done: int
     """The number of finished cells; each seed is a cell."""
@@ -65,14 +69,15 @@ def sweep(
 
     A network is a sum of r subnetworks, and each of them is a fully connected network with H hidden layers of one
     width, no biases, and a linear last layer. A cell of the sweep is one network: a depth, a width, a number of
-    subnetworks, a penalty with its strength, a learning rate, and a seed. Its objective is the mean of the loss over
-    the samples of a batch plus ``lam sum |w|^p`` over all weights.
+    subnetworks, a penalty with its strength, a learning rate, and a seed. Training minimizes the mean of the loss over
+    the samples of a batch plus ``lam sum |w|^p`` over all weights. The result holds the loss without the penalty,
+    summed over all samples.
 
     Initial weights and the order of the samples depend on the seed and on the shape of the network, and on no other
     cell: NumPy draws them. Networks of several shapes share compiled programs: widths are padded with zeros, and the
     depth is a number in the program. Padding changes no number beyond rounding. Seeds are trained in one call if their
-    weights fit into the caches of a processor. Training runs in the dtype of X; J and the rank are computed in float64,
-    since float32 does not resolve the tangent spaces of deep networks.
+    weights fit into the caches of a processor. Training runs in the dtype of X, and in float32 if x64 is off. J and the
+    rank are computed in float64, since float32 does not resolve the tangent spaces of deep networks.
 
     With a `store`, finished cells are in a file as soon as they are done. The same call resumes an interrupted sweep,
     and a call with more values on its axes computes those that are missing. Host function.
@@ -80,13 +85,13 @@ def sweep(
     Args:
         X: inputs (m, dx).
         Y: targets (m, dy).
-        depths: the numbers H of hidden layers, at least 0. A single number is no dimension of the result; this holds
-            for each axis.
+        depths: the numbers H of hidden layers, at least 0. A list is a dimension of the result, and a single value is
+            none. This holds for each axis but the seeds, which are always a dimension.
         widths: the numbers of units of each hidden layer.
         seeds: the seeds, integers from 0 to 2^32 - 1. A single number n means the seeds 0 to n - 1.
         subnetworks: the numbers r of parallel subnetworks.
         penalties: "none", or "l1", "l2", "l3", ... for p = 1, 2, 3, ...
-        lams: the strengths of the penalty.
+        lams: the strengths of the penalty. They do nothing where the penalty is "none".
         rates: the learning rates.
         epochs: the number of passes over the samples; 0 measures the initial weights alone.
         batch: the number of samples of a step. The last step of an epoch takes the samples that are left.
@@ -97,15 +102,15 @@ def sweep(
         initial: the standard deviation of the initial weights of a layer: "fan_out" is 1/sqrt(d_out), as in KHK19,
             "fan_in" 1/sqrt(d_in), "he" sqrt(2/d_in), "glorot" sqrt(2/(d_in + d_out)).
         tangent: whether J and the rank are computed.
-        snapshots: numbers of epochs, below `epochs`, after which the networks are measured, too.
-        test: inputs and targets that are measured and not trained on.
+        snapshots: numbers of epochs, from 1 to ``epochs - 1``, after which the networks are measured, too.
+        test: a pair of inputs and targets that are measured and not trained on.
         store: the file of the store; None keeps the cells in memory only.
         client: a `dask.distributed.Client`, whose workers then do the work. None does it in this process.
         progress: a function that is called with a `Progress` after each portion of cells.
 
     Returns:
-        An `xarray.Dataset`. Its dimensions are those axes that were given as several values, in the order depth, width,
-        subnetworks, penalty, lam, rate, seed, and then stage: "initial", "epoch 5" for a snapshot, "trained". Its
+        An `xarray.Dataset`. Its dimensions are those axes that were given as lists, in the order depth, width,
+        subnetworks, penalty, lam, rate, then seed, and then stage: "initial", "epoch 5" for a snapshot, "trained". Its
         variables are J, rank, loss, accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. A
         network whose weights are no longer finite has NaN for J, and -1 for the rank.
 

@@ -1,4 +1,4 @@
-"""Train the networks of one cell of a sweep, and return their weights."""
+"""Train some networks of a sweep again, and return their weights."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,10 @@ __all__ = ["Trained", "train"]
 
 
 class Trained(NamedTuple):
-    """The weights of the networks of one cell, before and after training."""
+    """The weights of networks that differ in the seed alone, before and after training.
+
+    `initial` and `trained` are lists with an array for each layer, whose first axis is the seeds.
+    """
 
     initial: list[np.ndarray]
     """A kernel (d_{l-1}, d_l) for each layer, with a leading axis for the seeds: (seeds, d_{l-1}, d_l). With r > 1
@@ -40,10 +43,11 @@ def train(
     activation: Any = "relu",
     initial: str = "fan_out",
 ) -> Trained:
-    """Train the networks of one cell of a sweep, and return their weights.
+    """Train some networks of a sweep again, and return their weights.
 
-    A sweep keeps numbers and no weights. This function trains the networks of a cell again, from the same initial
-    weights and with the same orders of samples; the weights agree with those of the sweep up to rounding.
+    A sweep keeps numbers and no weights. This function trains the networks of one depth, width, penalty and rate again,
+    one for each seed, from the same initial weights and with the same orders of samples. The weights agree with those
+    of the sweep up to rounding.
     Host function.
 
     Args:

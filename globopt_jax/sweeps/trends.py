@@ -16,7 +16,11 @@ ROUNDING = 1e-9
 
 
 class Trends(NamedTuple):
-    """Numbers of neighbouring cells, in three columns: J falls, stays the same, rises. J is the mean over the seeds."""
+    """Numbers of neighbouring cells, in three columns: J falls, stays the same, rises. J is the mean over the seeds.
+
+    `width` compares neighbouring widths and `depth` neighbouring depths, with a row for each stage: initial, trained.
+    `training` compares the stages of each cell. `reason` has the counts in sentences.
+    """
 
     width: Array
     """(2, 3): from one width to the next of the same depth. The rows are the stages: initial, trained."""

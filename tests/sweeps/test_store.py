@@ -82,6 +82,11 @@ def test_a_store_belongs_to_its_settings(tmp_path):
     assert len(sweeps.Store(path).finished()) == 4
 
 
+def test_a_store_needs_its_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cells.sqlite: Expected: a file in a folder that exists. Received: "):
+        sweeps.sweep(X, Y, **OPTIONS, store=tmp_path / "missing" / "cells.sqlite")
+
+
 def test_other_files_are_refused(tmp_path):
     text, folder, foreign, newer, torn = (tmp_path / name for name in ("text", "folder", "foreign", "newer", "torn"))
     text.write_text("not a store " * 500)
