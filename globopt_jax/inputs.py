@@ -21,6 +21,7 @@ with one warning. Random keys come from `jax.random.key` or from the older `jax.
 """
 
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -223,25 +224,28 @@ def all_finite(named: Iterable[tuple[str, Any]]) -> dict[str, np.ndarray]:
     return {name: finite(name, array) for name, array in named}
 
 
-def in_one_dtype(host: Mapping[str, np.ndarray], *, stacklevel: int = 4) -> list[jax.Array]:
+def in_one_dtype(host: Mapping[str, np.ndarray]) -> list[jax.Array]:
     """Return NumPy arrays as JAX arrays of their common dtype.
 
     Args:
         host: the arrays by name. Squares of entries must not overflow. For the data, which are named X and Y, they must
             not underflow either.
-        stacklevel: the stack level of the warning about lost float64, counted from this function; see `common_dtype`.
 
     Raises:
         ValueError: entries are out of range, see `check_range`.
     """
-    dtype = common_dtype([*host.values()], stacklevel=stacklevel + 1)
+    dtype = common_dtype([*host.values()])
     for name, array in host.items():
         check_range(name, array, dtype, tiny=name in ("X", "Y"))
     # Copies, since a caller may change an array later; `device_put`, since `jnp.asarray` compiles for every new shape.
     return [jax.device_put(np.array(array, dtype)) for array in host.values()]
 
 
-def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
+#: The package, and what may lie between two of its functions on the stack.
+_INSIDE = {"globopt_jax", "beartype", "contextlib", "jax", "jaxtyping"}
+
+
+def common_dtype(arrays: Sequence[Any]) -> Any:
     """Return float64 if any array needs it and x64 is on, else float32; warn if x64 is off and float64 is lost."""
     arrays = [np.asarray(a) for a in arrays]
     # Integers above 2^24 need float64 even beside float32 arrays, since float32 does not hold them.
@@ -250,10 +254,13 @@ def common_dtype(arrays: Sequence[Any], *, stacklevel: int = 4) -> Any:
         for a in arrays
     )
     if wanted and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+            level, frame = level + 1, frame.f_back
         warnings.warn(
             "float64 arrays are computed in float32 because x64 is off; call inside `with jax.enable_x64(True):`.",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=level,  # the line that called the package
         )
         return np.dtype(np.float32)
     wide = wanted or not any(a.dtype.kind == "f" for a in arrays)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from globopt_jax import runs, sweeps
 from globopt_jax.cli import app, landscapes
+from globopt_jax.cli.meter import Meter, _clock
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = ("--depths", "1,2", "--widths", "2,3", "--seeds", "2", "--epochs", "3", "--batch", "8")
@@ -141,7 +142,7 @@ def test_damaged_files_are_named(data, finished, tmp_path, name, damage, message
 
 def test_ctrl_c_keeps_every_finished_network(data, finished, tmp_path, monkeypatch):
     """Progress stands on stderr in lines, and the same command goes on and ends the same."""
-    update, folder = landscapes.Meter.update, tmp_path / "run"
+    update, folder = Meter.update, tmp_path / "run"
 
     def stop(self, progress):
         update(self, progress)
@@ -149,7 +150,7 @@ def test_ctrl_c_keeps_every_finished_network(data, finished, tmp_path, monkeypat
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(landscapes.Meter, "update", stop)
+        patch.setattr(Meter, "update", stop)
         done = run(data, folder)
     assert done.exit_code == 130
     lines = done.stderr.splitlines()
@@ -197,7 +198,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
     monkeypatch.setenv("COLUMNS", "120")
     row: dict[str, Any] = {"depth": 1, "width": 4, "subnetworks": 1, "penalty": "none", "seed": 0}
-    with landscapes.Meter(quiet=False) as meter:
+    with Meter(quiet=False) as meter:
         meter.begin(1, 3)
         assert meter.bar is not None
         meter.bar.refresh()
@@ -208,7 +209,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     assert "after depth 1, width 4" in text
     assert "2/3" in text
     assert "about 5:1" in text
-    assert [landscapes._clock(s) for s in (0.4, 59.9, 7500.0)] == ["0 s", "1:00 min", "2:05 h"]
+    assert [_clock(s) for s in (0.4, 59.9, 7500.0)] == ["0 s", "1:00 min", "2:05 h"]
 
 
 def test_numbers_of_a_table():
@@ -330,7 +331,7 @@ def test_workers_of_a_scheduler_compute_the_networks(cluster, data, finished, tm
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_scheduler_that_does_not_answer(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(landscapes, "PATIENCE", 0.2)
+    monkeypatch.setattr("globopt_jax.cli.cluster.PATIENCE", 0.2)
     done = run(data, tmp_path / "run", "--scheduler", "tcp://127.0.0.1:1")
     assert done.exit_code == 2
     assert "Received: tcp://127.0.0.1:1, where no scheduler answers within 0.2 s." in done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from globopt_jax import sweeps
+from globopt_jax import datasets, sweeps
 from globopt_jax.cli import app
 from globopt_jax.reproductions import EXPERIMENTS, k18, khk19
 from globopt_jax.reproductions.report import spread
@@ -88,6 +88,7 @@ class Made(k18.Table41):
 
     def __init__(self) -> None:
         self.size = TABLE
+        self.test = datasets.Dataset(np.zeros((10_000, 1)), np.zeros((10_000, 1)), None)
 
 
 def made_up(folder: pathlib.Path, accuracy: Any) -> Made:
@@ -141,9 +142,9 @@ def test_the_reading_compares_with_the_noise():
     assert "clear of the noise" in said[1]
     assert "2 hidden layers: the matched penalty l3 loses to the best other column, l2, by 0.50" in said[2]
     said = Made()._reading({"none": rows, "l1": rows, "l2": rows, "l3": rows}).splitlines()
-    assert (
-        said[1]
-        == "- 1 hidden layer: the matched penalty l2 and the best other column, none, differ by less than 0.01 points."
+    assert said[1] == (
+        "- 1 hidden layer: the matched penalty l2 and the best other column, none, differ by less than 0.01 points, "
+        "a single one of the test images."
     )
     noisy = {row: [27.0, 35.0, 31.6] for row in (0, 1, 2, 3)}
     said = Made()._reading({"none": rows, "l1": noisy, "l2": rows, "l3": rows}).splitlines()

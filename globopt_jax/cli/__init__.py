@@ -328,7 +328,7 @@ def landscape(
     heat maps in landscape.png. The same command resumes an interrupted run from
     the last finished network, and prints the result of a finished one.
     """
-    from globopt_jax.cli import folder_run
+    from globopt_jax.cli import cluster, folder_run
     from globopt_jax.cli import landscapes as work
 
     with contextlib.ExitStack() as connected:
@@ -336,7 +336,7 @@ def landscape(
             check_device()
             choices = work.Choices(data, depths, widths, seeds, epochs, samples, batch, rate, momentum, dtype)
             task = work.prepared(choices)
-            client = connected.enter_context(work.scheduler(scheduler))
+            client = connected.enter_context(cluster.scheduler(scheduler))
             folder = folder_run.opened(task.configuration, out, resume=resume)
         run = work.Run(task, folder, client, quiet=quiet)
         with _interruptible(run.folder), _bad_input():
@@ -378,14 +378,14 @@ def reproduce(
     report.md, pictures, and all networks in SQLite files. The same command
     resumes an interrupted run from the last finished network.
     """
+    from globopt_jax.cli import cluster, folder_run
     from globopt_jax.cli import experiments as work
-    from globopt_jax.cli import folder_run, landscapes
 
     with contextlib.ExitStack() as connected:
         with _bad_input():
             check_device()
             prepared = work.prepared(experiment, preset, root, data)
-            client = connected.enter_context(landscapes.scheduler(scheduler))
+            client = connected.enter_context(cluster.scheduler(scheduler))
             folder = folder_run.opened(prepared.configuration, out, resume=resume)
         with _interruptible(folder), _bad_input():
             result = work.document(prepared, folder, client, quiet=quiet)

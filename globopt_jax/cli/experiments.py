@@ -14,7 +14,8 @@ from rich.markdown import Markdown
 
 from globopt_jax import plotting, runs, sweeps
 from globopt_jax.cli import report
-from globopt_jax.cli.landscapes import Meter, errors_in_words
+from globopt_jax.cli.cluster import errors_in_words
+from globopt_jax.cli.meter import Meter
 from globopt_jax.reproductions import EXPERIMENTS, Experiment
 
 __all__ = ["REPORT", "document", "prepared", "show"]

@@ -1,9 +1,6 @@
 """The work of `globopt landscape`: J over depth, width and seeds, cell by cell into a store that survives a kill."""
 
-import asyncio
 import contextlib
-import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,30 +8,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Task as Shown
 from rich.table import Table
 from rich.text import Text
 
 from globopt_jax import datasets, runs, sweeps
 from globopt_jax.cli import report
+from globopt_jax.cli.cluster import errors_in_words
 from globopt_jax.cli.folder_run import FolderRun
+from globopt_jax.cli.meter import Meter
 from globopt_jax.cli.task import check_numbers, data_named, in_dtype, integers, is_float64
-from globopt_jax.cli.terminal import check_memory, say
+from globopt_jax.cli.terminal import check_memory
 from globopt_jax.sweeps.trends import averaged, trends
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Choices", "Run", "Task", "errors_in_words", "prepared", "scheduler", "show"]
+__all__ = ["Choices", "Run", "Task", "prepared", "show"]
 
 STORE = "cells.sqlite"
 #: The quantities whose mean and spread are in the result, if they were measured.
 QUANTITIES = ("J", "loss", "accuracy")
 #: The titles of the printed tables.
 TITLES = {"initial": "J before training, mean ± standard deviation over seeds", "trained": "J after training"}
-#: The seconds in which a scheduler has to answer.
-PATIENCE = 5.0
 
 
 class Choices(NamedTuple):
@@ -134,59 +129,6 @@ def _samples(X: np.ndarray, Y: np.ndarray, count: int | None) -> tuple[np.ndarra
     order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(len(X))
     chosen = np.sort(order[:count])
     return X[chosen], Y[chosen]
-
-
-@contextlib.contextmanager
-def scheduler(address: str | None) -> Iterator[Any]:
-    """Connect to a Dask scheduler, and yield a client; None where there is no address.
-
-    Raises:
-        ImportError: Dask is not installed.
-        ValueError: nothing that is a scheduler answers at the address.
-    """
-    if address is None:
-        yield None
-        return
-    try:
-        from distributed import Client, Security, rpc  # imported here, since only clusters need it
-    except ImportError as error:
-        raise ImportError("--scheduler needs Dask: pip install 'globopt_jax[cluster]'.") from error
-
-    async def ask() -> Any:
-        # A Client that finds no scheduler waits for minutes when it is thrown away, so this question comes first.
-        remote = rpc(address, connection_args=Security().get_connection_args("client"))
-        try:
-            return await asyncio.wait_for(remote.identity(), PATIENCE)
-        finally:
-            _ = await remote.close_rpc()
-
-    expected = "--scheduler: Expected: the address of a Dask scheduler, such as tcp://127.0.0.1:8786. Received:"
-    try:
-        known = asyncio.run(ask())
-    except TimeoutError:
-        raise ValueError(f"{expected} {address}, where no scheduler answers within {PATIENCE:g} s.") from None
-    except Exception as error:  # Dask has no common class for addresses that it cannot read
-        raise ValueError(f"{expected} {address!r} ({error}).") from error
-    if known.get("type") != "Scheduler":
-        raise ValueError(f"{expected} {address}, where a {str(known.get('type')).lower()} answers.")
-    if not known.get("workers"):
-        say(f"the scheduler at {address} has no workers yet; the sweep waits for them")
-    with Client(address, timeout=PATIENCE, set_as_default=False) as client:
-        yield client
-
-
-@contextlib.contextmanager
-def errors_in_words() -> Iterator[None]:
-    """Turn errors of a sweep into those of a command, whose messages name its options."""
-    try:
-        yield
-    except sweeps.StoreInUse as error:
-        raise runs.FolderInUse(str(error)) from None
-    except RuntimeError as error:
-        if not str(error).startswith("client: "):
-            raise
-        words = str(error).replace("client: ", "--scheduler: ", 1).replace("the same call", "the same command")
-        raise ConnectionError(words) from None
 
 
 class Run(FolderRun):
@@ -385,84 +327,3 @@ def _with_spread(mean: float | None, spread: float | None) -> str:
         return "none"
     # Two digits of 100 would print an exponent.
     return f"{mean:.4g}" + ("" if spread is None else f" ± {float(f'{spread:.2g}'):g}")
-
-
-class Meter:
-    """A `with` block that shows the progress of a sweep on stderr: a bar on a terminal, lines elsewhere, or nothing."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
-        self.bar: Progress | None = None
-        self.shown: Any = None
-        if self.console.is_terminal and not quiet:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left()
-            self.bar = Progress(*columns, console=self.console, transient=True)
-
-    def __enter__(self) -> Any:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def begin(self, done: int, total: int) -> None:
-        """Show how many networks there are, before the first of them is finished."""
-        if self.bar is not None:
-            self.shown = self.bar.add_task("compiling", total=total, completed=done, left=None, at=time.monotonic())
-        elif done:
-            self.console.print(Text(f"{done} of {total} networks are in the folder already"), soft_wrap=True)
-
-    def update(self, progress: sweeps.Progress, part: str = "") -> None:
-        """Show the cells that were finished last, after the name of the part of the work that they belong to."""
-        row = progress.latest[-1]
-        place = f"{part}: {_place(row)}, rate {row['rate']:g}" if part else _place(row)
-        if self.bar is not None:
-            values = {"completed": progress.done, "left": progress.left, "at": time.monotonic()}
-            self.bar.update(self.shown, description=f"after {place}", **values)
-            return
-        column = "J" if "J_initial" in row else "test_accuracy"
-        name = "held-out accuracy" if part.startswith("tuning") else column.replace("_", " ")
-        before, after = (
-            _mean([r.get(f"{column}_{stage}") for r in progress.latest]) for stage in ("initial", "trained")
-        )
-        self.console.print(
-            Text(
-                f"{progress.done} of {progress.total} networks, {place}: {name} {before} before training and {after} "
-                f"after it; {progress.seconds:.0f} s, about {_clock(progress.left)} left"
-            ),
-            soft_wrap=True,
-        )
-
-
-class _Left(ProgressColumn):
-    """The time left by the sweep's own estimate, which knows that deep and wide networks take longer."""
-
-    def render(self, task: Shown) -> Text:
-        left, at = task.fields["left"], task.fields["at"]
-        return Text("" if left is None else f"about {_clock(max(left - (time.monotonic() - at), 0))} left")
-
-
-def _place(row: dict[str, Any]) -> str:
-    """Return the coordinates of a cell that are worth saying."""
-    found = [f"depth {row['depth']}", f"width {row['width']}"]
-    if row.get("subnetworks", 1) > 1:
-        found.append(f"{row['subnetworks']} subnetworks")
-    if row.get("penalty", "none") != "none":
-        found.append(f"{row['lam']:g} {row['penalty']}")
-    return ", ".join(found)
-
-
-def _mean(values: list[Any]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.mean(known):.5g}" if known else "none"
-
-
-def _clock(seconds: float) -> str:
-    """Return a number of seconds as 40 s, 5:20 min or 2:05 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"

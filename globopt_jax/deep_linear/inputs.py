@@ -36,5 +36,5 @@ def _check(weights: Any, X: Any, Y: Any) -> tuple[list[jax.Array], jax.Array, ja
     check_data(host["X"], host["Y"])
     if len(weights):
         _ = check_chain([host[f"weights[{l}]"] for l in range(len(weights))], host["X"], host["Y"])
-    X, Y, *weights = in_one_dtype(host, stacklevel=5)
+    X, Y, *weights = in_one_dtype(host)
     return weights, X, Y

@@ -59,7 +59,7 @@ def check(
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     named = [("X", X), ("Y", Y), *((f"{name}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves)]
     host = all_finite(named)
-    dtype = common_dtype([*host.values()], stacklevel=5)  # `on_automatic_mesh` lies between
+    dtype = common_dtype([*host.values()])
     # Sharded arrays stay where they are; the checks look at a copy.
     placed = (on_automatic_axes(a) if isinstance(a, jax.Array) else host[label] for label, a in named)
     X, Y, *arrays = (jnp.asarray(a, dtype) for a in placed)

@@ -294,7 +294,7 @@ def with_linear_units(
     """
     key = check_key(key)
     host = finite("X", X)
-    dtype = common_dtype([host], stacklevel=3)
+    dtype = common_dtype([host])
     if host.ndim != 2 or not host.size:
         raise ValueError(f"X: Expected: shape (m, dx). Received: {host.shape}.")
     if np.ndim(widths) != 1 or not len(widths):

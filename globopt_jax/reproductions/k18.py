@@ -53,8 +53,6 @@ PRESETS = {
     "quick": Size(100, (1, 3, 6), (0.03, 0.1), seeds=2, batch=128, samples=3000),
     "full": Size(500, (1, 2, 3, 5, 10, 20, 40), (0.01, 0.03, 0.1), seeds=3, batch=128, samples=None),
 }
-#: The difference of accuracies, in percent, that is called one: a single one of the test images.
-RESOLVED = 0.01
 #: The share of the training images on which the columns are tuned, and the seed of tuning, which no cell has.
 HELD_OUT, TUNING_SEED = 0.2, 1_000_000
 
@@ -282,17 +280,17 @@ class _Table(Experiment, abc.ABC):
 
     def _reading(self, found: dict[str, dict[int, list[float]]]) -> str:
         """Return sentences on whether the matched degree wins, and by how much against the noise of the seeds."""
-        said = []
+        said, resolved = [], 100 / len(self.test.X)
         for row, matched in self.matched.items():
             others = {p: float(np.mean(found[p][row])) for p in STRENGTHS if p != matched}
             rival = max(others, key=lambda p: others[p])
             difference = np.subtract(found[matched][row], found[rival][row])  # seeds share weights and orders
             mean, n = float(np.mean(difference)), len(difference)
             error = float(np.std(difference, ddof=1)) / n**0.5 if n > 1 else float("nan")
-            if abs(mean) < RESOLVED:
+            if abs(mean) < resolved:
                 said.append(
                     f"{row} {self._rows(row)}: the matched penalty {matched} and the best other column, "
-                    f"{rival}, differ by less than {RESOLVED:g} points."
+                    f"{rival}, differ by less than {resolved:.2g} points, a single one of the test images."
                 )
                 continue
             if n < 3:

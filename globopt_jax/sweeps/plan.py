@@ -227,7 +227,7 @@ def _data(X: Any, Y: Any, test: Any) -> Data:
             raise ValueError(f"test: Expected: a pair (X, Y). Received: {type(test).__name__}.")
         pairs |= {"test[0]": test[0], "test[1]": test[1]}
     arrays = {name: finite(name, array) for name, array in pairs.items()}
-    dtype = common_dtype([*arrays.values()], stacklevel=6)
+    dtype = common_dtype([*arrays.values()])
     arrays = {name: np.array(array, dtype) for name, array in arrays.items()}
     check_data(arrays["X"], arrays["Y"])
     if test is None:

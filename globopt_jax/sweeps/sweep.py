@@ -63,7 +63,7 @@ def sweep(
     test: Any = None,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
-    progress: Callable[[Progress], object] | None = None,
+    progress: Any = None,
 ) -> "xarray.Dataset":
     """Train networks of many shapes, and measure each of them before and after training.
 
@@ -154,6 +154,8 @@ def sweep(
     plan = planned(X, Y, test, axes, options)
     if client is not None:
         engines.check_client(client)
+    if not (progress is None or callable(progress)):
+        raise TypeError(f"progress: Expected: a function of a Progress. Received: {progress!r}.")
     return run(plan, store, client, progress)
 
 
@@ -170,7 +172,7 @@ def landscape(
     momentum: float = 0.5,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
-    progress: Callable[[Progress], object] | None = None,
+    progress: Any = None,
 ) -> "xarray.Dataset":
     """Compute J over depth and width before and after training, as in Figure 1 of KHK19.
 

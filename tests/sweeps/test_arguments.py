@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -35,6 +36,7 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"rates": [0.0]}, "rates: Expected: a positive number. Received: 0.0"),
         ({"epochs": -1}, "epochs: Expected: an integer, at least 0"),
         ({"epochs": 5, "snapshots": [5]}, "snapshots: Expected: numbers below epochs, 5. Received: 5"),
+        ({"progress": 3}, "progress: Expected: a function of a Progress. Received: 3"),
         ({"batch": 0}, "batch: Expected: an integer, at least 1"),
         ({"loss": "cubic"}, "cubic"),
         ({"activation": np.cos}, "activation"),
@@ -101,3 +103,11 @@ def test_one_cell_is_trained():
 def test_a_client_that_is_none():
     with pytest.raises(TypeError, match="client: Expected: a dask.distributed.Client. Received: str"):
         sweeps.landscape(X, Y, depths=[1], widths=[2], client="tcp://localhost:8786")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("call", [sweeps.sweep, sweeps.landscape])
+def test_the_warning_about_lost_precision_points_to_the_caller(call):
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="x64 is off") as said:
+        _ = call(X, Y, widths=2, depths=1, seeds=1, epochs=0)
+    assert [str(warning.filename) for warning in said] == [__file__]
