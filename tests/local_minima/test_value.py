@@ -68,6 +68,17 @@ def test_a_singular_value_near_the_cutoff_is_said(method):
         assert bool(model([np.zeros((6, 1))], (U * s) @ V.T, rng.normal(size=(M, 1))).sure) == sure
 
 
+def test_columns_that_are_nearly_equal_are_said(method):
+    """Their difference has few right digits, and so has J, even though the rank is settled."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(M, 6)), rng.normal(size=(M, 1))
+    model = jax.jit(partial(local_minima.tangent_value, networks.feed_forward("linear"), method=method))
+    for distance, sure in ((1e-12, False), (1e-4, True)):
+        X[:, 5] = X[:, 0] * (1 + distance * rng.normal(size=M))
+        found = model([np.zeros((6, 1))], X, Y)
+        assert (int(found.rank), bool(found.sure)) == (6, sure)
+
+
 @pytest.mark.parametrize("biases", [False, True])
 def test_the_gradient_is_that_of_differences(method, biases):
     params, X, Y = data(2, biases)

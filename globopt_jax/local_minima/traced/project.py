@@ -8,7 +8,7 @@ import jax.scipy.linalg
 
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian
-from globopt_jax.local_minima.traced.found import REFINEMENTS, Found
+from globopt_jax.local_minima.traced.found import REFINEMENTS, Found, converged, norm
 from globopt_jax.local_minima.traced.sides import Columns, Rows
 from globopt_jax.local_minima.traced.space import Selected, Space, space_of
 from globopt_jax.shapes import Array, Scalar
@@ -28,7 +28,7 @@ def by_gram(A: Jacobian, Y: Array, criterion: str) -> Found:
         inside = selected.coordinates(side.pull_one(r)[:, None])
         along = matmul(tail.image.T, r)
         step = selected.coefficients(inside)[:, 0] + matmul(tail.coefficients, along)
-        return x + step, r, _norm(inside) + _norm(along)
+        return x + step, r, norm(inside) + norm(along)
 
     start = jnp.zeros(A.size, y.dtype), y, jnp.zeros((), y.dtype)
     x, r, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
@@ -53,7 +53,7 @@ def by_dual(A: Jacobian, Y: Array, criterion: str) -> Found:
         f = y - r - side.push_one(x) - matmul(factors.image, sigma)
         g = -side.pull_one(r)
         change, rows, along = factors.solved(f, side.push_one(g), matmul(weak.T, g))
-        return r + change, x + side.pull_one(rows), sigma + along, _norm(change)
+        return r + change, x + side.pull_one(rows), sigma + along, norm(change)
 
     start = 0 * y, jnp.zeros(A.size, y.dtype), jnp.zeros(weak.shape[1], y.dtype), jnp.zeros((), y.dtype)
     r, x, sigma, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
@@ -151,11 +151,7 @@ def _normal(selected: Selected, a: Array) -> Array:
     return (mask * (flat - matmul(factor, whole))).reshape(a.shape)
 
 
-def _norm(v: Array) -> Scalar:
-    return jnp.sqrt(jnp.sum(jnp.square(v)))
-
-
 def _found(side: Columns | Rows, space: Space, y: Array, r: Array, x: Array, left: Scalar) -> Found:
-    """The result, sure only if the last step of the refinement was small; its square is the error of J."""
-    converged = left <= side.A.eps**0.5 * _norm(y)
-    return Found(side.restored(r), x, space.rank, space.sure & converged & jnp.all(jnp.isfinite(r)))
+    """The result, sure only if the refinement has converged."""
+    sure = space.sure & converged(left, y, side.A.eps) & jnp.all(jnp.isfinite(r))
+    return Found(side.restored(r), x, space.rank, sure)
