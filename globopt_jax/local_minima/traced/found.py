@@ -28,11 +28,11 @@ class Found(NamedTuple):
 
 
 def converged(left: Scalar, y: Array, eps: float) -> Array:
-    """Whether the last step of the refinement was small, given its norm.
+    """Whether the last step of the refinement was small, given its norm; not so where the square of y overflows.
 
     It is not where singular values differ by more than the digits of A x resolve.
     """
-    return left <= eps**0.5 * norm(y)
+    return (left <= eps**0.5 * norm(y)) & jnp.isfinite(norm(y))
 
 
 def norm(v: Array) -> Scalar:
