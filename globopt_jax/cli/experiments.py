@@ -20,6 +20,8 @@ __all__ = ["REPORT", "document", "prepared", "show"]
 
 #: The name of the file with the report.
 REPORT = "report.md"
+#: The options by the names of the arguments that they become.
+_OPTIONS = {"preset": "--preset", "root": "--root", "data": "--data", "name": "--data", "split": "--data"}
 
 
 def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Experiment:
@@ -37,7 +39,13 @@ def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Exp
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"EXPERIMENT: Expected: one of {', '.join(EXPERIMENTS)}. Received: {name!r}.")
-    return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
+    try:
+        return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
+    except (ValueError, FileNotFoundError) as error:
+        head, colon, rest = str(error).partition(": ")
+        if colon and head in _OPTIONS:
+            raise type(error)(f"{_OPTIONS[head]}: {rest}") from error
+        raise
 
 
 def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None, *, quiet: bool) -> dict[str, Any]:
