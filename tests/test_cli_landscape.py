@@ -109,6 +109,7 @@ def test_a_finished_run_is_shown_again_and_held_against_its_store(data, finished
     ("name", "damage", "message"),
     [
         ("result.json", lambda old: old.replace(b'"J":', b'"K":'), "result.json: Expected: J as in cells.sqlite"),
+        ("result.json", lambda old: old[:-9], "result.json: Expected: JSON. Received: a damaged file"),
         ("result.json", lambda old: old.replace(b'"reason": "', b'"reason": "Never: '), None),
         ("cells.sqlite", None, "cells.sqlite: Expected: cells with data"),
         ("cells.sqlite", "DELETE FROM cells WHERE seed = 1", "Expected: the 8 cells of this run. Received: 4 of them"),

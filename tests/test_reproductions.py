@@ -51,6 +51,10 @@ def test_the_figure_from_end_to_end(tmp_path):
     other = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--preset", "full")
     assert other.exit_code == 2
     assert "preset is" in other.stderr
+    (out / "report.md").unlink()
+    lacking = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out)
+    assert lacking.exit_code == 2
+    assert "report.md: Expected: the report of this finished run. Received: none" in lacking.stderr
 
 
 def test_a_table_from_end_to_end(tmp_path):

@@ -51,6 +51,11 @@ def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Exp
 def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None, *, quiet: bool) -> dict[str, Any]:
     """Do what is left of an experiment, write its report and pictures, and return the result."""
     if (result := folder.result) is not None:
+        if not (folder.path / REPORT).is_file():
+            raise FileNotFoundError(
+                f"{folder.path / REPORT}: Expected: the report of this finished run. Received: none. Remove "
+                "result.json beside it, and the same command writes both again from the stored networks."
+            )
         return result
     folder.claim()
     with contextlib.ExitStack() as at_work:

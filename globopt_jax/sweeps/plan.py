@@ -202,9 +202,7 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
     powers = tuple(dict.fromkeys(power_of(p) for p in checked["penalty"]))
     for name in ("lam", "rate"):
         _check_held(name, checked[name], data.X.dtype)
-    # A batch of more than all samples is one of all samples.
-    recipe = replace(recipe, powers=powers, batch=min(recipe.batch, len(data.X)))
-    plan = Plan(data, checked, frozenset(scalars), recipe)
+    plan = Plan(data, checked, frozenset(scalars), replace(recipe, powers=powers))
     padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays().items())
     if padded and recipe.epochs and not recipe.optimizer.keeps_padding():
         raise ValueError(

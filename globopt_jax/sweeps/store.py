@@ -320,7 +320,7 @@ def _identity(path: pathlib.Path, connection: sqlite3.Connection) -> dict[str, A
 def _are_stages(found: Any) -> bool:
     """Whether these are the names of stages, which become names of columns."""
     words = isinstance(found, list) and all(isinstance(s, str) and re.fullmatch(r"\w+( \d+)?", s) for s in found)
-    return words and len(set(found)) == len(found) > 0
+    return words and len(set(found)) == len(found)
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -143,8 +143,11 @@ def measure(recipe: Recipe, weights: Padded, depth: Any, X: Array, Y: Array, pre
 def orders(seeds: tuple[int, ...], epoch: int, m: int, batch: int) -> np.ndarray:
     """Return the samples of the steps of one epoch, (seeds, steps, batch), drawn by NumPy for each seed alone.
 
+    A batch of more than all samples is one of all samples.
+
     The last step of an epoch is completed by copies of sample 0, which have the weight zero.
     """
+    batch = min(batch, m)
     steps = -(-m // batch)
     found = np.zeros((len(seeds), steps * batch), np.int32)
     for row, seed in zip(found, seeds, strict=True):
@@ -154,6 +157,7 @@ def orders(seeds: tuple[int, ...], epoch: int, m: int, batch: int) -> np.ndarray
 
 def shares(m: int, batch: int, dtype: Any) -> np.ndarray:
     """Return the weight of each sample of each step (steps, batch): one over the size of the step, 0 for padding."""
+    batch = min(batch, m)
     steps = -(-m // batch)
     there = (np.arange(steps * batch) < m).reshape(steps, batch)
     return (there / there.sum(axis=1, keepdims=True)).astype(dtype)
