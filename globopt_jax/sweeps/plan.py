@@ -210,6 +210,10 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
             f"several shapes can share one program. Received: {recipe.optimizer.name}; sweep one shape at a time."
         )
     parallel = any(cell.subnetworks > 1 for cell in plan.cells)
+    if parallel and 0 in plan.axes["depth"]:  # the arrays hold one matrix, which is trained at another rate than a sum
+        raise ValueError(
+            f"depths: Expected: at least 1 hidden layer in {max(plan.axes['subnetworks'])} subnetworks. Received: 0."
+        )
     if parallel and recipe.epochs and not recipe.optimizer.keeps_arrangement():
         raise ValueError(
             "optimizer: Expected: an optimizer whose updates do not depend on how the weights of subnetworks lie in an "

@@ -80,8 +80,8 @@ def sweep(
     Args:
         X: inputs (m, dx).
         Y: targets (m, dy).
-        depths: the numbers H of hidden layers, at least 0. A single number is no dimension of the result; this holds
-            for each axis.
+        depths: the numbers H of hidden layers, at least 0, or at least 1 with several subnetworks. A single number is
+            no dimension of the result; this holds for each axis.
         widths: the numbers of units of each hidden layer.
         seeds: the seeds, integers from 0 to 2^32 - 1. A single number n means the seeds 0 to n - 1.
         subnetworks: the numbers r of parallel subnetworks.

@@ -28,6 +28,7 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"seeds": [1, 2, 1]}, "seeds: Expected: different values. Received: 1 more than once"),
         ({"seeds": [2**32]}, "seeds: Expected: an integer, 0..4294967295"),
         ({"seeds": [-1]}, "seeds: Expected: an integer, 0"),
+        ({"depths": [0, 1], "subnetworks": [1, 3]}, "depths: Expected: at least 1 hidden layer in 3 subnetworks"),
         ({"subnetworks": 0}, "subnetworks: Expected: an integer, at least 1"),
         ({"penalties": ["l2", "ridge"]}, "penalties: Expected: none, l1, l2, l3, ... . Received: 'ridge'"),
         ({"penalties": ["l0"]}, "penalties: Expected"),
