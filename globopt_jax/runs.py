@@ -165,8 +165,17 @@ class RunFolder:
         files.write_arrays(self.path / name, arrays)
 
     def read_json(self, name: str) -> Any:
-        """Return the value that `write_json` wrote, as plain JSON types."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        """Return the value that `write_json` wrote, as plain JSON types.
+
+        Raises:
+            ValueError: the file is no JSON.
+            OSError: the file cannot be read.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # also bytes that are no UTF-8
+            raise ValueError(f"{path}: Expected: JSON. Received: a damaged file ({error}).") from error
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Return the arrays that `write_arrays` wrote."""

@@ -110,6 +110,7 @@ def test_a_finished_run_is_shown_again_and_held_against_its_store(data, finished
     ("name", "damage", "message"),
     [
         ("result.json", lambda old: old.replace(b'"J":', b'"K":'), "result.json: Expected: J as in cells.sqlite"),
+        ("result.json", lambda old: old[:-9], "result.json: Expected: JSON. Received: a damaged file"),
         ("result.json", lambda old: old.replace(b'"reason": "', b'"reason": "Never: '), None),
         ("cells.sqlite", None, "cells.sqlite: Expected: cells with data"),
         ("cells.sqlite", "DELETE FROM cells WHERE seed = 1", "Expected: the 8 cells of this run. Received: 4 of them"),
@@ -244,6 +245,15 @@ def test_networks_that_diverge_are_counted(data, tmp_path):
         assert (tmp_path / "all" / "landscape.png").exists()
 
 
+def test_data_out_of_range_leave_nothing_behind(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", X=1e300 * rng.normal(size=(20, 3)), Y=rng.normal(size=(20, 2)))
+    done = run(tmp_path / "data.npz", tmp_path / "fresh")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "X: Expected: a largest entry of 0 or between" in done.stderr
+    assert not (tmp_path / "fresh").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -259,6 +269,7 @@ def test_networks_that_diverge_are_counted(data, tmp_path):
         (("--batch", "0"), "--batch: Expected: an integer from 1"),
         (("--rate", "-1"), "--rate: Expected: a positive number"),
         (("--rate", "nan"), "--rate: Expected: a positive number"),
+        (("--rate", "1e60", "--dtype", "float32"), "--rate: Expected: a number from 1e-38 to 1e38 in float32"),
         (("--momentum", "1"), "--momentum: Expected: a number from 0 to 1, without 1"),
         (("--samples", "21"), "--samples: Expected: from 1 to 20 samples, as the data have. Received: 21"),
         (("--dtype", "float16"), "--dtype: Expected: float64 or float32"),

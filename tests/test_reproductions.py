@@ -51,6 +51,10 @@ def test_the_figure_from_end_to_end(tmp_path):
     other = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--preset", "full")
     assert other.exit_code == 2
     assert "preset is" in other.stderr
+    (out / "report.md").unlink()
+    lacking = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out)
+    assert lacking.exit_code == 2
+    assert "report.md: Expected: the report of this finished run. Received: none" in lacking.stderr
 
 
 def test_a_table_from_end_to_end(tmp_path):
@@ -159,10 +163,21 @@ def test_the_reading_compares_with_the_noise():
     ("arguments", "message"),
     [
         (("figure-1",), "EXPERIMENT: Expected: one of khk19-figure-1, k18-table-4.1, k18-table-4.2. Received: 'figure"),
-        (("khk19-figure-1", "--preset", "huge"), "--preset: Expected: quick or full. Received: 'huge'"),
-        (("khk19-figure-1", "--data", "mnist,letters"), "--data: Expected: khk19-synthetic, mnist, cifar-10, svhn."),
-        (("k18-table-4.2", "--data", "digits,mnist"), "--data: Expected: one data set. Received: digits, mnist"),
-        (("k18-table-4.2", "--root", "."), "--root: Expected: a folder with"),
+        (("khk19-figure-1", "--preset", "huge"), "globopt: --preset: Expected: quick or full. Received: 'huge'"),
+        (
+            ("khk19-figure-1", "--data", "mnist,letters"),
+            "--data: Expected: khk19-synthetic, mnist, cifar-10, svhn",
+        ),
+        (
+            ("k18-table-4.2", "--data", "digits,mnist"),
+            "--data: Expected: one data set. Received: digits, mnist",
+        ),
+        (("k18-table-4.2", "--root", "."), "globopt: --root: Expected: a folder with"),
+        (
+            ("khk19-figure-1", "--data", "mnist,mnist"),
+            "--data: Expected: different data sets. Received: mnist more",
+        ),
+        (("k18-table-4.1", "--data", "letters"), "globopt: --data: Expected: one of digits, mnist"),
         (("khk19-figure-1", "--scheduler", "nowhere:1", "--data", "khk19-synthetic"), "--scheduler: Expected:"),
     ],
 )

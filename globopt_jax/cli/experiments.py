@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ __all__ = ["REPORT", "document", "prepared", "show"]
 
 #: The name of the file with the report.
 REPORT = "report.md"
+#: The options by the names of the arguments that they become.
+_OPTIONS = {"preset": "--preset", "root": "--root", "data": "--data", "name": "--data", "split": "--data"}
 
 
 def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Experiment:
@@ -39,24 +40,23 @@ def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Exp
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"EXPERIMENT: Expected: one of {', '.join(EXPERIMENTS)}. Received: {name!r}.")
-    with _option_names():
-        return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
-
-
-@contextlib.contextmanager
-def _option_names() -> Iterator[None]:
-    """Let messages about an argument of an experiment name the option of the command."""
     try:
-        yield
+        return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
     except (ValueError, FileNotFoundError) as error:
-        if str(error).startswith(("preset: ", "root: ", "data: ")):
-            raise type(error)(f"--{error}") from None
+        head, colon, rest = str(error).partition(": ")
+        if colon and head in _OPTIONS:
+            raise type(error)(f"{_OPTIONS[head]}: {rest}") from error
         raise
 
 
 def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None, *, quiet: bool) -> dict[str, Any]:
     """Do what is left of an experiment, write its report and pictures, and return the result."""
     if (result := folder.result) is not None:
+        if not (folder.path / REPORT).is_file():
+            raise FileNotFoundError(
+                f"{folder.path / REPORT}: Expected: the report of this finished run. Received: none. Remove "
+                "result.json beside it, and the same command writes both again from the stored networks."
+            )
         return result
     folder.claim()
     with contextlib.ExitStack() as at_work:

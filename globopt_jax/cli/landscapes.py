@@ -18,6 +18,7 @@ from globopt_jax.cli.folder_run import FolderRun
 from globopt_jax.cli.meter import Meter
 from globopt_jax.cli.task import check_numbers, data_named, in_dtype, integers, is_float64
 from globopt_jax.cli.terminal import check_memory
+from globopt_jax.inputs import check_range
 from globopt_jax.sweeps.trends import averaged, trends
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def prepared(choices: Choices) -> Task:
         raise ValueError(f"--epochs: Expected: an integer from 0 to 2^31 - 1. Received: {choices.epochs}.")
     if not (np.isfinite(choices.rate) and choices.rate > 0):
         raise ValueError(f"--rate: Expected: a positive number. Received: {choices.rate}.")
+    if not is_float64(choices.dtype) and not 1e-38 < choices.rate < 1e38:
+        raise ValueError(f"--rate: Expected: a number from 1e-38 to 1e38 in float32. Received: {choices.rate}.")
     if not 0 <= choices.momentum < 1:
         raise ValueError(f"--momentum: Expected: a number from 0 to 1, without 1. Received: {choices.momentum}.")
     if max(depths) > 999:  # the compilation of a thousand layers would take days
@@ -93,6 +96,8 @@ def prepared(choices: Choices) -> Task:
     itemsize = 8 if is_float64(choices.dtype) else 4
     X, Y = _samples(*data_named(choices.data), choices.samples)
     X, Y = in_dtype("X", X, choices.dtype), in_dtype("Y", Y, choices.dtype)
+    for name, array in (("X", X), ("Y", Y)):
+        check_range(name, array, np.dtype(np.float64), tiny=True)  # J is computed in float64
     sizes = (X.shape[1], *[max(widths)] * max(depths), Y.shape[1])
     weights = sum(a * b for a, b in pairwise(sizes))
     check_memory("--widths", choices.widths, 4 * weights * itemsize)  # weights, gradient, momentum, next weights

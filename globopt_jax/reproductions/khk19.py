@@ -59,6 +59,8 @@ class Figure1(Experiment):
         for name in chosen:
             if name not in SETS:
                 raise ValueError(f"data: Expected: {', '.join(SETS)}. Received: {name!r}.")
+            if chosen.count(name) > 1:
+                raise ValueError(f"data: Expected: different data sets. Received: {name} more than once.")
         self.preset, self.size = preset, PRESETS[preset]
         self.data = {name: datasets.khk19(name, root_of(root, name), samples=self.size.samples) for name in chosen}
 

@@ -139,7 +139,7 @@ class Worker:
     def tangent(self, kernels: list[np.ndarray], shape: Shape) -> dict[str, Any]:
         """Return J and the rank of a network, computed in float64, and whether `tangent_value` was sure of them.
 
-        Where it was not, they are from `tangent_projection`. J of weights that are not finite is missing.
+        Where it was not, they are from `tangent_projection`. J is missing where weights or outputs are not finite.
         """
         if not all(np.all(np.isfinite(w)) for w in kernels):
             return {"J": None, "rank": None, "sure": None}
@@ -154,6 +154,8 @@ class Worker:
             else:
                 found = _tangent_value(apply, [jax.device_put(w) for w in params], X, Y)
             sure = bool(found.sure)
+            if not sure and not np.isfinite(float(jnp.sum(jnp.square(apply(params, X))))):
+                return {"J": None, "rank": None, "sure": None}
             if not sure:
                 found = local_minima.tangent_projection(apply, params, X, Y)
                 if not found.converged:

@@ -131,8 +131,8 @@ def pad(kernels: Sequence[np.ndarray], arrays: Arrays) -> Padded:
     """Return the weights of a network in larger arrays, with zeros for missing units and layers."""
     stacks = [np.asarray(w).reshape(arrays.subnetworks, *w.shape[-2:]) for w in kernels]
     r, B = arrays.subnetworks, arrays.width
-    if len(stacks) == 1:  # no hidden layer: subnetworks are matrices, and their sum is one, too
-        return [stacks[0].sum(axis=0)]
+    if len(stacks) == 1:  # no hidden layer, and one subnetwork
+        return [stacks[0][0]]
     first, *hidden, last = stacks
     found = [_padded(first, (r, arrays.dx, B)).transpose(1, 0, 2).reshape(arrays.dx, r * B)]
     found += [_padded(w, (r, B, B)) for w in hidden]

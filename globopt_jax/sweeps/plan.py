@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from globopt_jax import __version__
-from globopt_jax.inputs import check_data, common_dtype, finite, integer, number
+from globopt_jax.inputs import check_data, check_range, common_dtype, finite, integer, number
 from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
@@ -200,12 +200,24 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
             scalars.add(name)
     recipe = Recipe.of(options)
     powers = tuple(dict.fromkeys(power_of(p) for p in checked["penalty"]))
+    for name in ("lam", "rate"):
+        _check_held(name, checked[name], data.X.dtype)
     plan = Plan(data, checked, frozenset(scalars), replace(recipe, powers=powers))
     padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays().items())
     if padded and recipe.epochs and not recipe.optimizer.keeps_padding():
         raise ValueError(
             "optimizer: Expected: an optimizer whose updates do not depend on the size of a layer, so that networks of "
             f"several shapes can share one program. Received: {recipe.optimizer.name}; sweep one shape at a time."
+        )
+    parallel = any(cell.subnetworks > 1 for cell in plan.cells)
+    if parallel and 0 in plan.axes["depth"]:  # the arrays hold one matrix, which is trained at another rate than a sum
+        raise ValueError(
+            f"depths: Expected: at least 1 hidden layer in {max(plan.axes['subnetworks'])} subnetworks. Received: 0."
+        )
+    if parallel and recipe.epochs and not recipe.optimizer.keeps_arrangement():
+        raise ValueError(
+            "optimizer: Expected: an optimizer whose updates do not depend on how the weights of subnetworks lie in an "
+            f"array. Received: {recipe.optimizer.name}, which fits networks with subnetworks=1."
         )
     return plan
 
@@ -230,16 +242,31 @@ def _data(X: Any, Y: Any, test: Any) -> Data:
     dtype = common_dtype([*arrays.values()])
     arrays = {name: np.array(array, dtype) for name, array in arrays.items()}
     check_data(arrays["X"], arrays["Y"])
+    for name in ("X", "Y"):
+        check_range(name, arrays[name], np.dtype(np.float64), tiny=True)  # J is computed in float64
     if test is None:
         return Data(arrays["X"], arrays["Y"], None)
     held = arrays["test[0]"], arrays["test[1]"]
-    check_data(*held)
+    try:
+        check_data(*held)
+    except ValueError as error:
+        raise ValueError(f"test: {error}") from error
     if held[0].shape[1:] != arrays["X"].shape[1:] or held[1].shape[1:] != arrays["Y"].shape[1:]:
         raise ValueError(
             f"test: Expected: {arrays['X'].shape[1]} inputs and {arrays['Y'].shape[1]} targets, as in X and Y. "
             f"Received: shapes {held[0].shape} and {held[1].shape}."
         )
     return Data(arrays["X"], arrays["Y"], held)
+
+
+def _check_held(name: str, values: Sequence[float], dtype: np.dtype) -> None:
+    """Check that the values of an axis stay positive and finite, or zero, in the dtype of training."""
+    for value in values:
+        with np.errstate(over="ignore"):
+            held = dtype.type(value)
+        if not np.isfinite(held) or (value and not held):
+            argument = _CHECKS[name][0]
+            raise ValueError(f"{argument}: Expected: numbers that {dtype} can hold, as X. Received: {value!r}.")
 
 
 #: For each axis: the name of the argument, what is expected, and a function that returns a value or raises ValueError.

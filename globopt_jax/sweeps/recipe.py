@@ -1,6 +1,7 @@
 """The settings of training and measuring that all cells of a sweep share, checked and hashable."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import optax
 
 from globopt_jax import losses, networks
 from globopt_jax.inputs import integer
+from globopt_jax.sweeps.names import digest, function_named
 from globopt_jax.sweeps.padding import INITIALS
 
 __all__ = ["Optimizer", "Recipe", "power_of"]
@@ -43,8 +45,16 @@ class Optimizer:
     @property
     def name(self) -> str:
         """The module and the name of the function, with the arguments that were bound to it."""
-        bound = [f"{name}={value!r}" for name, value in self.options]
-        return f"{self.function.__module__}.{self.function.__qualname__}({', '.join(['rate', *bound])})"
+        return self._called(f"{self.function.__module__}.{self.function.__qualname__}")
+
+    @property
+    def identity(self) -> str:
+        """The name, which also tells functions that share one."""
+        return self._called(function_named(self.function))
+
+    def _called(self, function: str) -> str:
+        bound = [f"{n}={function_named(v) if callable(v) else repr(v)}" for n, v in self.options]
+        return f"{function}({', '.join(['rate', *bound])})"
 
     @classmethod
     def of(cls, given: Any) -> "Optimizer":
@@ -77,29 +87,58 @@ class Optimizer:
             raise TypeError(
                 f"optimizer: Expected: a function that returns an optax optimizer. Received: {type(trial).__name__}."
             )
+        matrix = np.ones((3, 2), np.float32)
+        try:
+            _ = jax.eval_shape(made._updates, 0.01, matrix, matrix)
+        except TypeError as error:  # such as a line search, or a rate that has to be a number of Python
+            raise TypeError(
+                "optimizer: Expected: an optimizer that can be traced, and that needs gradients and weights alone. "
+                f"Received: {made.name} ({str(error).splitlines()[0]})."
+            ) from error
         return made
 
     def keeps_padding(self) -> bool:
         """Whether zeros around a weight matrix with zero gradients stay zero and change no other update."""
-        weights, gradients = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
-        wide = ((0, 2), (0, 3))
-        narrow, padded = map(np.asarray, _moved(self, weights, gradients, wide))
-        return bool(np.allclose(np.pad(narrow, wide), padded, rtol=1e-4, atol=1e-7))
 
+        def framed(matrix: Any, rows: int, columns: int) -> Any:
+            return jnp.pad(matrix, ((0, rows), (0, columns)))
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _moved(optimizer: Optimizer, weights: Any, gradients: Any, wide: Any) -> tuple[Any, Any]:
-    """Return a weight matrix after two steps, as it is and with zeros around it."""
+        # Of several forms, since some optimizers compare the sides of a matrix.
+        frames = [functools.partial(framed, rows=rows, columns=columns) for rows, columns in ((2, 3), (0, 5), (7, 0))]
+        return self._commutes(lambda stack: stack[0], frames)
 
-    def moved(weights: Any, gradients: Any) -> Any:
-        method, leaves = optimizer(0.01), [weights]
+    def keeps_arrangement(self) -> bool:
+        """Whether the weights of subnetworks are updated in the same way as a stack of matrices and side by side."""
+        return self._commutes(lambda stack: stack, [lambda stack: jnp.swapaxes(stack, 0, 1).reshape(3, 4)])
+
+    def _commutes(self, taken: Any, arrangements: Any) -> bool:
+        """Whether arranged weights have the arranged updates, for weights that are taken from a stack (2, 3, 2)."""
+        weights, gradients = np.random.default_rng(0).normal(size=(2, 2, 3, 2)).astype(np.float32)
+
+        @jax.jit
+        def pairs(size: Any) -> list[tuple[Any, Any]]:
+            given = taken(weights), size * taken(gradients)
+            alone = self._updates(0.01, *given)
+            others = [self._updates(0.01, *map(arranged, given)) for arranged in arrangements]
+            return [
+                (arranged(a), b)
+                for arranged, other in zip(arrangements, others, strict=True)
+                for a, b in zip(alone, other, strict=True)
+            ]
+
+        # Of several sizes, since clipping changes large gradients alone.
+        found = [pair for size in np.asarray([1e-3, 1.0, 1e3], np.float32) for pair in pairs(size)]
+        return all(np.allclose(b, a, rtol=1e-3, atol=1e-6 * np.max(np.abs(a))) for a, b in found)
+
+    def _updates(self, rate: Any, weights: Any, gradients: Any) -> list[Any]:
+        """Return the updates of two steps."""
+        method, leaves, found = self(rate), [weights], []
         state = method.init(leaves)
         for scale in (1.0, -0.5):
             updates, state = method.update([scale * gradients], state, leaves)
             leaves = jax.tree.map(jnp.add, leaves, updates)
-        return leaves[0]
-
-    return moved(weights, gradients), moved(jnp.pad(weights, wide), jnp.pad(gradients, wide))
+            found += jax.tree.leaves(updates)
+        return found
 
 
 @dataclass(frozen=True)
@@ -134,10 +173,10 @@ class Recipe:
     def described(self) -> dict[str, Any]:
         """Return the settings as values that JSON can represent, which is how a store compares sweeps."""
         function = self.network.function
-        activation = self.network.slopes if function is None else f"{function.__module__}.{function.__qualname__}"
+        activation = self.network.slopes if function is None else function_named(function)
         return {
-            "optimizer": self.optimizer.name,
-            "loss": self.loss.name,
+            "optimizer": self.optimizer.identity,
+            "loss": _loss_named(self.loss),
             "activation": activation,
             "initial": self.initial,
             "epochs": self.epochs,
@@ -152,9 +191,7 @@ class Recipe:
         network = networks.feed_forward(options["activation"])
         if network.per_layer:
             raise ValueError("activation: Expected: one activation for all units. Received: slopes for each layer.")
-        zero = 0.0 if network.function is None else float(network.function(jnp.zeros(())))
-        if zero != 0:
-            raise ValueError(f"activation: Expected: a function with the value 0 at 0. Received: one with {zero}.")
+        _check_at_zero(network)
         if options["initial"] not in INITIALS:
             raise ValueError(f"initial: Expected: one of {', '.join(INITIALS)}. Received: {options['initial']!r}.")
         loss = losses.by_name(options["loss"]) if isinstance(options["loss"], str) else options["loss"]
@@ -176,8 +213,32 @@ class Recipe:
         )
 
 
+def _loss_named(loss: losses.Loss) -> str:
+    """Return the name of a loss, with a hash of its formulas and numbers if it is one of the caller's own."""
+    if losses.is_catalogued(loss):
+        return loss.name
+    own = [[*vars(kind).items()] for kind in type(loss).__mro__ if not kind.__module__.startswith("globopt_jax")]
+    return f"{loss.name}#{digest((repr(loss), own[:-1]))}"  # without object
+
+
+def _check_at_zero(network: networks.FeedForward) -> None:
+    """Raise ValueError unless units with the input 0 have the output 0 and receive gradients, as missing units do."""
+    function = network.function
+    if function is None:
+        return
+    zero = jnp.asarray(function(jnp.zeros(())))
+    if zero.dtype.kind != "f":
+        raise ValueError(f"activation: Expected: a function with real values. Received: one with {zero.dtype}.")
+    if float(zero) != 0:
+        raise ValueError(f"activation: Expected: a function with the value 0 at 0. Received: one with {zero}.")
+    # The signal into a missing unit is zero, and zero times an infinite slope is NaN.
+    slope = float(jax.grad(function)(jnp.zeros(())))
+    if not np.isfinite(slope):
+        raise ValueError(f"activation: Expected: a function with a finite slope at 0. Received: one with {slope}.")
+
+
 def power_of(penalty: Any) -> int:
-    """Return p of the penalty ``sum |w|^p`` over all weights, which is named l1, l2, ...; 0 of "none".
+    """Return p of the penalty ``sum |w|^p`` over all weights, which is named l1, l2, ... up to l99; 0 of "none".
 
     Raises:
         ValueError: the penalty has another name.
@@ -188,6 +249,6 @@ def power_of(penalty: Any) -> int:
     """
     if penalty == "none":
         return 0
-    if isinstance(penalty, str) and penalty[:1] == "l" and penalty[1:].isdecimal() and int(penalty[1:]):
+    if isinstance(penalty, str) and re.fullmatch("l[1-9][0-9]?", penalty):
         return int(penalty[1:])
     raise ValueError(f"penalties: Expected: none, l1, l2, l3, ... . Received: {penalty!r}.")

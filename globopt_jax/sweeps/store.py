@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -117,13 +118,26 @@ class Store:
         return [tuple(row[name] for name in AXES) for row in self.rows()]
 
     def rows(self) -> list[Row]:
-        """Return all finished cells, sorted by their coordinates."""
+        """Return all finished cells, sorted by their coordinates.
+
+        Raises:
+            ValueError: the file was edited: the table lacks a column, or an entry is of another type.
+            OSError: the file cannot be read.
+        """
         with self._reading() as connection:
-            if connection is None or _identity(self.path, connection) is None:
+            identity = None if connection is None else _identity(self.path, connection)
+            if connection is None or identity is None:
                 return []
             found = connection.execute(f"SELECT * FROM cells ORDER BY {', '.join(AXES)}")
             names = [column[0] for column in found.description]
-            return [dict(zip(names, row, strict=True)) for row in found]
+            rows = [dict(zip(names, row, strict=True)) for row in found]
+        for name, kind in columns(identity).items():
+            if name not in names:
+                raise ValueError(f"{self.path}: Expected: cells with {name}. Received: {', '.join(names)}.")
+            wrong = [row[name] for row in rows if not _fits(row[name], kind)]
+            if wrong:
+                raise ValueError(f"{self.path}: Expected: {name} of the type {kind}. Received: {wrong[0]!r}.")
+        return rows
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Take the lock, and create the file if there is none.
@@ -145,7 +159,9 @@ class Store:
             )
         with _errors(self.path):
             try:
-                self._lock, self.unlocked = locks.take(self.path.with_name(self.path.name + ".lock"))
+                # Beside the file itself, so that all links to it have one lock.
+                file = self.path.resolve()
+                self._lock, self.unlocked = locks.take(file.with_name(file.name + ".lock"))
             except locks.Held as error:
                 raise StoreInUse(
                     f"{self.path}: Expected: a store that is free. Received: one in use by {error}."
@@ -205,7 +221,8 @@ class Store:
 
     def _begin(self, identity: dict[str, Any]) -> None:
         """Open the file for writing, create its tables, and compare its settings."""
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=10)
+        # The whole path, since SQLite has a meaning of its own for names such as ":memory:".
+        connection = sqlite3.connect(self.path.resolve(), isolation_level=None, timeout=10)
         self._connection = connection
         stored = _identity(self.path, connection)
         if stored is None:
@@ -227,7 +244,8 @@ class Store:
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """Open the file for reading; None if there is none. A writer that was killed leaves a journal to roll back."""
         if self._connection is not None or not self.path.exists():
-            yield self._connection
+            with _errors(self.path):
+                yield self._connection
             return
         if not self.path.is_file():
             raise ValueError(f"{self.path}: Expected: a store of a sweep. Received: a folder.")
@@ -299,11 +317,24 @@ def _identity(path: pathlib.Path, connection: sqlite3.Connection) -> dict[str, A
     try:
         ((text,),) = connection.execute("SELECT identity FROM sweep").fetchall()
         found = json.loads(text)
-        if isinstance(found, dict) and isinstance(found["stages"], list):
+        if isinstance(found, dict) and _are_stages(found["stages"]):
             return found
     except (sqlite3.OperationalError, KeyError, TypeError, ValueError):  # no such table, several rows, no JSON
         pass
     raise ValueError(f"{path}: Expected: a store of a sweep. Received: one without settings.")
+
+
+def _are_stages(found: Any) -> bool:
+    """Whether these are the names of stages, which become names of columns."""
+    words = isinstance(found, list) and all(isinstance(s, str) and re.fullmatch(r"\w+( \d+)?", s) for s in found)
+    return words and len(set(found)) == len(found)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value that SQLite returned has the type of its column; SQLite itself takes any type."""
+    name, *required = kind.split(" ", 1)
+    types = {"INTEGER": int, "REAL": (int, float), "TEXT": str}[name]
+    return isinstance(value, types) or (value is None and not required)
 
 
 @contextlib.contextmanager

@@ -85,12 +85,13 @@ def sweep(
     Args:
         X: inputs (m, dx).
         Y: targets (m, dy).
-        depths: the numbers H of hidden layers, at least 0. A list is a dimension of the result, and a single value is
-            none. This holds for each axis but the seeds, which are always a dimension.
+        depths: the numbers H of hidden layers, at least 0, or at least 1 with several subnetworks. A list is a
+            dimension of the result, and a single value is none. This holds for each axis but the seeds, which are
+            always a dimension.
         widths: the numbers of units of each hidden layer.
         seeds: the seeds, integers from 0 to 2^32 - 1. A single number n means the seeds 0 to n - 1.
         subnetworks: the numbers r of parallel subnetworks.
-        penalties: "none", or "l1", "l2", "l3", ... for p = 1, 2, 3, ...
+        penalties: "none", or "l1", "l2", "l3", ... for p = 1, 2, 3, ... up to 99.
         lams: the strengths of the penalty. They do nothing where the penalty is "none".
         rates: the learning rates.
         epochs: the number of passes over the samples; 0 measures the initial weights alone.
@@ -98,7 +99,7 @@ def sweep(
         optimizer: a function from a learning rate to an optax optimizer, with options bound by `functools.partial`.
             Its updates must not depend on the size of a layer if several shapes share a program.
         loss: the name of a loss, or an object of `losses.Loss`.
-        activation: as in `networks.feed_forward`, with the value 0 at 0.
+        activation: as in `networks.feed_forward`, with the value 0 and a finite slope at 0.
         initial: the standard deviation of the initial weights of a layer: "fan_out" is 1/sqrt(d_out), as in KHK19,
             "fan_in" 1/sqrt(d_in), "he" sqrt(2/d_in), "glorot" sqrt(2/(d_in + d_out)).
         tangent: whether J and the rank are computed.
@@ -112,7 +113,7 @@ def sweep(
         An `xarray.Dataset`. Its dimensions are those axes that were given as lists, in the order depth, width,
         subnetworks, penalty, lam, rate, then seed, and then stage: "initial", "epoch 5" for a snapshot, "trained". Its
         variables are J, rank, loss, accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. A
-        network whose weights are no longer finite has NaN for J, and -1 for the rank.
+        network whose weights or outputs are no longer finite has NaN for J, and -1 for the rank.
 
     Raises:
         ValueError: an argument is out of range, an axis is empty or holds a value twice, or the store belongs to other

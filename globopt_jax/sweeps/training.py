@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def start(recipe: Recipe, weights: Padded, rate: Any) -> Any:
     """Return the state of the optimizer, given weights with a leading axis for the networks."""
-    return jax.vmap(lambda weights, rate: recipe.optimizer(rate).init(weights), (0, _axis(rate)))(weights, rate)
+    return jax.vmap(lambda w, rate: recipe.optimizer(rate).init(_matrices(w)), (0, _axis(rate)))(weights, rate)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
@@ -87,12 +87,17 @@ def epoch(
             predicted, pull = jax.vjp(lambda w: forward(recipe.network, w, knobs.depth, X[chosen]), weights)
             (gradients,) = pull(shares[:, None] * recipe.loss.gradient(predicted, Y[chosen]))
             gradients = _penalized(recipe, gradients, weights, knobs)
-            updates, state = optimizer.update(gradients, state, weights)
-            return (jax.tree.map(jnp.add, weights, updates), state), None
+            updates, state = optimizer.update(_matrices(gradients), state, _matrices(weights))
+            return (jax.tree.map(lambda w, u: w + u.reshape(w.shape), weights, updates), state), None
 
         return jax.lax.scan(step, (weights, state), (samples, batches.weights))[0]
 
     return jax.vmap(trained, (0, 0, _axis(knobs.rate), 0))(weights, state, knobs, batches.samples)
+
+
+def _matrices(weights: Padded) -> Padded:
+    """Return the weights of one network as matrices, which some optimizers treat in another way than stacks of one."""
+    return [w[0] if w.ndim == 3 and len(w) == 1 else w for w in weights]
 
 
 def _axis(knob: Any) -> int | None:
@@ -138,8 +143,11 @@ def measure(recipe: Recipe, weights: Padded, depth: Any, X: Array, Y: Array, pre
 def orders(seeds: tuple[int, ...], epoch: int, m: int, batch: int) -> np.ndarray:
     """Return the samples of the steps of one epoch, (seeds, steps, batch), drawn by NumPy for each seed alone.
 
+    A batch of more than all samples is one of all samples.
+
     The last step of an epoch is completed by copies of sample 0, which have the weight zero.
     """
+    batch = min(batch, m)
     steps = -(-m // batch)
     found = np.zeros((len(seeds), steps * batch), np.int32)
     for row, seed in zip(found, seeds, strict=True):
@@ -149,6 +157,7 @@ def orders(seeds: tuple[int, ...], epoch: int, m: int, batch: int) -> np.ndarray
 
 def shares(m: int, batch: int, dtype: Any) -> np.ndarray:
     """Return the weight of each sample of each step (steps, batch): one over the size of the step, 0 for padding."""
+    batch = min(batch, m)
     steps = -(-m // batch)
     there = (np.arange(steps * batch) < m).reshape(steps, batch)
     return (there / there.sum(axis=1, keepdims=True)).astype(dtype)

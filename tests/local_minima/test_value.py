@@ -68,6 +68,32 @@ def test_a_singular_value_near_the_cutoff_is_said(method):
         assert bool(model([np.zeros((6, 1))], (U * s) @ V.T, rng.normal(size=(M, 1))).sure) == sure
 
 
+def test_squares_that_underflow_or_overflow_are_said(method):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(M, 6)), rng.normal(size=(M, 1))
+    model = jax.jit(partial(local_minima.tangent_value, networks.feed_forward("linear"), method=method))
+    expected = model([np.zeros((6, 1))], X, Y)
+    for scale in (1e-300, 1e-157, 1e-151, 1e-100, 0.0, 1e100, 1e157, 1e300):
+        found = model([np.zeros((6, 1))], scale * X, Y)
+        if found.sure:
+            assert (int(found.rank), float(found.value)) == (
+                (0, pytest.approx(0.5 * np.sum(Y**2))) if not scale else (6, pytest.approx(float(expected.value)))
+            )
+        assert bool(found.sure) or scale in (1e-300, 1e-157, 1e-151, 1e157, 1e300)
+    assert not bool(model([np.zeros((6, 1))], X, 1e160 * Y).sure)
+
+
+def test_columns_that_are_nearly_equal_are_said(method):
+    """Their difference has few right digits, and so has J, even though the rank is settled."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(M, 6)), rng.normal(size=(M, 1))
+    model = jax.jit(partial(local_minima.tangent_value, networks.feed_forward("linear"), method=method))
+    for distance, sure in ((1e-12, False), (1e-4, True)):
+        X[:, 5] = X[:, 0] * (1 + distance * rng.normal(size=M))
+        found = model([np.zeros((6, 1))], X, Y)
+        assert (int(found.rank), bool(found.sure)) == (6, sure)
+
+
 @pytest.mark.parametrize("biases", [False, True])
 def test_the_gradient_is_that_of_differences(method, biases):
     params, X, Y = data(2, biases)

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -28,9 +29,12 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"seeds": [1, 2, 1]}, "seeds: Expected: different values. Received: 1 more than once"),
         ({"seeds": [2**32]}, "seeds: Expected: an integer, 0..4294967295"),
         ({"seeds": [-1]}, "seeds: Expected: an integer, 0"),
+        ({"depths": [0, 1], "subnetworks": [1, 3]}, "depths: Expected: at least 1 hidden layer in 3 subnetworks"),
         ({"subnetworks": 0}, "subnetworks: Expected: an integer, at least 1"),
         ({"penalties": ["l2", "ridge"]}, "penalties: Expected: none, l1, l2, l3, ... . Received: 'ridge'"),
         ({"penalties": ["l0"]}, "penalties: Expected"),
+        ({"penalties": ["l01"]}, "penalties: Expected"),
+        ({"penalties": ["l" + "9" * 5000]}, "penalties: Expected"),
         ({"lams": [-0.1]}, "lams: Expected: a number that is not negative. Received: -0.1"),
         ({"lams": [np.nan]}, "lams: Expected"),
         ({"rates": [0.0]}, "rates: Expected: a positive number. Received: 0.0"),
@@ -40,9 +44,12 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"batch": 0}, "batch: Expected: an integer, at least 1"),
         ({"loss": "cubic"}, "cubic"),
         ({"activation": np.cos}, "activation"),
+        ({"activation": jnp.cbrt}, "activation: Expected: a function with a finite slope at 0. Received: one with inf"),
+        ({"activation": lambda z: z > 0}, "activation: Expected: a function with real values. Received: one with bool"),
         ({"activation": [(0, 1), (0.1, 1)]}, "activation: Expected: one activation for all units"),
         ({"initial": "xavier"}, "initial: Expected: one of fan_out, fan_in, he, glorot. Received: 'xavier'"),
         ({"test": X}, "test: Expected: a pair"),
+        ({"test": (X, Y[:, 0])}, "test: X, Y: Expected: shapes"),
         ({"test": (X[:, :3], Y)}, r"test: Expected: 4 inputs and 2 targets, as in X and Y. Received: shapes \(12, 3\)"),
     ],
 )
@@ -60,7 +67,14 @@ def test_arguments_of_a_landscape():
 
 
 def test_data_of_a_sweep():
-    for bad, message in ((X[:3], "X, Y"), (np.full((12, 4), np.nan), "X: Expected: finite"), (X * 1j, "X: Expected")):
+    with pytest.raises(ValueError, match="rates: Expected: numbers that float32 can hold, as X. Received: 1e"):
+        sweeps.sweep(X.astype(np.float32), Y.astype(np.float32), rates=[0.1, 1e60])
+    for bad, message in (
+        (X * 1e300, "X: Expected: a largest entry of 0 or between"),
+        (X[:3], "X, Y"),
+        (np.full((12, 4), np.nan), "X: Expected: finite"),
+        (X * 1j, "X: Expected"),
+    ):
         with pytest.raises((ValueError, TypeError), match=message):
             sweeps.landscape(bad, Y)
 
@@ -81,6 +95,8 @@ def test_optimizers():
         (lambda rate: rate, "a function that returns an optax optimizer"),
         (lambda: optax.sgd(0.1), "a function that is called with a learning rate"),
         (functools.partial(optax.adamw, mask=[1]), "hashable options"),
+        (optax.lbfgs, "needs gradients and weights alone.*value_fn"),
+        (lambda rate: optax.sgd(float(rate)), "can be traced"),
     ):
         with pytest.raises(TypeError, match=f"optimizer: Expected: .*{message}"):
             sweeps.sweep(X, Y, **shapes, optimizer=given)
@@ -88,8 +104,15 @@ def test_optimizers():
     def centered(rate):
         return optax.chain(optax.centralize(), optax.sgd(rate))
 
-    with pytest.raises(ValueError, match=r"optimizer: .*do not depend on the size of a layer.*centered\(rate\)"):
-        sweeps.sweep(X, Y, **shapes, optimizer=centered)
+    def clipped(rate):
+        return optax.chain(optax.clip_by_block_rms(50.0), optax.sgd(rate))
+
+    for given, name in ((centered, "centered"), (clipped, "clipped"), (optax.contrib.muon, "muon")):
+        with pytest.raises(ValueError, match=rf"optimizer: .*do not depend on the size of a layer.*{name}\(rate\)"):
+            sweeps.sweep(X, Y, **shapes, optimizer=given)
+    for given in (optax.sm3, optax.contrib.muon):
+        with pytest.raises(ValueError, match=r"optimizer: .*how the weights of subnetworks lie in an array"):
+            sweeps.sweep(X, Y, depths=1, widths=2, subnetworks=2, tangent=False, epochs=1, optimizer=given)
     _ = sweeps.sweep(X, Y, depths=1, widths=2, tangent=False, epochs=1, optimizer=centered)
 
 

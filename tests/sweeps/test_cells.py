@@ -63,6 +63,11 @@ def trained_alone(cell, seed, X, Y, *, optimizer, loss, power, epochs=3, batch=1
     return [np.asarray(w) for w in weights]
 
 
+def clipped(rate):
+    """An optimizer that looks at the columns of a matrix."""
+    return optax.chain(optax.adaptive_grad_clip(0.01), optax.sgd(rate))
+
+
 def plan_of(X, Y, **changes):
     axes = {
         "depth": [1, 2, 4],
@@ -102,8 +107,9 @@ def plan_of(X, Y, **changes):
             {"penalty": ["none", "l1", "l2", "l3"], "lam": 0.01, "width": [2, 5], "depth": [1, 3]},
         ),
         ("squared", functools.partial(optax.sgd, momentum=0.9), {"subnetworks": [2], "depth": [1, 3], "width": [2, 5]}),
+        ("squared", clipped, {"depth": [1, 3], "width": [2, 5]}),
     ],
-    ids=["shapes", "penalties", "subnetworks"],
+    ids=["shapes", "penalties", "subnetworks", "columns"],
 )
 def test_a_padded_network_trains_like_one_of_its_own_shape(loss, optimizer, changes):
     X, Y = samples()
@@ -290,6 +296,25 @@ def test_training_that_diverges_is_shown():
     assert np.isnan(cell.J.sel(stage="trained"))
     assert int(cell["rank"].sel(stage="trained")) == -1
     assert np.isfinite(cell.J.sel(stage="initial"))
+
+
+def test_a_network_whose_output_overflows_has_no_j():
+    """Its weights are finite, and the sweep goes on."""
+    X, Y = samples()
+    (plan, worker) = (plan := plan_of(X, Y, activation=cubic, width=2, depth=2)), Worker(plan)
+    kernels = [1e60 * w for w in worker.kernels(worker.initial(plan.portions()[0]), plan.portions()[0])[0]]
+    assert worker.tangent(kernels, plan.cells[0].shape) == {"J": None, "rank": None, "sure": None}
+
+
+def cubic(z):
+    return z**3
+
+
+def test_a_batch_of_more_than_all_samples_is_all_of_them():
+    X, Y = samples()
+    options: dict[str, Any] = {"depths": 1, "widths": 3, "epochs": 2, "tangent": False}
+    found = [sweeps.sweep(X, Y, **options, batch=batch).loss for batch in (M, 10**12)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_portions_and_programs():

@@ -1,7 +1,9 @@
 """The store of a sweep: cells survive kills and full disks, and a file of another kind is refused by name."""
 
+import contextlib
 import os
 import pathlib
+import re
 import signal
 import sqlite3
 import subprocess
@@ -10,9 +12,10 @@ import time
 from typing import Any
 
 import numpy as np
+import optax
 import pytest
 
-from globopt_jax import sweeps
+from globopt_jax import losses, sweeps
 from globopt_jax.sweeps.plan import AXES
 
 SETTINGS: dict[str, Any] = {"data": "x", "stages": ["initial", "trained"]}
@@ -120,6 +123,62 @@ def test_other_files_are_refused(tmp_path):
         sweeps.sweep(X, Y, **OPTIONS, store=tmp_path / "nowhere" / "cells.sqlite")
 
 
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE cells SET loss_trained = 'abc'", "loss_trained of the type REAL. Received: 'abc'"),
+        ("UPDATE cells SET depth = 1.5", "depth of the type INTEGER NOT NULL. Received: 1.5"),
+        ("ALTER TABLE cells DROP COLUMN seconds", "cells with seconds. Received: depth, width"),
+        ("""UPDATE sweep SET identity = '{"stages": [1, 2]}'""", "without settings"),
+        ("""UPDATE sweep SET identity = '{"stages": ["x REAL); DROP TABLE cells; --"]}'""", "without settings"),
+        ("DROP TABLE cells", "no such table: cells"),
+    ],
+)
+def test_an_edited_store_is_named(tmp_path, statement, message):
+    path = tmp_path / "cells.sqlite"
+    with sweeps.Store(path) as store:
+        store.claim(SETTINGS)
+        store.write([place()])
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+    def read() -> Any:
+        return sweeps.Store(path).to_xarray()
+
+    def write() -> Any:
+        with sweeps.Store(path) as store:
+            store.claim(SETTINGS)
+            return store.rows()
+
+    for use in (read, write):
+        with pytest.raises((ValueError, OSError), match=f"{path}: .*{re.escape(message)}"):
+            use()
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path):
+    """A lambda has no name of its own, and a function inside of another one has variables from there."""
+
+    def with_momentum(momentum):
+        def optimizer(rate):
+            return optax.sgd(rate, momentum=momentum)
+
+        return optimizer
+
+    for number, (name, one, other) in enumerate(
+        [
+            ("activation", lambda z: z**2, lambda z: z**3),
+            ("optimizer", with_momentum(0.1), with_momentum(0.9)),
+            ("loss", *(type("Mine", (type(losses.squared),), {"weight": w, "name": "mine"})() for w in (1, 2))),
+        ]
+    ):
+        path = tmp_path / str(number)
+        found = sweeps.sweep(X, Y, **options(depths=1, **{name: one}), store=path)
+        again = sweeps.sweep(X, Y, **options(depths=1, **{name: one}), store=path)
+        np.testing.assert_array_equal(found.seconds, again.seconds)
+        with pytest.raises(ValueError, match=f"Received: others, {name} is "):
+            sweeps.sweep(X, Y, **options(depths=1, **{name: other}), store=path)
+
+
 def test_there_is_one_writer(tmp_path):
     """A second one is told who writes; readers are welcome."""
     path = tmp_path / "cells.sqlite"
@@ -131,6 +190,24 @@ def test_there_is_one_writer(tmp_path):
         assert len(sweeps.Store(path).finished()) == 1
     with pytest.raises(ValueError, match="has not"):
         store.write([place(2)])
+
+
+def test_links_to_a_store_have_one_writer(tmp_path):
+    path, link = tmp_path / "cells.sqlite", tmp_path / "link.sqlite"
+    with sweeps.Store(path) as store:
+        store.claim(SETTINGS)
+        link.symlink_to(path)
+        with pytest.raises(sweeps.StoreInUse):
+            sweeps.Store(link).claim(SETTINGS)
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:cells?mode=memory", "a b%20#ü.sqlite"])
+def test_names_have_no_meaning_of_their_own(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with sweeps.Store(name) as store:
+        store.claim(SETTINGS)
+        store.write([place()])
+    assert len(sweeps.Store(name).finished()) == 1
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from globopt_jax import linalg
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian, dense_of, samples_in_chunks
-from globopt_jax.local_minima.traced.found import DOUBT, REFINEMENTS, Found
+from globopt_jax.local_minima.traced.found import DOUBT, REFINEMENTS, Found, converged, norm
 from globopt_jax.shapes import Array
 
 __all__ = ["by_dense"]
@@ -27,11 +27,12 @@ def by_dense(A: Jacobian, Y: Array, criterion: str) -> Found:
     counts = s > limit
     left, right = (matmul(Q, U), Vt.T) if tall else (Vt.T, matmul(Q, U))
     inverse = jnp.where(counts, 1 / jnp.where(counts, values, 1), 0)
-    x, r = jnp.zeros(columns, y.dtype), y
+    x, r, inside = jnp.zeros(columns, y.dtype), y, y
     for _ in range(REFINEMENTS):
         # From V and A^T r, not from U, which is tilted where singular values are small.
-        x = x + matmul(right, inverse**2 * matmul(right.T, matmul(dense.T, r)))
+        inside = inverse * matmul(right.T, matmul(dense.T, r))
+        x = x + matmul(right, inverse * inside)
         r = y - matmul(dense, x)
     r = r - matmul(left, jnp.where(counts, matmul(left.T, r), 0))
     sure = ~jnp.any((s > DOUBT[0] * limit) & (s < DOUBT[1] * limit)) & jnp.all(jnp.isfinite(s))
-    return Found(r.reshape(Y.shape), x, jnp.sum(counts, dtype=jnp.int32), sure)
+    return Found(r.reshape(Y.shape), x, jnp.sum(counts, dtype=jnp.int32), sure & converged(norm(inside), y, A.eps))

@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
-from globopt_jax.shapes import Array
+import jax.numpy as jnp
 
-__all__ = ["DOUBT", "REFINEMENTS", "Found"]
+from globopt_jax.shapes import Array, Scalar
+
+__all__ = ["DOUBT", "REFINEMENTS", "Found", "converged", "norm"]
 
 #: The steps of iterative refinement.
 REFINEMENTS = 3
@@ -23,3 +25,16 @@ class Found(NamedTuple):
     """The numerical rank of A."""
     sure: Array
     """Whether the rank seems settled, and the refinement has converged."""
+
+
+def converged(left: Scalar, y: Array, eps: float) -> Array:
+    """Whether the last step of the refinement was small, given its norm; not so where the square of y overflows.
+
+    It is not where singular values differ by more than the digits of A x resolve.
+    """
+    return (left <= eps**0.5 * norm(y)) & jnp.isfinite(norm(y))
+
+
+def norm(v: Array) -> Scalar:
+    """Return the norm of a vector."""
+    return jnp.sqrt(jnp.sum(jnp.square(v)))

@@ -8,7 +8,7 @@ import jax.scipy.linalg
 
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian
-from globopt_jax.local_minima.traced.found import REFINEMENTS, Found
+from globopt_jax.local_minima.traced.found import REFINEMENTS, Found, converged, norm
 from globopt_jax.local_minima.traced.sides import Columns, Rows
 from globopt_jax.local_minima.traced.space import Selected, Space, space_of
 from globopt_jax.shapes import Array, Scalar
@@ -25,10 +25,11 @@ def by_gram(A: Jacobian, Y: Array, criterion: str) -> Found:
     def refine(_: Any, state: tuple[Array, Array, Scalar]) -> tuple[Array, Array, Scalar]:
         x = state[0]
         r = y - side.push_one(x)
-        inside = selected.coordinates(side.pull_one(r)[:, None])
+        pulled = side.pull_one(r)
+        inside = selected.coordinates(pulled[:, None])
         along = matmul(tail.image.T, r)
         step = selected.coefficients(inside)[:, 0] + matmul(tail.coefficients, along)
-        return x + step, r, _norm(inside) + _norm(along)
+        return x + step, r, norm(inside) + norm(along) + _lost(space, pulled)
 
     start = jnp.zeros(A.size, y.dtype), y, jnp.zeros((), y.dtype)
     x, r, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
@@ -53,7 +54,7 @@ def by_dual(A: Jacobian, Y: Array, criterion: str) -> Found:
         f = y - r - side.push_one(x) - matmul(factors.image, sigma)
         g = -side.pull_one(r)
         change, rows, along = factors.solved(f, side.push_one(g), matmul(weak.T, g))
-        return r + change, x + side.pull_one(rows), sigma + along, _norm(change)
+        return r + change, x + side.pull_one(rows), sigma + along, norm(change) + _lost(space, g)
 
     start = 0 * y, jnp.zeros(A.size, y.dtype), jnp.zeros(weak.shape[1], y.dtype), jnp.zeros((), y.dtype)
     r, x, sigma, left = jax.lax.fori_loop(0, REFINEMENTS + 1, refine, start)
@@ -151,11 +152,19 @@ def _normal(selected: Selected, a: Array) -> Array:
     return (mask * (flat - matmul(factor, whole))).reshape(a.shape)
 
 
-def _norm(v: Array) -> Scalar:
-    return jnp.sqrt(jnp.sum(jnp.square(v)))
+def _lost(space: Space, pulled: Array) -> Scalar:
+    """Return infinity where squares of A underflow, so that the Gram matrix does not show A; 0 elsewhere.
+
+    Args:
+        space: the column space as the Gram matrix shows it.
+        pulled: ``A^T r``, which is zero where A is.
+    """
+    info = jnp.finfo(pulled.dtype)
+    faint = space.selected.arrays.largest < float(info.tiny) ** 0.5 / float(info.eps)
+    return jnp.where(faint & jnp.any(pulled != 0), jnp.inf, 0.0).astype(pulled.dtype)
 
 
 def _found(side: Columns | Rows, space: Space, y: Array, r: Array, x: Array, left: Scalar) -> Found:
-    """The result, sure only if the last step of the refinement was small; its square is the error of J."""
-    converged = left <= side.A.eps**0.5 * _norm(y)
-    return Found(side.restored(r), x, space.rank, space.sure & converged & jnp.all(jnp.isfinite(r)))
+    """The result, sure only if the refinement has converged."""
+    sure = space.sure & converged(left, y, side.A.eps) & jnp.isfinite(norm(r))
+    return Found(side.restored(r), x, space.rank, sure)
