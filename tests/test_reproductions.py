@@ -1,7 +1,9 @@
 """The papers' experiments at tiny sizes, and their choices and sentences on accuracies that are made up."""
 
+import contextlib
 import json
 import pathlib
+import sqlite3
 from typing import Any, ClassVar
 
 import jax
@@ -48,6 +50,16 @@ def test_the_figure_from_end_to_end(tmp_path):
     assert found.attrs["optimizer"] == "optax._src.alias.sgd(rate, momentum=0.9)"
     again = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--json")
     assert json.loads(again.stdout) == result
+    with contextlib.closing(sqlite3.connect(out / "khk19-synthetic.sqlite")) as store:
+        _ = store.execute("UPDATE cells SET J_trained = 0")
+        store.commit()
+    lying = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out)
+    assert lying.exit_code == 2
+    assert "result.json: Expected: the numbers of the stored networks" in " ".join(lying.stderr.split())
+    (out / "khk19-synthetic.sqlite").unlink()
+    empty = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out)
+    assert empty.exit_code == 2
+    assert "Expected: all networks of this finished run" in " ".join(empty.stderr.split())
     other = command("khk19-figure-1", "--data", "khk19-synthetic", "--out", out, "--preset", "full")
     assert other.exit_code == 2
     assert "preset is" in other.stderr

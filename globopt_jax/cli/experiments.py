@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -57,6 +59,7 @@ def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None,
                 f"{folder.path / REPORT}: Expected: the report of this finished run. Received: none. Remove "
                 "result.json beside it, and the same command writes both again from the stored networks."
             )
+        _check(experiment, folder, result)
         return result
     folder.claim()
     with contextlib.ExitStack() as at_work:
@@ -72,6 +75,31 @@ def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None,
     result = {"numbers": numbers, "configuration": folder.config, "provenance": origin}
     folder.finish(result)
     return result
+
+
+def _check(experiment: Experiment, folder: runs.RunFolder, result: dict[str, Any]) -> None:
+    """Raise ValueError unless the numbers of a finished run follow from its stores."""
+    try:
+        numbers = experiment.report(folder.path)[1]
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"{folder.path}: Expected: all networks of this finished run. Received: stores without some, or damaged ones ({error})."
+        ) from error
+    if not _alike(json.loads(runs.canonical_json(numbers)), result.get("numbers")):
+        raise ValueError(
+            f"{folder.path / 'result.json'}: Expected: the numbers of the stored networks. Received: others."
+        )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two values of JSON are the same, up to the rounding of a mean."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
 
 
 def show(result: dict[str, Any], folder: Path, *, json: bool, quiet: bool) -> None:
