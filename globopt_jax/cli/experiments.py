@@ -83,7 +83,8 @@ def _check(experiment: Experiment, folder: runs.RunFolder, result: dict[str, Any
         numbers = experiment.report(folder.path)[1]
     except (LookupError, ValueError) as error:
         raise ValueError(
-            f"{folder.path}: Expected: all networks of this finished run. Received: stores without some, or damaged ones ({error})."
+            f"{folder.path}: Expected: all networks of this finished run. Received: stores without some, or damaged "
+            f"ones ({error})."
         ) from error
     if not _alike(json.loads(runs.canonical_json(numbers)), result.get("numbers")):
         raise ValueError(
