@@ -56,7 +56,8 @@ def balanced(model: Model, params: Any) -> Balanced:
     bias = layers[-1].bias
     if bias is not None:
         found[-1][-1] = 0
-    return Balanced(_split(params, [jnp.asarray(a) for a in found]), exponent, 0 if bias is None else bias[None])
+    # `jnp.asarray` would compile a program for every new shape.
+    return Balanced(_split(params, [jax.device_put(a) for a in found]), exponent, 0 if bias is None else bias[None])
 
 
 def traced_balanced(model: Model, params: Any) -> Any:
