@@ -3,7 +3,7 @@
 Before version 0.11.2, jaxlib hands each matrix of a batch to the threads of the program, and waits for them on one of
 these threads. Two decompositions that do not depend on each other then wait forever on two cores, as ``svd(R)`` and the
 orthogonal factor of ``Q, R = qr(A)`` do. With such a version, the matrices of a batch are decomposed one after the
-other on CPUs.
+other on CPUs. Derivatives are JAX's own, with its decompositions of batches.
 """
 
 import functools

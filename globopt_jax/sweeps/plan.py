@@ -137,8 +137,9 @@ class Plan:
 
         Args:
             finished: coordinates of networks.
-            alone: whether each cell is trained in a call of its own. By default this is so on CPUs, where it is faster:
-                a program for several cells computes the missing layers of shallow networks, too.
+            alone: whether each cell is trained in a call of its own. By default this is so on CPUs, where one call for
+                several cells is hardly faster, since it computes the missing layers of shallow networks, too; and
+                cells are stored sooner.
         """
         done, arrays = set(finished), self.arrays()
         alone = jax.default_backend() == "cpu" if alone is None else alone
