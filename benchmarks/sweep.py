@@ -28,7 +28,7 @@ import optax
 
 from benchmarks.plumbing import alone, machine, markdown, medians, publish, timed
 from globopt_jax import datasets, local_minima, networks
-from globopt_jax.sweeps import training
+from globopt_jax.sweeps import engines, training
 from globopt_jax.sweeps.cells import Worker
 from globopt_jax.sweeps.padding import draw
 from globopt_jax.sweeps.plan import Plan, Portion, planned
@@ -69,15 +69,16 @@ def plan_of(dtype: str, epochs: int, tangent: bool) -> Plan:
 
 def swept(plan: Plan, by_cells: bool | None = None) -> list[float]:
     """The losses after training, or with J both values of J, of all networks by the library."""
-    worker, found = Worker(plan), {}
-    for portion in plan.portions(alone=by_cells):
+
+    def values(worker: Worker, portion: Portion) -> list[list[float]]:
         if plan.recipe.tangent:
-            rows = worker.rows(portion)
-            values = [[row[name] for name in ("J_initial", "J_trained")] for row in rows]
-        else:
-            kernels = worker.kernels(worker.trained(worker.initial(portion), portion), portion)
-            values = [[loss_of(w, plan)] for w in kernels]
-        found.update(zip(portion.members, values, strict=True))
+            return [[row[name] for name in ("J_initial", "J_trained")] for row in worker.rows(portion)]
+        kernels = worker.kernels(worker.trained(worker.initial(portion), portion), portion)
+        return [[loss_of(w, plan)] for w in kernels]
+
+    found = {}
+    for portion, values_of_portion in engines.here(plan, plan.portions(alone=by_cells), values):
+        found.update(zip(portion.members, values_of_portion, strict=True))
     return [value for place in Portion(tuple(plan.cells), plan.axes["seed"]).members for value in found[place]]
 
 

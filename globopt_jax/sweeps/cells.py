@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
 import jax
@@ -45,10 +47,16 @@ class Held(NamedTuple):
 
 
 class Worker:
-    """Does portions of a plan, one after the other. It keeps the data on the device between them."""
+    """Does portions of a plan, and keeps the data on the device between them. Several threads can share a worker."""
+
+    #: The number of threads that do portions at the same time.
+    threads = 1
+    #: Set to True to end the portions that are being done, after the epoch or the J that they are in, by an error.
+    stopped = False
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays()
+        self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays
+        self.at_work = threading.Lock()  # held by the thread that computes J
         data, dtype = plan.data, plan.data.X.dtype
         self.dtype = dtype
         flat = {_flat(shape) for shape in self.arrays} - {None}
@@ -71,7 +79,8 @@ class Worker:
                 for row, measured in zip(rows, self._measured(weights, portion), strict=True):
                     row |= {column(name, stage): value for name, value in measured.items() for stage in stages}
         for row in rows:
-            row["seconds"] = (time.monotonic() - began) / len(rows)
+            # Threads share the time, so that the seconds of all networks add up to those of the sweep.
+            row["seconds"] = (time.monotonic() - began) / len(rows) / self.threads
         return rows
 
     def initial(self, portion: Portion) -> list[Any]:
@@ -94,7 +103,9 @@ class Worker:
             drawn = orders(portion.seeds, number, len(self.X), self.recipe.batch)
             samples = jax.device_put(np.concatenate([drawn] * len(portion.cells)))
             weights, state = epoch(self.recipe, weights, state, knobs, self.X, self.Y, Batches(samples, self.shares))
-            yield jax.block_until_ready(weights)  # so that Ctrl-C waits for one epoch and not for all of them
+            _ = jax.block_until_ready(weights)  # so that Ctrl-C waits for one epoch and not for all of them
+            self._check_wanted()
+            yield weights
 
     def knobs(self, portion: Portion) -> Knobs:
         """Return the numbers of the cells: scalars for one cell, and arrays over the members for several."""
@@ -144,9 +155,9 @@ class Worker:
         if not all(np.all(np.isfinite(w)) for w in kernels):
             return {"J": None, "rank": None, "sure": None}
         apply, params = _model(self.recipe.network, [w.astype(np.float64) for w in kernels])
-        with contextlib.ExitStack() as at_work:
-            at_work.enter_context(jax.enable_x64(True))
-            _ = at_work.enter_context(self._threads(sum(w.size for w in params)))
+        # One J at a time: it uses all cores by itself, and much memory; the limit of LAPACK's threads holds for all.
+        with self.at_work, jax.enable_x64(True), self._threads(sum(w.size for w in params)):
+            self._check_wanted()
             X, Y = self._wide
             arrays = self.groups.get(_flat(shape))
             if arrays is not None and arrays.parameters <= Y.size:
@@ -161,6 +172,10 @@ class Worker:
                 if not found.converged:
                     found = local_minima.tangent_projection(apply, params, X, Y, method="dense")
             return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
+
+    def _check_wanted(self) -> None:
+        if self.stopped:
+            raise CancelledError
 
     def _threads(self, columns: int) -> Any:
         """Return a context in which LAPACK has one thread if the matrices are small.

@@ -1,9 +1,11 @@
 """Where the portions of a sweep are computed: in this process, or by the workers of a Dask client."""
 
 import contextlib
+import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import jax
@@ -20,14 +22,56 @@ GONE = (
 )
 
 
-def here(plan: Plan, portions: Sequence[Portion]) -> Iterator[tuple[Portion, list[Row]]]:
-    """Do the portions one after the other in this process."""
+def here(
+    plan: Plan, portions: Sequence[Portion], do: Callable[[Worker, Portion], Any] = Worker.rows
+) -> Iterator[tuple[Portion, Any]]:
+    """Do the portions in this process, and yield each one and its result when it is finished.
+
+    On CPUs there is a thread for each core, and each of them does one portion of small networks at a time: the steps of
+    such networks are too short for several cores, and one thread trains while another one compiles. The other portions
+    are done one after the other.
+
+    Args:
+        plan: the sweep.
+        portions: portions of the plan.
+        do: what is done with a portion. By default it is trained and measured, and its result are the rows of a store.
+    """
     with precision(plan):
         worker = Worker(plan)
+    small = [portion for portion in portions if plan.is_cached(portion.cells[0])]
+    worker.threads = min(len(small), _cores()) if jax.default_backend() == "cpu" else 1
+    if worker.threads > 1:
+        yield from _in_threads(worker, small, do)
+        worker.threads = 1
+        portions = [portion for portion in portions if not plan.is_cached(portion.cells[0])]
     for portion in portions:
         with precision(plan):  # not around the yield, since the caller has a precision of its own
-            rows = worker.rows(portion)
-        yield portion, rows
+            found = do(worker, portion)
+        yield portion, found
+
+
+def _in_threads(worker: Worker, portions: Sequence[Portion], do: Any) -> Iterator[tuple[Portion, Any]]:
+    """Do the portions in threads. After an error or Ctrl-C they end with the epoch or the J that they are in."""
+    device = worker.X.device  # the default device of the caller; each thread has its own, as its own precision
+
+    def done(portion: Portion) -> Any:
+        with precision(worker.plan), jax.default_device(device):
+            return do(worker, portion)
+
+    pool = ThreadPoolExecutor(worker.threads)
+    futures = {pool.submit(done, portion): portion for portion in portions}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        worker.stopped = True
+        pool.shutdown(cancel_futures=True)
+        worker.stopped = False
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_client(client: Any) -> None:

@@ -1,5 +1,6 @@
 """The plan of a sweep: data, axes and settings, all checked before any work; and its cells in portions of work."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from globopt_jax.sweeps.recipe import Recipe, power_of
 
 __all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Row", "Values", "column", "is_one", "planned", "seeds_of"]
 
-#: On CPUs the seeds of a cell are trained in one call while the weights of a network take at most this many bytes.
-#: Larger weights leave the caches of a processor, and then one network after the other is faster.
+#: On CPUs the seeds of a cell are trained in one call, and as many cells as there are cores at the same time, while the
+#: weights of a network take at most this many bytes. Larger weights leave the caches of a processor, and then one
+#: network after the other is faster.
 CACHED = 2**20
 #: On accelerators all networks whose arrays have one shape are trained in one call, up to this many bytes of weights.
 TOGETHER = 2**28
@@ -128,9 +130,18 @@ class Plan:
             **self.recipe.described(),
         }
 
+    @functools.cached_property
     def arrays(self) -> dict[Shape, Arrays]:
-        """Return the padded arrays of each shape."""
+        """The padded arrays of each shape."""
         return arrays_for([cell.shape for cell in self.cells], self.data.X.shape[1], self.data.Y.shape[1])
+
+    def is_cached(self, cell: Cell) -> bool:
+        """Whether the weights of a network, with their padding, take at most `CACHED` bytes."""
+        return self._size(cell) <= CACHED
+
+    def _size(self, cell: Cell) -> int:
+        """Return the bytes of the padded weights of a network."""
+        return self.arrays[cell.shape].parameters * self.data.X.dtype.itemsize
 
     def portions(self, finished: Iterable[tuple[Any, ...]] = (), *, alone: bool | None = None) -> list[Portion]:
         """Return the work that is left, given the coordinates (cell and seed) that are finished.
@@ -141,7 +152,7 @@ class Plan:
                 several cells is hardly faster, since it computes the missing layers of shallow networks, too; and
                 cells are stored sooner.
         """
-        done, arrays = set(finished), self.arrays()
+        done, arrays = set(finished), self.arrays
         alone = jax.default_backend() == "cpu" if alone is None else alone
         alike: dict[Any, list[Cell]] = {}
         for cell in self.cells:
@@ -149,11 +160,7 @@ class Plan:
             if missing:
                 alike.setdefault((cell if alone else arrays[cell.shape], missing), []).append(cell)
         cut = _one_cell_each if alone else _as_many_as_fit
-        return [
-            portion
-            for (_, seeds), cells in alike.items()
-            for portion in cut(cells, seeds, arrays[cells[0].shape].parameters * self.data.X.dtype.itemsize)
-        ]
+        return [portion for (_, seeds), cells in alike.items() for portion in cut(cells, seeds, self._size(cells[0]))]
 
     def cost(self, portion: Portion) -> float:
         """Return a rough number of operations of a portion, for estimates of the time left."""
@@ -204,7 +211,7 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
     for name in ("lam", "rate"):
         _check_held(name, checked[name], data.X.dtype)
     plan = Plan(data, checked, frozenset(scalars), replace(recipe, powers=powers))
-    padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays().items())
+    padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays.items())
     if padded and recipe.epochs and not recipe.optimizer.keeps_padding():
         raise ValueError(
             "optimizer: Expected: an optimizer whose updates do not depend on the size of a layer, so that networks of "

@@ -292,7 +292,7 @@ def dataset(
             array = np.stack([filled(values, kind) for values in stages], axis=-1)
             variables[name] = (*dims, "stage"), array, {"long_name": words, "units": units}
     seconds = filled([row["seconds"] for row in inside], "REAL")
-    variables["seconds"] = dims, seconds, {"long_name": "time of training and measuring", "units": "s"}
+    variables["seconds"] = dims, seconds, {"long_name": "share of the time that the process worked", "units": "s"}
     coordinates = {name: (name, np.array(axes[name])) if name in dims else axes[name][0] for name in AXES}
     found = xarray.Dataset(variables, {**coordinates, "stage": list(identity["stages"])})
     for name, words in MEANINGS.items():

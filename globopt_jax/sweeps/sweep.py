@@ -76,9 +76,9 @@ def sweep(
     Initial weights and the order of the samples depend on the seed and on the shape of the network, and on no other
     cell: NumPy draws them. Networks of several shapes share compiled programs: widths are padded with zeros, and the
     depth is a number in the program. Padding changes no number beyond rounding. On CPUs the seeds of a cell are
-    trained in one call if their weights fit into the caches, and on accelerators all networks whose arrays have one
-    shape. Training runs in the dtype of X, and in float32 if x64 is off. J and the
-    rank are computed in float64, since float32 does not resolve the tangent spaces of deep networks.
+    trained in one call if their weights fit into the caches, and each core trains another cell. On accelerators all
+    networks whose arrays have one shape are trained in one call. Training runs in the dtype of X, and in float32 if x64
+    is off. J and the rank are computed in float64, since float32 does not resolve the tangent spaces of deep networks.
 
     With a `store`, finished cells are in a file as soon as they are done. The same call resumes an interrupted sweep,
     and a call with more values on its axes computes those that are missing. Host function.
@@ -113,8 +113,9 @@ def sweep(
     Returns:
         An `xarray.Dataset`. Its dimensions are those axes that were given as lists, in the order depth, width,
         subnetworks, penalty, lam, rate, then seed, and then stage: "initial", "epoch 5" for a snapshot, "trained". Its
-        variables are J, rank, loss, accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. A
-        network whose weights or outputs are no longer finite has NaN for J, and -1 for the rank.
+        variables are J, rank, loss, accuracy (for one-hot targets), test_loss, test_accuracy, sure, and seconds. The
+        seconds are a network's share of the time that its process worked. A network whose weights or outputs are no
+        longer finite has NaN for J, and -1 for the rank.
 
     Raises:
         ValueError: an argument is out of range, an axis is empty or holds a value twice, or the store belongs to other

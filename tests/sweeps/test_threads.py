@@ -1,0 +1,119 @@
+"""Portions that are done by threads of this process."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from globopt_jax.sweeps import engines
+from globopt_jax.sweeps.cells import Worker
+from globopt_jax.sweeps.plan import planned
+from globopt_jax.sweeps.sweep import SGD
+
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+
+
+def plan_of(dtype="float64", **changes):
+    axes = {"depth": [1, 2], "width": [2, 3], "subnetworks": 1, "penalty": "none", "lam": 0.0, "rate": [0.1, 0.01]}
+    axes |= {"seed": (0, 1)}
+    options = {
+        "optimizer": SGD,
+        "loss": "squared",
+        "activation": "relu",
+        "initial": "fan_out",
+        "epochs": 3,
+        "batch": 8,
+        "tangent": True,
+        "snapshots": (),
+    }
+    given = {name: changes.pop(name) for name in axes.keys() & changes}
+    return planned(X.astype(dtype), Y.astype(dtype), None, axes | given, options | changes)
+
+
+def without_time(results):
+    return sorted(
+        tuple(value for name, value in row.items() if name != "seconds") for _, rows in results for row in rows
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_threads_compute_the_same_numbers(dtype, monkeypatch):
+    """Each thread has the precision of the sweep, whichever its caller has."""
+    plan, found, used = plan_of(dtype), {}, set()
+    rows = Worker.rows
+
+    def watched(worker, portion):
+        used.add(threading.get_ident())
+        return rows(worker, portion)
+
+    for cores in (1, 3):
+        used.clear()
+        monkeypatch.setattr(engines, "_cores", lambda cores=cores: cores)
+        found[cores] = without_time(engines.here(plan, plan.portions(), watched))
+        assert (threading.get_ident() in used) == (cores == 1)
+    assert len(found[1]) == 16
+    assert found[1] == found[3]
+
+
+def test_large_networks_are_done_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(engines, "_cores", lambda: 2)
+    plan = plan_of(width=[2, 600])
+    used = {}
+    for portion, thread in engines.here(plan, plan.portions(), lambda *_: threading.get_ident()):
+        used.setdefault(portion.cells[0].width, set()).add(thread)
+    assert used[600] == {threading.get_ident()}
+    assert threading.get_ident() not in used[2]
+
+
+def test_an_error_ends_all_threads(monkeypatch):
+    monkeypatch.setattr(engines, "_cores", lambda: 2)
+    plan = plan_of(rate=[*np.linspace(0.01, 0.1, 20)], epochs=200, tangent=False)
+    begun = []
+
+    def fails(worker, portion):
+        begun.append(portion)
+        if len(begun) == 2:
+            raise OSError("no space left")
+        return worker.rows(portion)
+
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="no space left"):
+        _ = [*engines.here(plan, plan.portions(), fails)]
+    assert threading.active_count() == threads
+    assert len(begun) < 10
+
+
+def test_what_the_caller_leaves_is_not_done(monkeypatch):
+    monkeypatch.setattr(engines, "_cores", lambda: 2)
+    plan = plan_of(rate=[*np.linspace(0.01, 0.1, 20)], tangent=False)
+    begun = []
+
+    def counted(worker, portion):
+        begun.append(portion)
+        return worker.rows(portion)
+
+    results = engines.here(plan, plan.portions(), counted)
+    _ = next(results)
+    results.close()
+    assert len(begun) < 20
+
+
+def test_ctrl_c_ends_the_training_of_all_threads(monkeypatch):
+    monkeypatch.setattr(engines, "_cores", lambda: 2)
+    plan, threads = plan_of(epochs=10**6, tangent=False), threading.active_count()
+
+    def rows(worker, portion):
+        if portion.cells[0].rate == 0.01:
+            threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        return worker.rows(portion)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _ = next(engines.here(plan, plan.portions()[:2], rows))
+    finally:
+        _ = signal.signal(signal.SIGINT, before)
+    assert threading.active_count() == threads
