@@ -172,11 +172,11 @@ class _Compilations(logging.Handler):
 
 
 def table(repeats: int, cases: Any = CASES) -> str:
-    """The comparison as Markdown; seconds are medians over the repeats."""
+    """The comparison as Markdown; seconds are medians over the repeats, with J those of one run."""
     rows = []
     for dtype, epochs, tangent in cases:
         runs: dict[str, list[Any]] = {"sweep": [], "loop": []}
-        for _ in range(repeats):
+        for _ in range(1 if tangent else repeats):  # J takes minutes, and its time varies less
             for peer, found in runs.items():
                 found.append(alone("benchmarks.sweep", (peer, dtype, epochs, tangent), 1800))
         failed = next((run for found in runs.values() for run in found if isinstance(run, str)), None)
@@ -221,8 +221,8 @@ def main() -> None:
         return
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     text = (
-        f"{table(repeats)}\n\nDigits, depths 1-6, widths 2, 4, 8, 16, 32, four seeds; "
-        'compilation included; medians of runs that took turns. "Difference" is the largest one of the losses after '
+        f"{table(repeats)}\n\nDigits, depths 1-6, widths 2, 4, 8, 16, 32, four seeds; compilation included. Medians of "
+        f'{repeats} runs that took turns, and one run with J. "Difference" is the largest one of the losses after '
         "training, or of J, relative to the largest loss or J.\n\n"
         f"{ways(repeats)}\n\nOne call for each cell, or one for all cells with arrays of one shape, in float32; "
         'the first time with compilation, and later without. "Difference" is as above.\n\n'

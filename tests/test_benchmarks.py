@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import linear, plumbing, saddles, scalar, tangent
+from benchmarks import linear, plumbing, saddles, scalar, sweep, tangent
 
 
 def test_scalar_agrees_with_the_convex_program():
@@ -45,6 +45,16 @@ def test_tangent_agrees_with_lapack(monkeypatch):
     with jax.numpy_dtype_promotion("standard"):  # the peers are not strict
         for solver in (tangent.numpy_gelsd, tangent.jax_lstsq, tangent.scipy_lsmr, tangent.matfree_lsmr):
             assert abs(solver(*problem, A)[0] - value) <= 1e-3 * value
+
+
+def test_a_sweep_and_a_loop_train_the_same_networks(monkeypatch):
+    for name, value in {"DEPTHS": (1, 3), "WIDTHS": (2, 4), "SEEDS": 2}.items():
+        monkeypatch.setattr(sweep, name, value)
+    plan = sweep.plan_of("float64", 1, False)
+    losses = sweep.swept(plan)
+    assert len(losses) == 8
+    for others in (sweep.looped(plan), sweep.swept(plan, by_cells=False)):
+        assert losses == pytest.approx(others, rel=1e-12)
 
 
 # -- what they share -------------------------------------------------------------------------------------
