@@ -165,6 +165,9 @@ def test_the_reading_compares_with_the_noise():
     noisy = {row: [27.0, 35.0, 31.6] for row in (0, 1, 2, 3)}
     said = Made()._reading({"none": rows, "l1": noisy, "l2": rows, "l3": rows}).splitlines()
     assert "within the noise" in said[0]
+    three = {row: [30.5, 32.0, 33.5] for row in (0, 1, 2, 3)}  # 3.5 standard errors, and three seeds need 4.3
+    said = Made()._reading({"none": rows, "l1": rows, "l2": three, "l3": rows}).splitlines()
+    assert "by 1.00 ± 0.29 points (standard error of 3 paired seeds), which is within the noise" in said[1]
     two = {penalty: {row: [30.0, 31.0 + (penalty == "l2")] for row in (0, 1, 2, 3)} for penalty in k18.STRENGTHS}
     said = Made()._reading(two).splitlines()
     assert "so few seeds cannot tell this from noise" in said[1]

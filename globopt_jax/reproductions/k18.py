@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import optax
+import scipy.special
 
 from globopt_jax import datasets, sweeps
 from globopt_jax.origin import hash_arrays
@@ -296,7 +297,8 @@ class _Table(Experiment, abc.ABC):
             if n < 3:
                 clear = "; so few seeds cannot tell this from noise"
             else:
-                clear = ", which is within the noise" if abs(mean) < 2 * error else ", which is clear of the noise"
+                limit = float(scipy.special.stdtrit(n - 1, 0.975)) * error
+                clear = ", which is within the noise" if abs(mean) < limit else ", which is clear of the noise"
             verb = "beats" if mean > 0 else "loses to"
             said.append(
                 f"{row} {self._rows(row)}: the matched penalty {matched} {verb} the best other column, "
@@ -372,7 +374,8 @@ layer, stochastic gradient descent without momentum on batches of {batch}, no bi
 deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: the
 learning rate, strength and number of epochs with the largest mean accuracy of one seed at {tuned_on} {rows}.
 {candidates} Then every network was trained on all {train:,} training images for the chosen number of epochs, with
-{seeds} seeds, and tested on {test:,} other images. The computation, tuning included, took {minutes:.1f} minutes."""
+{seeds} seeds, and tested on {test:,} other images. The computation, tuning included, took {minutes:.1f} minutes.
+Below, a difference is clear of the noise if zero is outside the 95 % confidence interval of its mean (Student's t)."""
 
 
 def _tried(size: Size) -> str:
