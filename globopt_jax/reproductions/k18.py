@@ -372,10 +372,11 @@ The thesis states cross-entropy, gradient descent, ReLU, and no other regulariza
 nor strength of the penalty, nor number of epochs, nor initial weights, nor batch. Here: {width} units in each hidden
 layer, stochastic gradient descent without momentum on batches of {batch}, no biases, initial weights of standard
 deviation `sqrt(2/(d_in + d_out))`. Each column was tuned on a fifth of the training images, which were held out: the
-learning rate, strength and number of epochs with the largest mean accuracy of one seed at {tuned_on} {rows}.
-{candidates} Then every network was trained on all {train:,} training images for the chosen number of epochs, with
-{seeds} seeds, and tested on {test:,} other images. The computation, tuning included, took {minutes:.1f} minutes.
-Below, a difference is clear of the noise if zero is outside the 95 % confidence interval of its mean (Student's t)."""
+learning rate, strength and number of epochs with the largest mean accuracy of one seed at {tuned_on} {rows}. They hold
+for all rows of the column. {candidates} Then every network was trained on all {train:,} training images for the chosen
+number of epochs, with {seeds} seeds, and tested on {test:,} other images. The computation, tuning included, took
+{minutes:.1f} minutes. Below, a difference is clear of the noise if zero is outside the 95 % confidence interval of its
+mean (Student's t)."""
 
 
 def _tried(size: Size) -> str:

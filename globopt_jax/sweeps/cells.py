@@ -168,12 +168,14 @@ class Worker:
             if not sure and not np.isfinite(float(jnp.sum(jnp.square(apply(params, X))))):
                 return {"J": None, "rank": None, "sure": None}
             if not sure:
+                self._check_wanted()
                 found = local_minima.tangent_projection(apply, params, X, Y)
                 if not found.converged:
                     found = local_minima.tangent_projection(apply, params, X, Y, method="dense")
             return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
 
     def _check_wanted(self) -> None:
+        """Raise an error in a thread that is to stop."""
         if self.stopped:
             raise CancelledError
 
