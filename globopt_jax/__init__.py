@@ -13,6 +13,7 @@ The public names are grouped in topics, which are imported at their first use:
     plotting     pictures of runs, certificates and tangent spaces, on matplotlib's axes
     rigorous     the verifier of certificates, in NumPy alone
     sweeps       train many networks over depth, width and seeds, and measure J of each (KHK19, K18)
+    wide         wide networks with analytic activations: a bound of the loss from a gradient (NH17)
 
 >>> import globopt_jax
 >>> globopt_jax.losses.squared.name
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
         plotting,
         rigorous,
         sweeps,
+        wide,
     )
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
-__all__ += ["networks", "plotting", "rigorous", "sweeps"]
+__all__ += ["networks", "plotting", "rigorous", "sweeps", "wide"]
 
 
 def __getattr__(name: str) -> Any:
