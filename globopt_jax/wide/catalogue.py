@@ -30,7 +30,7 @@ class Smooth:
         return self.function(t)
 
 
-def smooth(function: Callable[[Any], Any], *, analytic: bool) -> Smooth:
+def smooth(function: Any, *, analytic: bool) -> Smooth:
     """Return an activation of your own, with the property that no computation can find out.
 
     Args:
@@ -101,6 +101,7 @@ FAILURES = (
     "its derivative is not positive at some of the points where it was sampled",
     "it grows faster than linearly at positive numbers",
     "its derivative is zero at a point that is no minimum",
+    "its derivative is not continuous",
 )
 #: Functions without a name are sampled at points from -_SPAN to _SPAN, and at _FAR.
 _SPAN, _POINTS, _FAR = 30.0, 6001, 1e6
@@ -189,14 +190,17 @@ def _sampled_loss(loss: Callable[[Any], Any]) -> str:
     curvature = np.asarray(jax.jvp(jax.grad(lambda t: jnp.sum(loss(t))), (a,), (jnp.ones_like(a),))[1], np.float64)
     if not np.all(np.isfinite([value, slope, curvature])):
         return "it or its derivative is not finite where it was sampled"
-    if np.max(np.abs(np.diff(curvature))) > 0.2 * np.max(np.abs(curvature)):
-        return "its second derivative is not continuous"
+    for derivative, lacks in ((slope, "its derivative is"), (curvature, "its second derivative is")):
+        if np.max(np.abs(np.diff(derivative))) > 0.2 * np.max(np.abs(derivative)):
+            return f"{lacks} not continuous"
     turns = np.flatnonzero(np.sign(slope[:-1]) * np.sign(slope[1:]) <= 0)
     if not len(turns):
         return "it has no minimum"
-    # Between two points the loss changes by at most the step times the slope.
-    high = value - np.min(value) > 2 * _SPAN / (_POINTS - 1) * np.max(np.abs(slope))
-    return "its derivative is zero at a point that is no minimum" if np.any(high[turns]) else ""
+    # Between two points the loss changes by at most the step times the larger slope, about.
+    change = 2 * _SPAN / (_POINTS - 1) * (np.abs(slope[turns]) + np.abs(slope[turns + 1]))
+    rounding = 10 * float(jnp.finfo(a.dtype).eps) * (np.abs(value[turns]) + np.abs(np.min(value)))
+    high = value[turns] - np.min(value) > change + rounding
+    return "its derivative is zero at a point that is no minimum" if np.any(high) else ""
 
 
 def _points() -> jax.Array:

@@ -129,9 +129,10 @@ def _identity(network: FeedForward, l: int, layers: list[Layer], T: Any) -> tupl
     def activate(z: Any) -> Any:
         return network.activate(z, l - 1, hidden)[0]
 
-    ends = jnp.stack([-jnp.ones(n, T.dtype), jnp.ones(n, T.dtype)])
-    low, high = activate(ends)[:, :dy]
-    if not bool(jnp.all(high > low)):
+    between = jnp.broadcast_to(jnp.linspace(-1, 1, 101, dtype=T.dtype)[:, None], (101, n))
+    values = activate(between)[:, :dy]
+    low, high = values[0], values[-1]
+    if not bool(jnp.all(jnp.diff(values, axis=0) > 0)):
         raise ValueError("activation: Expected: one that increases on [-1, 1]. Received: one that does not.")
     half = 0.5 * _SHARE * (high - low)
     middle = 0.5 * (jnp.max(T, axis=0) + jnp.min(T, axis=0))

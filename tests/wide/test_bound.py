@@ -178,8 +178,8 @@ def test_contracts(dtype):
         params = [(rng.normal(size=(3, 6)), rng.normal(size=6)), (rng.normal(size=(6, 2)), rng.normal(size=2))]
         return params, rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
 
-    assert_kept(lambda *a: wide.loss_bounds(*a).gradient, make, dtype)
-    assert_kept(lambda *a: wide.loss_bound(*a, 1), make, dtype)
+    assert_kept(lambda params, X, Y: wide.loss_bounds(params, X, Y).gradient, make, dtype)
+    assert_kept(lambda params, X, Y: wide.loss_bound(params, X, Y, 1), make, dtype)
 
 
 @pytest.mark.parametrize(
