@@ -10,6 +10,7 @@ The public names are grouped in topics, which are imported at their first use:
     losses       squared, softmax cross-entropy, logistic and Huber: value, gradient and convex conjugate
     datasets     digits, MNIST, Fashion-MNIST, CIFAR-10, SVHN, KHK19's synthetic set, and .npz files
     claims       the papers' statements as runnable checks
+    path_sums    ReLU networks as sums over paths, and their reduction to deep linear networks (K18)
     plotting     pictures of runs, certificates and tangent spaces, on matplotlib's axes
     rigorous     the verifier of certificates, in NumPy alone
     sweeps       train many networks over depth, width and seeds, and measure J of each (KHK19, K18)
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         local_minima,
         losses,
         networks,
+        path_sums,
         plotting,
         rigorous,
         sweeps,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
-__all__ += ["networks", "plotting", "rigorous", "sweeps", "wide"]
+__all__ += ["networks", "path_sums", "plotting", "rigorous", "sweeps", "wide"]
 
 
 def __getattr__(name: str) -> Any:
