@@ -3,6 +3,7 @@
 The public names are grouped in topics, which are imported at their first use:
 
     deep_linear  deep linear networks: classify critical points, bound the gap, escape from saddles (YSJ18, K18)
+    function_space  layers as functions: the derivative of the risk, and conditions for global minima (YSJ18)
     homogeneous  positively homogeneous networks with matched regularizers: train and certify (HV17, K18)
     local_minima the tangent space of a network, and the loss at local minima (KHK19)
     networks     feed-forward networks as pure functions, and Flax models in the same form
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         claims,
         datasets,
         deep_linear,
+        function_space,
         homogeneous,
         linalg,
         local_minima,
@@ -42,7 +44,17 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "claims", "datasets", "deep_linear", "homogeneous", "linalg", "local_minima", "losses"]
+__all__ = [
+    "__version__",
+    "claims",
+    "datasets",
+    "deep_linear",
+    "function_space",
+    "homogeneous",
+    "linalg",
+    "local_minima",
+    "losses",
+]
 __all__ += ["networks", "path_sums", "plotting", "rigorous", "sweeps", "wide"]
 
 
