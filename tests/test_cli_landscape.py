@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from globopt_jax import runs, sweeps
 from globopt_jax.cli import app, landscapes
 from globopt_jax.cli.meter import Meter, _clock
+from globopt_jax.reproductions.report import around
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = ("--depths", "1,2", "--widths", "2,3", "--seeds", "2", "--epochs", "3", "--batch", "8")
@@ -102,7 +103,7 @@ def test_a_finished_run_is_shown_again_and_held_against_its_store(data, finished
     text = " ".join(done.stdout.split())
     assert found["reason"] in text
     assert "J after training" in text
-    assert f"{table(found)[1, 0, 0]:.4g} ± " in text
+    assert around(*(table(found, kind)[1, 0, 0] for kind in ("mean", "spread"))) in text
     assert run(data, folder, "--quiet").output == ""
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -212,12 +213,6 @@ def test_a_terminal_shows_a_bar_with_the_time_left(capsys, monkeypatch):
     assert "2/3" in text
     assert "about 5:1" in text
     assert [_clock(s) for s in (0.4, 59.9, 7500.0)] == ["0 s", "1:00 min", "2:05 h"]
-
-
-def test_numbers_of_a_table():
-    assert landscapes._with_spread(753.94, 103.0) == "753.9 ± 100"
-    assert landscapes._with_spread(0.5, None) == "0.5"
-    assert landscapes._with_spread(None, None) == "none"
 
 
 def test_samples_are_the_same_at_every_call(data, tmp_path):

@@ -93,7 +93,7 @@ def test_a_table_from_end_to_end(tmp_path):
         assert printed in report
     cells = sweeps.Store(k18.Choice(**settings).store(out, "l2")).rows()
     accuracies = [100 * row[column("test_accuracy", "trained")] for row in cells if row["depth"] == 3]
-    assert spread(accuracies, ".2f") in report
+    assert spread(accuracies) in report
     assert report.count("the matched penalty") == 6
 
 

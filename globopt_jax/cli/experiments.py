@@ -71,7 +71,7 @@ def document(experiment: Experiment, folder: runs.RunFolder, client: Any = None,
     for name, figure in experiment.pictures(folder.path).items():
         folder.write_bytes(name, plotting.png(figure))
     origin = runs.provenance(dtype="float32")
-    folder.write_text(REPORT, f"# {folder.config['experiment']}\n\n{_made(origin)}\n\n{text}\n")
+    folder.write_text(REPORT, f"# {experiment.title}\n\n{_made(origin)}\n\n{text}\n")
     result = {"numbers": numbers, "configuration": folder.config, "provenance": origin}
     folder.finish(result)
     return result

@@ -19,6 +19,7 @@ from globopt_jax.cli.meter import Meter
 from globopt_jax.cli.task import check_numbers, data_named, in_dtype, integers, is_float64
 from globopt_jax.cli.terminal import check_memory
 from globopt_jax.inputs import check_range
+from globopt_jax.reproductions.report import around
 from globopt_jax.sweeps.trends import averaged, trends
 
 if TYPE_CHECKING:
@@ -323,12 +324,7 @@ def show(result: dict[str, Any], *, json: bool, quiet: bool) -> None:
         for width in widths:
             table.add_column(f"width {width}", justify="right")
         for depth, means, spreads in zip(depths, numbers["mean"], numbers["spread"], strict=True):
-            table.add_row(str(depth), *(Text(_with_spread(m, s)) for m, s in zip(means, spreads, strict=True)))
+            table.add_row(
+                str(depth), *(Text("none" if m is None else around(m, s)) for m, s in zip(means, spreads, strict=True))
+            )
         console.print(table)
-
-
-def _with_spread(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return "none"
-    # Two digits of 100 would print an exponent.
-    return f"{mean:.4g}" + ("" if spread is None else f" ± {float(f'{spread:.2g}'):g}")

@@ -274,7 +274,7 @@ class _Table(Experiment, abc.ABC):
         return table(self.row_name, list(STRENGTHS), rows)
 
     def _shown(self, found: dict[str, dict[int, list[float]]]) -> str:
-        rows = [(str(row), [spread(found[p][row], ".2f") for p in STRENGTHS]) for row in self.rows]
+        rows = [(str(row), [spread(found[p][row]) for p in STRENGTHS]) for row in self.rows]
         return "Test accuracy in percent, mean and standard deviation over the seeds:\n\n" + table(
             self.row_name, list(STRENGTHS), rows
         )
@@ -327,7 +327,7 @@ class _Table(Experiment, abc.ABC):
 class Table41(_Table):
     """Table 4.1: fully connected networks with 0 to 3 hidden layers of 500 units."""
 
-    name = "k18-table-4.1"
+    name, title = "k18-table-4.1", "Table 4.1 of K18 again"
     axis, dim, row_name = "depths", "depth", "hidden layers"
     rows, tuned_on = (0, 1, 2, 3), (1, 2)
     matched: ClassVar = {0: "l1", 1: "l2", 2: "l3"}
@@ -349,7 +349,7 @@ class Table41(_Table):
 class Table42(_Table):
     """Table 4.2: 4, 8 and 12 parallel subnetworks with one hidden layer of 500 units."""
 
-    name = "k18-table-4.2"
+    name, title = "k18-table-4.2", "Table 4.2 of K18 again"
     axis, dim, row_name = "subnetworks", "subnetworks", "subnetworks"
     rows, tuned_on = (4, 8, 12), (4,)
     matched: ClassVar = {4: "l2", 8: "l2", 12: "l2"}

@@ -52,6 +52,8 @@ class Figure1(Experiment):
         FileNotFoundError: files are missing.
     """
 
+    title = "Figure 1 of KHK19 again"
+
     def __init__(self, preset: str = "quick", root: pathlib.Path | None = None, only: Sequence[str] | None = None):
         if preset not in PRESETS:
             raise ValueError(f"preset: Expected: {' or '.join(PRESETS)}. Received: {preset!r}.")

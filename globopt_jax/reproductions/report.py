@@ -3,13 +3,13 @@
 import abc
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from globopt_jax.sweeps import Progress
 
-__all__ = ["Experiment", "Told", "spread", "table"]
+__all__ = ["Experiment", "Told", "around", "spread", "table"]
 
 #: A function that is told how far an experiment is: the part of the experiment, and the progress of its sweep.
 Told = Callable[[str, Progress], object]
@@ -17,6 +17,9 @@ Told = Callable[[str, Progress], object]
 
 class Experiment(abc.ABC):
     """An experiment of a paper at one of its sizes, whose arguments were checked. Nothing has been computed yet."""
+
+    #: The heading of the report.
+    title: ClassVar[str]
 
     @property
     @abc.abstractmethod
@@ -50,17 +53,31 @@ def table(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequenc
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def spread(values: Any, form: str = ".4g") -> str:
+def spread(values: Any) -> str:
     """Return mean ± standard deviation of the finite values; the number of values that are missing follows.
 
     Example:
         >>> spread([1.0, 3.0]), spread([2.0]), spread([np.nan, 2.0])
-        ('2 ± 1.4', '2', '2 (1 missing)')
+        ('2.0 ± 1.4', '2', '2 (1 missing)')
     """
     values = np.ravel(np.asarray(values, float))
     known = values[np.isfinite(values)]
     if not len(known):
         return "none"
-    around = f" ± {np.std(known, ddof=1):.2g}" if len(known) > 1 else ""
-    missing = len(values) - len(known)
-    return f"{np.mean(known):{form}}{around}{f' ({missing} missing)' * bool(missing)}"
+    missing = f" ({len(values) - len(known)} missing)" * (len(known) < len(values))
+    return around(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None) + missing
+
+
+def around(mean: float, deviation: float | None) -> str:
+    """Return mean ± deviation: the deviation has two digits, and the mean ends where it ends.
+
+    Example:
+        >>> around(20951.7, 611.0), around(0.5, None), around(3.0, 0.0)
+        ('20950 ± 610', '0.5', '3 ± 0')
+    """
+    if not deviation:
+        return f"{mean:.4g}{' ± 0' * (deviation is not None)}"
+    decimals = 1 - int(np.floor(np.log10(deviation)))
+    if decimals > 6:
+        return f"{mean:.4g} ± {deviation:.2g}"
+    return " ± ".join(f"{round(value, decimals):.{max(decimals, 0)}f}" for value in (mean, deviation))

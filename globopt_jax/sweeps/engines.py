@@ -39,10 +39,9 @@ def here(
     with precision(plan):
         worker = Worker(plan)
     small = [portion for portion in portions if plan.is_cached(portion.cells[0])]
-    worker.threads = min(len(small), _cores()) if jax.default_backend() == "cpu" else 1
-    if worker.threads > 1:
-        yield from _in_threads(worker, small, do)
-        worker.threads = 1
+    threads = min(len(small), _cores()) if jax.default_backend() == "cpu" else 1
+    if threads > 1:
+        yield from _in_threads(worker, threads, small, do)
         portions = [portion for portion in portions if not plan.is_cached(portion.cells[0])]
     for portion in portions:
         with precision(plan):  # not around the yield, since the caller has a precision of its own
@@ -50,7 +49,7 @@ def here(
         yield portion, found
 
 
-def _in_threads(worker: Worker, portions: Sequence[Portion], do: Any) -> Iterator[tuple[Portion, Any]]:
+def _in_threads(worker: Worker, threads: int, portions: Sequence[Portion], do: Any) -> Iterator[tuple[Portion, Any]]:
     """Do the portions in threads. After an error or Ctrl-C they end with the epoch or the J that they are in."""
     device = worker.X.device  # the default device of the caller; each thread has its own, as its own precision
 
@@ -58,7 +57,7 @@ def _in_threads(worker: Worker, portions: Sequence[Portion], do: Any) -> Iterato
         with precision(worker.plan), jax.default_device(device):
             return do(worker, portion)
 
-    pool = ThreadPoolExecutor(worker.threads)
+    worker.threads, pool = threads, ThreadPoolExecutor(threads)
     futures = {pool.submit(done, portion): portion for portion in portions}
     try:
         for future in as_completed(futures):
@@ -66,7 +65,7 @@ def _in_threads(worker: Worker, portions: Sequence[Portion], do: Any) -> Iterato
     finally:
         worker.stopped = True
         pool.shutdown(cancel_futures=True)
-        worker.stopped = False
+        worker.stopped, worker.threads = False, 1
 
 
 def _cores() -> int:

@@ -66,6 +66,9 @@ def test_large_networks_are_done_one_after_the_other(monkeypatch):
         used.setdefault(portion.cells[0].width, set()).add(thread)
     assert used[600] == {threading.get_ident()}
     assert threading.get_ident() not in used[2]
+    large = plan_of(width=[600], depth=[2], rate=[0.1], seed=(0,), epochs=1, tangent=False)
+    ((_, (row,)),) = engines.here(large, large.portions())
+    assert row["seconds"] > 0
 
 
 def test_an_error_ends_all_threads(monkeypatch):
