@@ -31,15 +31,10 @@ class Inequality(NamedTuple):
     eps2: Array
     """The smallest ``sigma_dy(A)`` on the samples; 0 where layer j has fewer than dy outputs."""
 
-    @property
-    def left(self) -> Array:
-        """The left side."""
-        return self.operator_norm * self.distance
-
-    @property
-    def right(self) -> Array:
-        """The right side."""
-        return 2 * self.eps1 * self.eps2 * self.gap
+    left: Array
+    """The left side."""
+    right: Array
+    """The right side."""
 
     @property
     def reason(self) -> str:
@@ -96,14 +91,12 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
     dy, width = found.jacobians.shape[1:]
     sizes, errors, inputs = (jnp.linalg.norm(a, axis=1) for a in (X, found.errors, found.inputs))
     s = lapack.svd(found.jacobians, compute_uv=False, full_matrices=False)
-    return Inequality(
-        layer=jnp.asarray(layer, jnp.int32),
-        operator_norm=operator_norm(layers, X, Y, layer),
-        distance=jnp.max(errors / jnp.where(sizes > 0, sizes, 1)),
-        gap=0.5 * jnp.mean(jnp.square(errors)),
-        eps1=jnp.min(inputs / jnp.where(sizes > 0, sizes, 1)),
-        eps2=jnp.min(s[:, -1]) if width >= dy else jnp.zeros((), X.dtype),
-    )
+    norm, gap = operator_norm(layers, X, Y, layer), 0.5 * jnp.mean(jnp.square(errors))
+    distance = jnp.max(errors / jnp.where(sizes > 0, sizes, 1))
+    eps1 = jnp.min(inputs / jnp.where(sizes > 0, sizes, 1))
+    eps2 = jnp.min(s[:, -1]) if width >= dy else jnp.zeros((), X.dtype)
+    sides = norm * distance, 2 * eps1 * eps2 * gap
+    return Inequality(jnp.asarray(layer, jnp.int32), norm, distance, gap, eps1, eps2, *sides)
 
 
 def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:

@@ -196,7 +196,8 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         if solved.feasible:
             values.append(float(solved.t.sum()))
             best = max(best, (values[-1] / max(found.polar, 1.0), solved.dual), key=lambda pair: pair[0])
-        done = best[0] >= values[-1] * (1 - EXCESS) or values[-1] >= values[-PATIENCE:][0] * (1 - EXCESS)
+        stuck = len(values) > PATIENCE and values[-1] >= values[-PATIENCE] * (1 - EXCESS)
+        done = stuck or best[0] >= values[-1] * (1 - EXCESS)
         if done or found.candidates is None or not pool.add(found.candidates):
             break
         solved = pool.program(targets)
@@ -204,7 +205,7 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         U = jnp.asarray(best[1], Z.dtype)
         polar = float(lam_max(problem, X, U, params=params, key=next(keys), effort=work).upper)
         lower = max(lower, _paired(np.asarray(U, np.float64), targets, polar))
-        proved = proved or np.isfinite(polar)
+        proved = proved or bool(np.isfinite(polar))
     return _answer(problem, pool.weights(solved, params, Z.dtype), X, Z, lower, proved)
 
 

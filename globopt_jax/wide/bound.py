@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from globopt_jax import linalg, results
 from globopt_jax.inputs import check_data, integer, real
@@ -35,20 +36,15 @@ class LossBounds(NamedTuple):
     loss: Array
     """The loss itself."""
 
-    @property
-    def best(self) -> Array:
-        """The smallest of all bounds."""
-        return jnp.min(jnp.stack([self.product, self.per_sample, self.kernel]))
-
-    @property
-    def layer(self) -> Array:
-        """The layer k of the smallest bound."""
-        return jnp.argmin(jnp.min(jnp.stack([self.product, self.per_sample, self.kernel]), axis=0))
+    best: Array
+    """The smallest of all bounds."""
+    layer: Array
+    """The layer k of the smallest bound."""
 
     @property
     def reason(self) -> str:
         """The bounds in a sentence."""
-        if not jnp.isfinite(self.best):
+        if not np.isfinite(self.best):
             return f"The loss is {float(self.loss):.6g}; no layer bounds it, since all constants are zero to rounding."
         return (
             f"The loss is {float(self.loss):.6g}, and the gradient of layer {int(self.layer) + 1} proves that it is at "
@@ -175,7 +171,9 @@ def _bounds(layers: list[Layer], X: Any, Y: Any, chosen: Any, activation: Any, m
     rows = [_of_layer(passed, layers, Y, k, memory) for k in chosen]
     product, per_sample, kernel, gradient = (jnp.stack(column) for column in zip(*rows, strict=True))
     loss = 0.5 * jnp.sum(jnp.square(passed.output.value - Y))
-    return LossBounds(product, per_sample, kernel, gradient, loss)
+    smallest = jnp.minimum(jnp.minimum(product, per_sample), kernel)
+    layer = jnp.asarray(list(chosen), jnp.int32)[jnp.argmin(smallest)]
+    return LossBounds(product, per_sample, kernel, gradient, loss, jnp.min(smallest), layer)
 
 
 def _of_layer(passed: Forward, layers: list[Layer], Y: Any, k: int, memory: int) -> tuple[Any, Any, Any, Any]:
