@@ -1,6 +1,7 @@
 """HV17: Haeffele & Vidal, Global optimality in neural network training, CVPR 2017."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,51 @@ def _high_degree(key: jax.Array) -> Outcome:
     return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * eps(), shrinkage(matched))
 
 
+def _gauge(key: jax.Array) -> Outcome:
+    """Check the properties of Omega where it is the nuclear norm; control: superadditivity."""
+    k1, k2 = jax.random.split(key)
+    A, B = jax.random.normal(k1, (5, 4)), jax.random.normal(k2, (5, 4))
+
+    def value(Z: jax.Array) -> tuple[float, float, int]:
+        found = homogeneous.omega("linear", "sum_of_powers", Z, jnp.eye(5), key=key)
+        return float(found.lower), float(found.upper), len(found.params[0])
+
+    (low_a, a, r), (low_b, b, _), (low_sum, whole, _) = value(A), value(B), value(A + B)
+    zero, doubled, half = value(0 * A)[1], value(2 * A)[1], value((A + B) / 2)[1]
+    nuclear = float(jnp.sum(jnp.linalg.svd(A, compute_uv=False)))
+    wrong = [
+        abs(zero),  # zero only at Z = 0
+        max(-a, 0.0),
+        abs(doubled - 2 * a),  # degree 1
+        max(whole - a - b, 0.0),  # subadditive
+        max(half - (a + b) / 2, 0.0),  # convex
+        float(r > 20),  # attained by at most card(Z) subnetworks
+        max(x - y for x, y in ((low_a, a), (low_b, b), (low_sum, whole))),
+        abs(a - nuclear),
+        abs(low_a - nuclear),
+    ]
+    return outcome(max(wrong) / a, 1e3 * eps(), (a + b - whole) / a)
+
+
+def _pruned(key: jax.Array) -> Outcome:
+    """Control: dropping subnetworks without new scales changes the output."""
+    problem = homogeneous.Problem("relu", "sum_of_powers", losses.squared, 1.0)
+    params = problem.phi.init(key, r=30, dx=3, dy=2)
+    X = jax.random.normal(key, (5, 3))
+    before = homogeneous.predict(problem, params, X)
+
+    def change(params: Any) -> float:
+        return float(jnp.max(jnp.abs(homogeneous.predict(problem, params, X) - before)) / jnp.max(jnp.abs(before)))
+
+    def cost(params: Any) -> float:
+        return float(jnp.sum(jax.vmap(problem.theta)(params)))
+
+    found = homogeneous.prune(problem, params, X)
+    raised = max(cost(found) / cost(params) - 1, 0.0)
+    residual = change(found) + raised + (len(found[0]) > before.size)
+    return outcome(residual, 1e4 * eps(), change(jax.tree.map(lambda w: w[: before.size], params)))
+
+
 CLAIMS = (
     _claim(
         key="HV17 Def degree",
@@ -187,5 +233,17 @@ CLAIMS = (
         statement="If theta has a higher degree than phi, splitting a subnetwork sends its penalty to zero.",
         equation="supplement, Proposition 2",
         check=_high_degree,
+    ),
+    _claim(
+        key="HV17 Prop 1",
+        statement="Omega is 0 only at 0, of degree 1, subadditive, convex, attained by at most card(Z) subnetworks.",
+        equation="Proposition 1 (K18 Theorem 3.4)",
+        check=_gauge,
+    ),
+    _claim(
+        key="HV17 Prop 1 card",
+        statement="At most card(Z) subnetworks give a network's output at no higher penalty.",
+        equation="Proposition 1 and Theorem 2, step 3",
+        check=_pruned,
     ),
 )

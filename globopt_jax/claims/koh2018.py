@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import deep_linear, homogeneous, losses, rigorous
+from globopt_jax import deep_linear, homogeneous, losses, path_sums, rigorous
 from globopt_jax.claims import yun_sra_jadbabaie2018
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
@@ -85,6 +85,40 @@ def _local_minima(key: jax.Array) -> Outcome:
     return outcome(worst, 1e2 * eps() ** 0.5, control)
 
 
+def _path_sum(key: jax.Array) -> Outcome:
+    """Compare the contraction with a list of all paths; control: all paths active."""
+    widths = (3, 5, 4, 2)
+    keys = jax.random.split(key, 4)
+    W = [jax.random.normal(k, shape) for k, shape in zip(keys, itertools.pairwise(widths), strict=False)]
+    X = jax.random.normal(keys[3], (8, 3))
+    x, w, z = jax.tree.map(lambda a: np.asarray(a, np.float64), (X, W, path_sums.unit_masks(W, X)))
+    listed, scale = np.zeros((8, 2)), np.zeros((8, 2))
+    for a, b, c, d in itertools.product(*map(range, widths)):
+        path = x[:, a] * w[0][a, b] * w[1][b, c] * w[2][c, d]
+        listed[:, d] += path * z[0][:, b] * z[1][:, c]
+        scale[:, d] += np.abs(path)
+    found = path_sums.path_sum(W, X, path_sums.unit_masks(W, X))
+    linear = path_sums.path_sum(W, X, [jnp.ones((1, width), X.dtype) for width in widths[1:-1]])
+    errors = [float(np.max(np.abs(np.asarray(a, np.float64) - listed) / scale)) for a in (found, linear)]
+    return outcome(errors[0], 1e2 * eps(), errors[1])
+
+
+def _reduction(key: jax.Array) -> Outcome:
+    """The expected output against the mean over all masks; control: another probability."""
+    keys = jax.random.split(key, 3)
+    W, X = [jax.random.normal(keys[0], (3, 4)), jax.random.normal(keys[1], (4, 2))], jax.random.normal(keys[2], (6, 3))
+    masks = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=4)), X.dtype)
+
+    def mean(rho: float) -> jax.Array:
+        chances = jnp.prod(jnp.where(masks > 0, rho, 1 - rho), axis=1)
+        outputs = jax.vmap(lambda mask: path_sums.path_sum(W, X, [mask[None]], 1 / 0.3))(masks)
+        return jnp.einsum("n,nmd->md", chances, outputs, precision="highest")
+
+    wanted = path_sums.expected_output(W, X, 0.3)
+    errors = [jnp.max(jnp.abs(mean(rho) - wanted)) / jnp.max(jnp.abs(wanted)) for rho in (0.3, 0.4)]
+    return outcome(errors[0], 1e2 * eps(), errors[1])
+
+
 CLAIMS = (
     _claim(
         key="K18 Thm 2.1",
@@ -127,5 +161,17 @@ CLAIMS = (
         statement="A dual point in the polar ball bounds the objective of every width; one outside it does not.",
         equation="Theorem 3.5, appendix A",
         check=_weak_duality,
+    ),
+    _claim(
+        key="K18 (2.8)",
+        statement="The output of a ReLU network is the sum over its paths of input, activity and weights.",
+        equation="section 2.2, (2.8)",
+        check=_path_sum,
+    ),
+    _claim(
+        key="K18 Thm 2.6",
+        statement="If each path is active with probability rho, the expected network is rho times the deep linear one.",
+        equation="Theorem 2.6 (Kawaguchi 2016)",
+        check=_reduction,
     ),
 )

@@ -2,12 +2,13 @@
 
 import itertools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import deep_linear
+from globopt_jax import deep_linear, function_space
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
@@ -164,6 +165,59 @@ def _factorization(key: jax.Array) -> Outcome:
     return outcome(abs(float(found.gap)) / float(found.loss) + (not named), 1e2 * eps(), other.gap)
 
 
+def _smooth_leaky(t: jax.Array) -> jax.Array:
+    """A smooth activation with slopes between 0.1 and 1 and the value 0 at 0."""
+    return 0.1 * t + 0.9 * (jax.nn.softplus(t) - jnp.log(jnp.asarray(2.0, t.dtype)))
+
+
+def _layers(key: jax.Array, widths: tuple[int, ...]) -> list[Any]:
+    return function_space.layers_of(_weights(key, widths), _smooth_leaky)
+
+
+def _frechet(key: jax.Array) -> Outcome:
+    """Compare (6) with the derivative by autodiff along a change of the layer; control: another layer."""
+    widths = (4, 5, 4, 3)
+    X, Y = _data(key, widths)
+    layers, V = _layers(jax.random.fold_in(key, 1), widths), jax.random.normal(jax.random.fold_in(key, 2), (5, 4))
+
+    def eta(z: jax.Array) -> jax.Array:
+        return jnp.sin(z @ V)
+
+    def moved(t: jax.Array) -> Any:
+        return function_space.risk([layers[0], lambda z: layers[1](z) + t * eta(z), layers[2]], X, Y)
+
+    wanted = jax.grad(moved)(jnp.zeros((), X.dtype))
+    found = function_space.derivative(layers, X, Y, eta, 2)
+    other = function_space.derivative(layers, 1.1 * X, Y, eta, 2)
+    return outcome(jnp.abs(found - wanted) / jnp.abs(wanted), 1e4 * eps(), jnp.abs(other - wanted) / jnp.abs(wanted))
+
+
+def _inequality(widths: tuple[int, ...], layer: int, key: jax.Array) -> Outcome:
+    """Control: the inequality is tight for two scalings, so that a factor above 2 is false."""
+    X, Y = _data(key, widths)
+    found = function_space.inequality(_layers(jax.random.fold_in(key, 1), widths), X, Y, layer)
+    tight = function_space.inequality([lambda z: 2 * z, lambda z: 3 * z], jnp.ones((1, 1)), jnp.zeros((1, 1)))
+    return outcome(
+        jnp.maximum(found.right - found.left, 0) / found.right,
+        1e2 * eps(),
+        (1.1 * tight.right - tight.left) / tight.left,
+    )
+
+
+def _in_function_space(key: jax.Array) -> Outcome:
+    X = jax.random.normal(key, (20, 3))
+    V = jax.random.normal(jax.random.fold_in(key, 1), (3, 2))
+
+    def target(x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ V)
+
+    Y = jax.vmap(target)(X)
+    layers = function_space.global_minimum(target, (3, 4, 2, 2))
+    found = function_space.inequality(layers, X, Y)
+    off = function_space.risk([*layers[:-1], lambda z: 1.1 * z], X, Y)
+    return outcome(found.gap + jnp.abs(found.eps2 - 1), 1e2 * eps(), off)
+
+
 CLAIMS = (
     _claim(
         key="YSJ18 Lemma 3.2",
@@ -224,5 +278,29 @@ CLAIMS = (
         statement="||U V^T - Y||^2 is the case X = I, H = 1; other pairs of singular directions are strict saddles.",
         equation="section 2.2",
         check=_factorization,
+    ),
+    _claim(
+        key="YSJ18 (6)",
+        statement="The Frechet derivative of the risk in a layer is E[(h - h*)^T J[above] eta(below)].",
+        equation="appendix A.2, (6)",
+        check=_frechet,
+    ),
+    _claim(
+        key="YSJ18 Thm 4.1",
+        statement="||D_{h_1} L||_op ||h - h*||_nl >= 2 eps (L - L*) if the Jacobians above have sigma_min >= eps.",
+        equation="Theorem 4.1 and its proof in appendix A.3",
+        check=partial(_inequality, (5, 6, 4, 3), 1),
+    ),
+    _claim(
+        key="YSJ18 Thm 4.2",
+        statement="For dx <= dy the same holds at a layer j above invertible layers, with eps1 eps2.",
+        equation="Theorem 4.2 and its proof in appendix A.4",
+        check=partial(_inequality, (3, 3, 6, 4), 2),
+    ),
+    _claim(
+        key="YSJ18 Prop 4.3",
+        statement="The sets of Theorems 4.1 and 4.2 hold a global minimum: h* in one layer, the others pad or cut off.",
+        equation="Proposition 4.3",
+        check=_in_function_space,
     ),
 )

@@ -24,8 +24,10 @@ from globopt_jax.homogeneous.maps import (
     relu_neuron,
 )
 from globopt_jax.homogeneous.minimize import Solution, minimize, path
+from globopt_jax.homogeneous.omega import Omega, omega
 from globopt_jax.homogeneous.polar import PolarBound, bound_of
 from globopt_jax.homogeneous.problem import Problem, objective, predict
+from globopt_jax.homogeneous.prune import prune
 from globopt_jax.homogeneous.regularizers import Regularizer, product_of_norms, regularizer, sum_of_powers
 from globopt_jax.homogeneous.training import EVENTS, Progress, Trace, iterate
 
@@ -39,6 +41,7 @@ __all__ = [
     "ElementalMap",
     "LamMax",
     "Neuron",
+    "Omega",
     "PolarBound",
     "Problem",
     "Progress",
@@ -58,9 +61,11 @@ __all__ = [
     "minimize",
     "neuron",
     "objective",
+    "omega",
     "path",
     "predict",
     "product_of_norms",
+    "prune",
     "rank_one",
     "refine",
     "regularizer",

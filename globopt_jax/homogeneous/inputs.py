@@ -10,11 +10,11 @@ from globopt_jax.homogeneous.degrees import check_degrees
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem, check_lam, objective
 from globopt_jax.homogeneous.samples import pad_samples
-from globopt_jax.inputs import all_finite, check_data, common_dtype, in_one_dtype, numbers
-from globopt_jax.losses import is_catalogued
+from globopt_jax.inputs import all_finite, check_data, common_dtype, finite, in_one_dtype, numbers
+from globopt_jax.losses import is_catalogued, squared
 from globopt_jax.shapes import Params
 
-__all__ = ["check", "targets_moved"]
+__all__ = ["check", "check_network", "targets_moved"]
 
 
 def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax.Array, jax.Array]:
@@ -56,6 +56,18 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
             f"params: Expected: weights whose objective is a number in {np.dtype(dtype)}. Received: {value}."
         )
     return params, X, Y
+
+
+def check_network(problem: Problem, params: Params, X: Any) -> tuple[Params, jax.Array]:
+    """Check map, regularizer, weights and inputs, without a loss and targets; see `check`."""
+    host, leaves = finite("X", X), jax.tree.leaves(params)
+    if isinstance(problem.phi, PiecewiseLinear):
+        dy = np.shape(leaves[-1])[-1] if leaves and np.ndim(leaves[-1]) else 1
+    else:
+        dy = jax.eval_shape(problem.phi.total, params, host).shape[-1]
+    plain = Problem(problem.phi, problem.theta, squared, 1.0)
+    params, X, _ = check(plain, params, host, np.zeros((len(host), dy), host.dtype))
+    return params, X
 
 
 _objective = jax.jit(objective)

@@ -16,7 +16,7 @@ from globopt_jax.homogeneous.problem import Problem, objective, penalty, predict
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
-__all__ = ["append", "reduce", "refit", "tidy"]
+__all__ = ["append", "each", "reduce", "refit", "rescaled", "tidy"]
 
 
 @jax.jit
@@ -46,12 +46,12 @@ def tidy(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
 
 
 @jax.jit
-def _each(problem: Problem, params: Params, X: Inputs) -> tuple[Array, Array]:
+def each(problem: Problem, params: Params, X: Inputs) -> tuple[Array, Array]:
     """The output of every subnetwork, flat (r, m dy), and its penalty (r,)."""
     return jax.lax.map(lambda w: problem.phi(w, X).ravel(), params), penalty(problem, params)
 
 
-def _rescaled(params: Params, factors: np.ndarray) -> Params:
+def rescaled(params: Params, factors: np.ndarray) -> Params:
     """Every subnetwork times its factor."""
 
     def scaled(w: Any) -> jax.Array:
@@ -78,7 +78,7 @@ def refit(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     """
     from scipy.optimize import minimize  # imported late: only regularizers with kinks ask for it
 
-    outputs, costs = _each(problem, params, X)
+    outputs, costs = each(problem, params, X)
 
     def value(c: np.ndarray) -> tuple[float, np.ndarray]:
         now, g = _at_scales(problem, jnp.asarray(c, Y.dtype), outputs, costs, Y)
@@ -88,7 +88,7 @@ def refit(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Params:
     options = {"maxiter": 500, "ftol": 0.0, "gtol": 0.0, "maxcor": 30}
     found = minimize(value, ones, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(ones), options=options)
     factors = found.x ** (1 / problem.phi.degree)
-    return _rescaled(params, factors)
+    return rescaled(params, factors)
 
 
 def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
@@ -101,11 +101,11 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     """
     # theta = 0 means phi = 0 (one layer of a product of norms is zero): no cost to divide by, and zeroed below.
     living = alive(params)
-    each, costs = (np.asarray(a, np.float64) for a in _each(problem, params, X))
+    found, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
     keep = np.flatnonzero(living & (costs > 0))
     if living.sum() < 2 or not len(keep):
         return params
-    outputs, theta = each[keep].T, costs[keep]
+    outputs, theta = found[keep].T, costs[keep]
     eps = linalg.machine_epsilon(jax.tree.leaves(params)[0].dtype)
     # Columns phi_i / theta_i: a null vector g of them is g_i = beta_i theta_i, so sum g is what the penalty changes by.
     R = np.linalg.qr(outputs / theta, mode="r")
@@ -129,7 +129,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     factors = np.zeros(len(living))
     factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
 
-    return _rescaled(params, factors)
+    return rescaled(params, factors)
 
 
 @jax.jit

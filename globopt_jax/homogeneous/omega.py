@@ -1,0 +1,291 @@
+"""Omega, the cheapest way to write a matrix as a sum of subnetworks (HV17 Proposition 1, K18 Definition 3.3)."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import linalg, results, rigorous
+from globopt_jax.homogeneous.capacity import alive, pad_to_power_of_two
+from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
+from globopt_jax.homogeneous.grading import describe
+from globopt_jax.homogeneous.inputs import check
+from globopt_jax.homogeneous.lam_max import lam_max
+from globopt_jax.homogeneous.maps import ElementalMap, Neuron, PiecewiseLinear
+from globopt_jax.homogeneous.minimize import minimize
+from globopt_jax.homogeneous.polar import bound_of, directions
+from globopt_jax.homogeneous.polar.ascent import normalize
+from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.homogeneous.regularizers import Regularizer
+from globopt_jax.homogeneous.training.steps import each, rescaled
+from globopt_jax.inputs import check_data, check_key, finite
+from globopt_jax.losses import squared
+from globopt_jax.shapes import Array, Params
+
+__all__ = ["Omega", "omega"]
+
+#: The strengths at which `minimize` looks for subnetworks, the later ones in units of ``||Z||^2 / Omega``.
+STRENGTHS = (1e-1, 1e-2, 1e-3)
+#: The most rounds of new subnetworks, the relative difference of both sides that counts as none, and the rounds without
+#: progress after which the search ends.
+ROUNDS, EXCESS, PATIENCE = 300, 1e-9, 20
+
+
+class Omega(NamedTuple):
+    """Both sides of Omega(Z), and the weights that attain the upper one."""
+
+    upper: Array
+    """``sum_i theta(W_i)`` of `params`, whose output is Z; inf if no combination of subnetworks was found that is Z."""
+    lower: Array
+    """A rigorous lower bound, ``<U, Z>`` over an upper bound of the polar at U; 0 where there is no such bound."""
+    params: Params
+    """The subnetworks on a leading axis, at most card(Z) = m dy of them; one zero subnetwork if upper is inf."""
+    residual: Array
+    """``||Phi(params) - Z|| / ||Z||``: rounding, unless upper is inf."""
+    rigorous: Array
+    """Whether the lower bound is from an upper bound of the polar that is not infinite."""
+
+    @property
+    def reason(self) -> str:
+        """Both sides in a sentence."""
+        lower = f"at least {float(self.lower):.10g}"
+        if not self.rigorous:
+            lower = "at least 0, since no bound of the polar is known,"
+        if not np.isfinite(self.upper):
+            return f"No sum of subnetworks was found that is Z. Omega(Z) is {lower}, and infinite if there is none."
+        count = len(jax.tree.leaves(self.params)[0])
+        return f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetworks."
+
+    __str__ = results.words
+
+
+def omega(
+    phi: ElementalMap | str,
+    theta: Regularizer | str,
+    Z: Any,
+    X: Any,
+    *,
+    key: Array,
+    params: Params | None = None,
+    widths: tuple[int, ...] = (),
+    effort: EffortName | Effort | None = None,
+) -> Omega:
+    """Bound ``Omega(Z) = inf of sum_i theta(W_i) over all r and W with sum_i phi(W_i, X) = Z`` from both sides.
+
+    Omega is a gauge: positively homogeneous of degree 1, subadditive and convex, zero only at Z = 0, and attained by at
+    most card(Z) subnetworks (HV17 Proposition 1, K18 Theorem 3.4). Its dual is the polar,
+    ``Omega(Z) = sup <U, Z> over polar(U) <= 1``.
+
+    - Linear neurons with l2 norms: the nuclear norm of ``X^+ Z`` over the slope, in closed form, on both sides.
+    - Otherwise the upper bound is the cheapest combination of a pool of subnetworks, by a linear program. The pool
+      begins with what `minimize` finds for the targets Z at small strengths. Then the program's dual point U asks the
+      polar for subnetworks with ``<U, phi(w)> > theta(w)``, until there are none. The lower bound is the better one of
+      ``<U, Z> / polar_upper(U)`` and ``lower_bound / lam`` of the certificates, both evaluated with margins for
+      rounding. Where the polar is known exactly (one neuron, at most two inputs) both sides meet.
+
+    Host function.
+
+    Args:
+        phi: the elemental map, or its name.
+        theta: the regularizer of the same degree, or its name.
+        Z: the output (m, dy) to write as a sum.
+        X: inputs (m, dx); the identity for matrix factorization.
+        key: the random key of the searches.
+        params: subnetworks that the pool begins with, such as a network whose output is Z; also the shapes of the
+            weights of a map of your own. None draws them.
+        widths: the hidden widths of drawn deep subnetworks; () means all 1.
+        effort: quick, standard (None) or high, or an `Effort`.
+
+    Returns:
+        An `Omega`. If Z is outside of the range of phi, Omega is infinite; then `upper` is inf.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, degrees that differ, or a map of your own without params.
+        TypeError: an array does not hold real numbers.
+
+    References:
+        Haeffele & Vidal 2017, (10) and Proposition 1; Koh 2018, Definition 3.3, Theorem 3.4 and (A.2).
+
+    Example:
+        >>> Z = jnp.diag(jnp.array([3.0, 1.0]))  # the nuclear norm is 4
+        >>> found = omega("linear", "sum_of_powers", Z, jnp.eye(2), key=jax.random.key(0))
+        >>> print(f"{found.lower:.9f} {found.upper:.9f}")
+        4.000000000 4.000000000
+    """
+    problem = Problem(phi, theta, squared, 1.0)
+    key, work = check_key(key), effort_named(effort)
+    Z, X = finite("Z", Z), finite("X", X)
+    check_data(X, Z)
+    if params is None:
+        if not isinstance(problem.phi, PiecewiseLinear):
+            raise ValueError("params: Expected: some subnetworks, since the map is your own. Received: None.")
+        params = problem.phi.init(key, r=1, dx=X.shape[1], dy=Z.shape[1], widths=widths)
+        params = jax.tree.map(lambda w: w.astype(np.result_type(X.dtype, np.float32)), params)
+    params, X, Z = check(problem, params, X, Z)
+    if not bool(jnp.any(Z)):
+        return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
+    if isinstance(problem.phi, Neuron) and not problem.phi.has_kinks and getattr(problem.theta, "is_l2", False):
+        return _nuclear(problem, params, X, Z)
+    return _searched(problem, params, X, Z, key, work)
+
+
+def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, proved: bool) -> Omega:
+    """Return the result for subnetworks whose output is Z, or for none."""
+    output, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
+    target = np.asarray(Z, np.float64).ravel()
+    size = float(np.linalg.norm(target))
+    residual = float(np.linalg.norm(output.sum(axis=0) - target)) / size if size else 0.0
+    reached = residual <= 1e4 * linalg.machine_epsilon(Z.dtype) * max(len(costs), 1)
+    return Omega(
+        upper=np.asarray(costs.sum() if reached else np.inf),
+        lower=np.asarray(max(lower, 0.0)),
+        params=params,
+        residual=np.asarray(residual),
+        rigorous=np.asarray(proved),
+    )
+
+
+def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
+    """The closed form for linear neurons: the singular vectors of ``X^+ Z``, and the dual point ``X^{+T} U V^T``."""
+    inputs, targets = (np.asarray(a, np.float64) for a in (X, Z))
+    slope = problem.phi.slopes[1]
+    inverse = np.linalg.pinv(inputs, rcond=max(inputs.shape) * np.finfo(np.float64).eps)
+    left, s, right = np.linalg.svd(inverse @ targets, full_matrices=False)
+    kept = s > s[0] * max(inputs.shape) * np.finfo(np.float64).eps
+    root = np.sqrt(s[kept] / abs(slope))
+    weights = [root[:, None] * left.T[kept], np.sign(slope) * root[:, None] * right[kept]]
+    found = jax.tree.map(lambda w: jnp.asarray(w, Z.dtype), jax.tree.unflatten(jax.tree.structure(params), weights))
+    U = inverse.T @ (left[:, kept] @ right[kept]) / abs(slope)
+    dx = inputs.shape[1]
+    polar = bound_of(problem, dx).upper(describe(problem, found, dx), U, inputs, rigorous.empty_multipliers())
+    return _answer(problem, found, X, Z, _paired(U, targets, polar), True)
+
+
+def _paired(U: np.ndarray, Z: np.ndarray, polar: float) -> float:
+    """Return ``<U, Z> / polar`` without more than it; 0 where the polar is 0 or infinite."""
+    products = (U * Z).ravel()
+    inner = math.fsum(products) - 2 * np.finfo(np.float64).eps * math.fsum(np.abs(products))
+    return max(inner, 0.0) / polar * (1 - 1e-15) if 0 < polar < np.inf else 0.0
+
+
+def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work: Effort) -> Omega:
+    """Both sides by column generation: a pool of subnetworks, a linear program over it, and the polar of its dual."""
+    targets = np.asarray(Z, np.float64)
+    keys = iter(jax.random.split(key, ROUNDS + len(STRENGTHS) + 1))
+    pool = _Pool(problem, X)
+    _ = pool.add(params)
+    start, lower, proved = params, 0.0, False
+    scale = float(np.linalg.norm(targets))
+    for strength in STRENGTHS:
+        lam = strength * scale
+        solution = minimize(_at(problem, lam), start, X, Z, key=next(keys), effort=work)
+        start, certificate = solution.params, solution.certificate
+        _ = pool.add(start)
+        # Where the output is Z the objective is lam Omega(Z), so that its lower bound is one of lam Omega(Z).
+        lower = max(lower, float(certificate.lower_bound) / lam * (1 - 1e-15))
+        proved = proved or bool(certificate.rigorous)
+        scale = float(np.sum(targets**2)) / max(lower, float(certificate.objective) / lam)
+    solved = pool.program(targets)
+    values, best = [np.inf], (0.0, solved.dual)
+    for _ in range(ROUNDS):
+        floor = 1 + EXCESS if solved.feasible else 0.0
+        U = jnp.asarray(solved.dual, Z.dtype)
+        found = directions(problem, pad_to_power_of_two(params), U, X, next(keys), work, floor=floor)
+        if solved.feasible:
+            values.append(float(solved.t.sum()))
+            best = max(best, (values[-1] / max(found.polar, 1.0), solved.dual), key=lambda pair: pair[0])
+        stuck = len(values) > PATIENCE and values[-1] >= values[-PATIENCE] * (1 - EXCESS)
+        done = stuck or best[0] >= values[-1] * (1 - EXCESS)
+        if done or found.candidates is None or not pool.add(found.candidates):
+            break
+        solved = pool.program(targets)
+    if solved.feasible:
+        U = jnp.asarray(best[1], Z.dtype)
+        polar = float(lam_max(problem, X, U, params=params, key=next(keys), effort=work).upper)
+        lower = max(lower, _paired(np.asarray(U, np.float64), targets, polar))
+        proved = proved or bool(np.isfinite(polar))
+    return _answer(problem, pool.weights(solved, params, Z.dtype), X, Z, lower, proved)
+
+
+def _at(problem: Problem, lam: float) -> Problem:
+    """Return the problem at another strength."""
+    return Problem(problem.phi, problem.theta, squared, lam)
+
+
+class _Program(NamedTuple):
+    """The solution of ``min sum t`` subject to ``sum t_i phi_i = Z`` and ``t >= 0``."""
+
+    feasible: bool
+    """Whether the subnetworks can be added to Z."""
+    t: np.ndarray
+    """The scales; those of the closest combination where it is not feasible."""
+    dual: np.ndarray
+    """U (m, dy): ``<U, phi_i> <= 1`` for all subnetworks, and <= 0 where the program is not feasible."""
+
+
+class _Pool:
+    """Subnetworks of penalty 1 and their outputs."""
+
+    def __init__(self, problem: Problem, X: Any) -> None:
+        self.problem, self.X = problem, X
+        self.leaves: list[np.ndarray] = []
+        self.tree: Any = None
+        self.outputs = np.zeros((0, 0))
+
+    def add(self, params: Params) -> int:
+        """Add the subnetworks whose output is not zero, scaled to penalty 1, and return their number."""
+        living = np.flatnonzero(alive(params))
+        if not len(living):
+            return 0
+        units = jax.vmap(lambda w: normalize(self.problem.theta, w))(jax.tree.map(lambda w: w[living], params))
+        outputs, costs = (np.asarray(a, np.float64) for a in each(self.problem, units, self.X))
+        keep = np.flatnonzero((costs > 0) & np.any(outputs != 0, axis=1))
+        leaves, self.tree = jax.tree.flatten(units)
+        new = [np.asarray(w)[keep] for w in leaves]
+        rows = outputs[keep] / costs[keep, None]
+        old = self.outputs.reshape(-1, rows.shape[1])
+        self.leaves = [np.concatenate([a, b]) for a, b in zip(self.leaves, new, strict=True)] if len(old) else new
+        self.outputs = np.concatenate([old, rows])
+        return len(keep)
+
+    def program(self, Z: np.ndarray) -> _Program:
+        """Find the cheapest combination that is Z, or the closest one in the l1 norm where there is none."""
+        from scipy.optimize import linprog  # imported late: nothing else needs it
+
+        columns, target = self.outputs.T, Z.ravel()
+        # In coordinates of the span of all columns and of Z there are no more rows than columns.
+        basis = np.linalg.qr(np.column_stack([columns, target]))[0] if len(target) > len(self.outputs) else None
+        rows, wanted = (columns, target) if basis is None else (basis.T @ columns, basis.T @ target)
+        sizes = float(np.max(np.linalg.norm(rows, axis=0))), float(np.linalg.norm(wanted))
+        A, b, n = rows / sizes[0], wanted / sizes[1], rows.shape[1]
+        options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+        solved = linprog(np.ones(n), A_eq=A, b_eq=b, method="highs-ds", options=options)
+        feasible = solved.x is not None and solved.status == 0
+        if not feasible:
+            slack = np.eye(len(b))
+            cost = np.concatenate([np.zeros(n), np.ones(2 * len(b))])
+            solved = linprog(cost, A_eq=np.hstack([A, slack, -slack]), b_eq=b, method="highs-ds", options=options)
+        u = np.asarray(solved.eqlin.marginals) / (sizes[0] if feasible else 1.0)
+        dual = (u if basis is None else basis @ u).reshape(Z.shape)
+        t = np.asarray(solved.x)[:n] * sizes[1] / sizes[0]
+        return _Program(feasible, self._refined(t, target) if feasible else t, dual)
+
+    def _refined(self, t: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return the scales of the same vertex with the accuracy of least squares, where they stay positive."""
+        support = np.flatnonzero(t > 1e-10 * np.max(t))
+        exact = np.linalg.lstsq(self.outputs[support].T, target, rcond=None)[0]
+        if np.any(exact <= 0):
+            return t
+        refined = np.zeros_like(t)
+        refined[support] = exact
+        return refined
+
+    def weights(self, solved: _Program, like: Params, dtype: Any) -> Params:
+        """Return the subnetworks of a combination that is Z; one zero subnetwork where there is none."""
+        support = np.flatnonzero(solved.t) if solved.feasible else np.zeros(0, int)
+        if not len(support):
+            return jax.tree.map(lambda w: jnp.zeros_like(w[:1]), like)
+        units = jax.tree.unflatten(self.tree, [jnp.asarray(w[support], dtype) for w in self.leaves])
+        return rescaled(units, solved.t[support] ** (1 / float(self.problem.phi.degree)))

@@ -1,0 +1,132 @@
+"""One pass forward and backward through a network with biases, with bounds of its rounding errors.
+
+Every quantity comes with a bound of the Frobenius norm of its error. The bounds follow the operations one by one:
+products of matrices have the error ``n u / (1 - n u)`` of their inner dimension n, and an activation passes on an error
+times its slope. They assume that an activation and its derivatives are evaluated to 8 eps, absolute or relative,
+whichever is larger; this holds for those of JAX.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from globopt_jax import linalg
+from globopt_jax.linalg import matmul
+from globopt_jax.networks import FeedForward, Layer
+from globopt_jax.shapes import Array
+
+__all__ = ["Backward", "Forward", "Known", "backward", "forward"]
+
+#: The factor by which bounds to first order are enlarged, so that they cover the terms of higher order.
+_HIGHER = 1.01
+
+
+class Known(NamedTuple):
+    """An array and a bound of its error."""
+
+    value: Array
+    """The array as computed."""
+    error: Array
+    """A bound of the Frobenius norm of the difference from the exact array."""
+
+
+class Forward(NamedTuple):
+    """A forward pass; l counts the layers from 1 to L, and the layer 0 is the inputs."""
+
+    features: list[Known]
+    """``F_0, ..., F_{L-1}``, each (N, n_l): the inputs and the outputs of the hidden layers."""
+    slopes: list[Known]
+    """``act'(G_l)`` for l = 1..L-1, each (N, n_l); the error bounds the largest entry of the difference."""
+    output: Known
+    """``F_L = G_L`` (N, n_L)."""
+    smooth: Array
+    """Whether no pre-activation is so close to a kink of the activation that rounding may have crossed it."""
+
+
+class Backward(NamedTuple):
+    """The Jacobians of the output of each sample in the pre-activations of a layer k + 1, and its gradient."""
+
+    jacobians: Known
+    """``J_i = dF_L(i)/dG_{k+1}(i)`` for each sample, (N, n_{k+1}, n_L)."""
+    features: Known
+    """``Ft = [F_k, 1]`` (N, n_k + 1), or F_k where layer k + 1 has no bias."""
+    gradient: Known
+    """The gradient of the loss in the kernel and bias of layer k + 1, (n_k + 1, n_{k+1}) or (n_k, n_{k+1})."""
+    residual: Known
+    """``E = F_L - Y`` (N, n_L)."""
+
+
+def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
+    """Compute the features and slopes of all layers with bounds of their errors."""
+    dtype = X.dtype
+    unit = 8 * linalg.machine_epsilon(dtype)
+    features, slopes, smooth = [Known(X, jnp.zeros((), dtype))], [], jnp.asarray(True)
+    for l, layer in enumerate(layers[:-1]):
+        G = _affine(features[-1], layer)
+        value, slope, curvature, distance = _activated(network, G.value, l, len(layers) - 1)
+        steepest = jnp.max(jnp.abs(slope)) + 2 * jnp.max(jnp.abs(curvature)) * G.error + unit
+        error = steepest * G.error + unit * (linalg.norm(value) + value.size**0.5)
+        features.append(Known(value, _HIGHER * error))
+        error = 2 * (jnp.max(jnp.abs(curvature)) + unit) * G.error + unit * (1 + jnp.max(jnp.abs(slope)))
+        slopes.append(Known(slope, error))
+        smooth = smooth & (distance > G.error)
+    return Forward(features, slopes, _affine(features[-1], layers[-1]), smooth)
+
+
+def backward(passed: Forward, layers: list[Layer], Y: Any, k: int) -> Backward:
+    """Compute the Jacobians of layer k + 1 and its gradient, with bounds of their errors."""
+    dtype, dy = Y.dtype, Y.shape[1]
+    eps = linalg.machine_epsilon(dtype)
+    E = Known(
+        passed.output.value - Y,
+        passed.output.error + eps * (linalg.norm(passed.output.value) + linalg.norm(Y)),
+    )
+    zero = jnp.zeros((), dtype)
+    J = Known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), zero)
+    for l in range(len(layers) - 1, k, -1):  # from G_{l+1} to G_l, counted from 1
+        W, slope = layers[l].kernel, passed.slopes[l - 1]
+        product = matmul(W[None], J.value)
+        spectral, size = linalg.spectral_norm(W), linalg.norm(J.value)
+        error = spectral * J.error + linalg.product_rounding(W.shape[1], dtype) * linalg.norm(W) * size
+        steepest = jnp.max(jnp.abs(slope.value)) + slope.error
+        error = steepest * error + slope.error * spectral * size + eps * linalg.norm(product) * steepest
+        J = Known(slope.value[:, :, None] * product, _HIGHER * error)
+    F = passed.features[k]
+    if layers[k].bias is not None:
+        F = Known(jnp.concatenate([F.value, jnp.ones((len(Y), 1), dtype)], axis=1), F.error)
+    signals = jnp.einsum("nqo,no->nq", J.value, E.value, precision="highest")
+    largest, worst = (jnp.sqrt(jnp.max(jnp.sum(jnp.square(a.reshape(len(Y), -1)), axis=1))) for a in (J.value, E.value))
+    rounding = linalg.product_rounding(dy, dtype) * largest * linalg.norm(E.value)
+    signal_error = _HIGHER * (J.error * worst + (largest + J.error) * E.error + rounding)
+    gradient = matmul(F.value.T, signals)
+    error = F.error * linalg.norm(signals) + (linalg.spectral_norm(F.value) + F.error) * signal_error
+    error = error + linalg.product_rounding(len(Y), dtype) * linalg.norm(F.value) * linalg.norm(signals)
+    return Backward(J, F, Known(gradient, _HIGHER * error), E)
+
+
+def _affine(F: Known, layer: Layer) -> Known:
+    """Return ``F W + b``."""
+    W, dtype = layer.kernel, F.value.dtype
+    value = matmul(F.value, W)
+    error = (linalg.spectral_norm(W) + 8 * linalg.machine_epsilon(dtype) * linalg.norm(W)) * F.error
+    size = linalg.norm(F.value) * linalg.norm(W)
+    if layer.bias is not None:
+        value = value + layer.bias[None]
+        size = size + linalg.norm(layer.bias) * len(F.value) ** 0.5
+    return Known(value, _HIGHER * (error + linalg.product_rounding(W.shape[0] + 1, dtype) * size))
+
+
+def _activated(network: FeedForward, z: Any, l: int, hidden: int) -> tuple[Any, Any, Any, Any]:
+    """Return the activation, its first and second derivative, and the distance of the pre-activations from a kink."""
+    if network.function is None:
+        value, slope, _ = network.activate(z, l, hidden)
+        pairs = network.slopes_at(l, hidden)
+        kinked = jnp.asarray(pairs[:, 0] != pairs[:, 1])[None]
+        return value, slope, jnp.zeros_like(z), jnp.min(jnp.where(kinked, jnp.abs(z), jnp.inf))
+
+    def first(t: Any) -> Any:
+        return jax.jvp(network.function, (t,), (jnp.ones_like(t),))  # pyright: ignore[reportArgumentType]
+
+    (value, slope), (_, curvature) = jax.jvp(first, (z,), (jnp.ones_like(z),))
+    return value, slope, curvature, jnp.asarray(jnp.inf, z.dtype)

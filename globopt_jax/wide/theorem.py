@@ -1,0 +1,228 @@
+"""Theorems 3.4 and 3.8 of NH17 at a point: do their hypotheses hold, and what follows?"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from globopt_jax import linalg, results
+from globopt_jax.inputs import all_finite, in_one_dtype, integer
+from globopt_jax.networks import FeedForward, Layer, layers_of
+from globopt_jax.shapes import Array
+from globopt_jax.wide.assumption import assumption
+from globopt_jax.wide.bound import checked, loss_bounds
+from globopt_jax.wide.catalogue import network_of
+from globopt_jax.wide.passes import backward, forward
+
+__all__ = ["KINDS", "Criticality", "classify"]
+
+#: The kinds of points; `Criticality.code` is the index.
+KINDS = ("global_minimum", "not_critical", "not_applicable", "undecided")
+#: The most weights of a layer whose Hessian block is computed.
+_BLOCK = 1500
+
+
+class Criticality(NamedTuple):
+    """What the theorems say of a point, and the evidence."""
+
+    code: Array
+    """The index of the kind; ``.kind`` is its name."""
+    loss: Array
+    """The loss ``1/2 ||F_L - Y||^2``."""
+    bound: Array
+    """The upper bound of the loss that the gradient of layer k + 1 proves, see `loss_bound`."""
+    stationarity: Array
+    """The norm of the whole gradient, divided by ``||Y||`` times the norm of the Jacobian of the outputs, or less."""
+    tolerance: Array
+    """The stationarity, and the loss relative to ``1/2 ||Y||^2``, up to which a value counts as zero: sqrt(eps)."""
+    layer: Array
+    """The layer k."""
+    samples: Array
+    """The number N of samples."""
+    rank: Array
+    """The numerical rank of ``[F_k, 1]``, or of F_k where layer k + 1 has no bias; the theorems need N."""
+    conditions: Array
+    """The condition numbers of ``[F_k, 1]`` and of the kernels ``W_{k+2}..W_L``; inf where the rank is not full."""
+    full_ranks: Array
+    """(L - k - 1,): bool, whether each of ``W_{k+2}..W_L`` has full column rank."""
+    assumption: Array
+    """Whether Assumption 3.2 holds."""
+    possible: Array
+    """Whether the Hessian block of Theorem 3.8 can be non-singular at a point of zero loss. True for k = 0, where
+    Theorem 3.4 needs no Hessian."""
+    hessian: Array
+    """The smallest over the largest singular value of the Hessian block of layer k + 1; nan where k = 0, or where the
+    layer has more than 1,500 weights."""
+
+    @property
+    def kind(self) -> str:
+        """One of "global_minimum", "not_critical", "not_applicable", "undecided"."""
+        return KINDS[int(self.code)]
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a few sentences."""
+        return " ".join(_sentences(self))
+
+    __str__ = results.words
+    to_json = results.to_json
+    save = results.save
+    load = classmethod(results.load)
+
+
+def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tanh") -> Criticality:
+    """Say what Theorem 3.4 (layer 0) or Theorem 3.8 (layer k >= 1) of NH17 implies at a point.
+
+    The kind is
+
+    - "global_minimum" if the loss is at most the tolerance times ``1/2 ||Y||^2``, since no loss is below 0;
+    - "not_critical" if the loss is larger and the gradient is not zero;
+    - "not_applicable" if the gradient is zero and a hypothesis fails: a part of Assumption 3.2, the rank N of
+      ``[F_k, 1]``, or the full column rank of one of ``W_{k+2}..W_L``;
+    - "undecided" if the hypotheses hold. Then an exact critical point would have no loss, so that the point lies near
+      a minimum of a badly conditioned problem. The bound says how much loss its gradient allows.
+
+    For k >= 1 the printed Theorem 3.8 replaces the rank of ``[F_k, 1]`` by ``n_k >= N - 1`` and a non-singular block of
+    the Hessian. ``.reason`` says whether that can hold at a point without loss: only if ``n_k = N - 1`` and
+    ``n_{k+1} = n_L``.
+
+    Host function.
+
+    Args:
+        params: pairs (kernel, bias), as in `loss_bound`.
+        X: inputs (N, dx).
+        Y: targets (N, dy), not all zero.
+        layer: the layer k, from 0 to L - 1.
+        activation: a name of `ACTIVATIONS`, or an activation of your own in `smooth`.
+
+    Returns:
+        A `Criticality`; `.kind` and `.reason` are the verdict.
+
+    Raises:
+        ValueError: the shapes do not fit, an array has NaN or inf, the targets are all zero, or the activation is
+            unknown.
+        TypeError: an array does not hold real numbers.
+
+    Example:
+        >>> X, Y = np.eye(3), np.array([[1.0], [-1.0], [2.0]])
+        >>> params = [(np.eye(3), np.zeros(3)), (np.zeros((3, 1)), np.zeros(1))]  # no signal goes through zeros
+        >>> classify(params, X, Y, layer=0).kind
+        'not_critical'
+    """
+    given = layers_of(params)
+    named = [("X", X), ("Y", Y)]
+    named += [(f"params[{l}][0]", w) for l, (w, _) in enumerate(given)]
+    named += [(f"params[{l}][1]", b) for l, (_, b) in enumerate(given) if b is not None]
+    arrays = dict(zip((name for name, _ in named), in_one_dtype(all_finite(named)), strict=True))
+    layers = [Layer(arrays[f"params[{l}][0]"], arrays.get(f"params[{l}][1]")) for l in range(len(given))]
+    layers, X, Y = checked([(w, b) for w, b in layers], arrays["X"], arrays["Y"])
+    k = integer("layer", layer, 0, len(layers) - 1)
+    if not bool(jnp.any(Y)):
+        raise ValueError("Y: Expected: targets that are not all zero. Received: zeros.")
+    holds = assumption(np.asarray(X), activation).holds
+    network = network_of(activation)
+    found = _evidence(network, layers, X, Y)
+    bounds = loss_bounds([(w, b) for w, b in layers], X, Y, network)
+    bound = jnp.min(jnp.stack([bounds.product[k], bounds.per_sample[k], bounds.kernel[k]]))
+    Ft, kernels = found.features[k], [w for w, _ in layers[k + 1 :]]
+    tolerance = linalg.decision_tolerance(Y.dtype)
+    full = [int(linalg.numerical_rank(w)) == w.shape[1] for w in kernels]
+    rank = int(linalg.numerical_rank(Ft))
+    scale = 0.5 * float(jnp.sum(jnp.square(Y)))
+    if float(bounds.loss) <= tolerance * scale:
+        kind = "global_minimum"
+    elif float(found.stationarity) > tolerance:
+        kind = "not_critical"
+    else:
+        kind = "undecided" if holds and rank == len(X) and all(full) else "not_applicable"
+    widths = [X.shape[1], *(w.shape[1] for w, _ in layers)]
+    return Criticality(
+        code=np.asarray(KINDS.index(kind), np.int32),
+        loss=np.asarray(bounds.loss),
+        bound=np.asarray(bound),
+        stationarity=np.asarray(found.stationarity),
+        tolerance=np.asarray(tolerance),
+        layer=np.asarray(k, np.int32),
+        samples=np.asarray(len(X), np.int32),
+        rank=np.asarray(rank, np.int32),
+        conditions=np.asarray([_condition(Ft, len(X)), *(_condition(w, w.shape[1]) for w in kernels)]),
+        full_ranks=np.asarray(full, bool),
+        assumption=np.asarray(holds),
+        possible=np.asarray(k == 0 or (widths[k] == len(X) - 1 and widths[k + 1] == widths[-1])),
+        hessian=np.asarray(_hessian(network, layers, X, Y, k)),
+    )
+
+
+class _Evidence(NamedTuple):
+    features: list[Any]
+    """``[F_k, 1]`` for each layer k, F_k where layer k + 1 has no bias."""
+    stationarity: Any
+    """The dimensionless gradient."""
+
+
+def _evidence(network: FeedForward, layers: list[Layer], X: Any, Y: Any) -> _Evidence:
+    """Compute the features of all layers, and the largest dimensionless gradient of a layer."""
+    passed = forward(network, layers, X)
+    features, eta = [], jnp.zeros((), X.dtype)
+    for k in range(len(layers)):
+        found = backward(passed, layers, Y, k)
+        features.append(found.features.value)
+        steepest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(found.jacobians.value.reshape(len(X), -1)), axis=1)))
+        size = linalg.spectral_norm(found.features.value) * steepest * linalg.norm(Y)
+        eta = jnp.maximum(eta, linalg.norm(found.gradient.value) / jnp.where(size > 0, size, 1))
+    return _Evidence(features, eta)
+
+
+def _condition(M: Any, n: int) -> float:
+    """Return the largest over the n-th singular value; inf if the n-th is zero to rounding."""
+    s = np.asarray(linalg.singular_values(M))
+    return float(s[0] / s[n - 1]) if n <= int(linalg.numerical_rank(M)) else np.inf
+
+
+def _hessian(network: FeedForward, layers: list[Layer], X: Any, Y: Any, k: int) -> float:
+    """Return the smallest over the largest singular value of the Hessian block of layer k + 1."""
+    kernel, bias = layers[k]
+    size = kernel.size + (0 if bias is None else bias.size)
+    if k == 0 or size > _BLOCK:
+        return np.nan
+
+    def loss(flat: Any) -> Any:
+        new = [(w, b) for w, b in layers]
+        new[k] = (flat[: kernel.size].reshape(kernel.shape), None if bias is None else flat[kernel.size :])
+        return 0.5 * jnp.sum(jnp.square(network(new, X) - Y))
+
+    flat = jnp.concatenate([kernel.ravel(), *([] if bias is None else [bias])])
+    s = np.asarray(linalg.singular_values(jax.hessian(loss)(flat)))
+    return float(s[-1] / s[0]) if s[0] > 0 else 0.0
+
+
+def _sentences(found: Criticality) -> list[str]:
+    k, N = int(found.layer), int(found.samples)
+    theorem = "Theorem 3.4" if k == 0 else "Theorem 3.8 in its usable form"
+    said = {
+        "global_minimum": ["The loss is zero to rounding, which is the global minimum."],
+        "not_critical": [f"The point is not critical: the dimensionless gradient is {float(found.stationarity):.2g}."],
+        "not_applicable": [f"{theorem} does not apply."],
+        "undecided": [
+            f"The hypotheses of {theorem} hold, and the gradient is zero to the tolerance, so that an exact critical "
+            f"point here would have no loss; the loss is {float(found.loss):.3g}."
+        ],
+    }[found.kind]
+    if not found.assumption:
+        said.append("A part of Assumption 3.2 fails.")
+    if int(found.rank) < N:
+        said.append(f"The features of layer {k} have rank {int(found.rank)}, and the theorem needs {N}.")
+    lacking = [str(k + 2 + i) for i, full in enumerate(found.full_ranks) if not full]
+    if lacking:
+        said.append(f"The kernels of layers {', '.join(lacking)} lack full column rank.")
+    if np.isfinite(found.bound):
+        said.append(f"The gradient of layer {k + 1} proves that the loss is at most {float(found.bound):.3g}.")
+    else:
+        said.append(f"The gradient of layer {k + 1} proves no bound.")
+    if not found.possible:
+        said.append(
+            "With these widths the Hessian of a point without loss is singular, so that Theorem 3.8 as printed says "
+            f"nothing there: it needs n_{k} = N - 1 = {N - 1} and n_{k + 1} = n_L."
+        )
+    return said

@@ -1,0 +1,113 @@
+"""Omega from both sides: the nuclear norm, planar ReLU networks, and maps of which only the degree is known."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from globopt_jax import homogeneous
+
+KEY = jax.random.key(0)
+
+
+def outputs(phi, params, X):
+    return np.asarray(phi.total(params, jnp.asarray(X)))
+
+
+@pytest.mark.parametrize("theta", ["sum_of_powers", "product_of_norms"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (60, 40)])
+def test_the_nuclear_norm_from_both_sides(shape, theta):
+    Z = np.random.default_rng(0).normal(size=shape)
+    found = homogeneous.omega("linear", theta, Z, np.eye(shape[0]), key=KEY)
+    nuclear = np.linalg.svd(Z, compute_uv=False).sum()
+    np.testing.assert_allclose([found.lower, found.upper], nuclear, rtol=1e-9)
+    assert found.lower <= nuclear * (1 + 1e-15)
+    assert found.rigorous
+    np.testing.assert_allclose(outputs(homogeneous.rank_one(), found.params, np.eye(shape[0])), Z, atol=1e-12)
+    assert len(found.params[0]) <= min(shape)
+
+
+@pytest.mark.parametrize(("m", "dx"), [(9, 4), (4, 9)])
+def test_linear_neurons_on_inputs(m, dx):
+    """The nuclear norm of X^+ Z, over the slope."""
+    rng = np.random.default_rng(1)
+    X, M = rng.normal(size=(m, dx)), rng.normal(size=(dx, 3))
+    phi = homogeneous.neuron((-2.0, -2.0))
+    found = homogeneous.omega(phi, "sum_of_powers", X @ M, X, key=KEY)
+    wanted = np.linalg.svd(np.linalg.pinv(X) @ X @ M, compute_uv=False).sum() / 2
+    np.testing.assert_allclose([found.lower, found.upper], wanted, rtol=1e-9)
+    np.testing.assert_allclose(outputs(phi, found.params, X), X @ M, rtol=1e-9, atol=1e-9)
+
+
+def test_outputs_out_of_reach():
+    """Two equal samples have equal outputs; then Omega is infinite."""
+    X, Z = np.ones((2, 1)), np.array([[1.0], [-1.0]])
+    found = homogeneous.omega("linear", "sum_of_powers", Z, X, key=KEY)
+    assert np.isinf(found.upper)
+    assert float(found.residual) == 1
+    assert "infinite if there is none" in found.reason
+    zero = homogeneous.omega("relu", "sum_of_powers", 0 * Z, X, key=KEY)
+    assert (float(zero.lower), float(zero.upper)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("m", "dy"), [(6, 1), *(pytest.param(*s, marks=pytest.mark.slow) for s in ((12, 1), (12, 2), (20, 3)))]
+)
+def test_planar_neurons_from_both_sides(m, dy):
+    """The polar is exact for two inputs, so both sides meet; the network that made Z costs more."""
+    rng, phi = np.random.default_rng(m), homogeneous.relu_neuron()
+    X = rng.normal(size=(m, 2))
+    W = phi.init(KEY, r=40, dx=2, dy=dy)
+    Z = outputs(phi, W, X)
+    found = homogeneous.omega(phi, "sum_of_powers", Z, X, key=KEY)
+    assert found.rigorous
+    assert 0 <= float(found.upper - found.lower) <= 1e-6 * float(found.upper)
+    np.testing.assert_allclose(outputs(phi, found.params, X), Z, atol=1e-12 * np.abs(Z).max())
+    assert len(found.params[0]) <= Z.size
+    assert float(found.upper) < 0.99 * float(jnp.sum(jax.vmap(homogeneous.sum_of_powers(power=2))(W)))
+    if m == 6:  # the best of a fine grid of directions, by the same program, is no cheaper
+        t = np.linspace(0, 2 * np.pi, 3001)
+        features = np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0)
+        from scipy.optimize import linprog
+
+        grid = linprog(np.ones(2 * len(t)), A_eq=np.hstack([features, -features]), b_eq=Z[:, 0])
+        assert float(found.upper) <= grid.fun * (1 + 1e-9)
+        assert float(found.lower) >= grid.fun * (1 - 1e-4)
+
+
+def test_a_map_of_your_own():
+    """A CP tensor: the upper side is attained, and no bound of its polar is known."""
+
+    def cp(w, X):
+        return jnp.outer(X @ w[0], jnp.outer(w[1], w[2]).ravel())
+
+    rng = np.random.default_rng(2)
+    phi = homogeneous.elemental(cp, degree=3)
+    params = [rng.normal(size=(2, 2)) for _ in range(3)]
+    Z = outputs(phi, [jnp.asarray(w) for w in params], np.eye(2))
+    found = homogeneous.omega(phi, "sum_of_powers", Z, np.eye(2), key=KEY, params=params, effort="quick")
+    assert not found.rigorous
+    assert float(found.lower) == 0
+    given = float(jnp.sum(jax.vmap(homogeneous.sum_of_powers(power=3))([jnp.asarray(w) for w in params])))
+    assert float(found.upper) <= given
+    np.testing.assert_allclose(outputs(phi, found.params, np.eye(2)), Z, atol=1e-9 * np.abs(Z).max())
+    unfolding = np.linalg.svd(Z, compute_uv=False).sum()  # the nuclear norm of an unfolding is a lower bound
+    assert float(found.upper) >= unfolding * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Z": np.ones((3, 2))}, "X, Y: Expected: shapes (m, dx) and (m, dy)."),
+        ({"Z": np.full((2, 2), np.inf)}, "Z: Expected: finite numbers."),
+        ({"phi": "tanh"}, "activation: Expected: a positively homogeneous one"),
+        ({"phi": homogeneous.elemental(lambda w, X: X @ w, degree=1)}, "params: Expected: some subnetworks"),
+        ({"theta": homogeneous.sum_of_powers(power=3)}, "degree"),
+    ],
+)
+def test_bad_input(changes, message):
+    given = {"phi": "relu", "theta": "sum_of_powers", "Z": np.ones((2, 2)), "X": np.eye(2)}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _ = homogeneous.omega(**given | changes, key=KEY)
