@@ -62,6 +62,28 @@ def test_a_check_can_be_vmapped_over_keys():
     assert found.holds.all()
 
 
+def test_instances_are_worse_together_and_vmapped_where_they_can_be():
+    alone = [claims.verify(0, claims=[dataclasses.replace(CLAIMS[0], traceable=t)], instances=7) for t in (False, True)]
+    (one,), (other,) = alone
+    assert (one.instances, one.failed) == (other.instances, other.failed) == (7, 0)
+    first = next(claims.verify(0, claims=CLAIMS[:1]))
+    controls = [float(np.asarray(v.outcome.control)) / float(v.outcome.tolerance) for v in (one, other, first)]
+    np.testing.assert_allclose(controls[0], controls[1], rtol=1e-12)
+    assert controls[0] <= controls[2] * (1 + 1e-12)
+    assert one.outcome.residual / one.outcome.tolerance >= first.outcome.residual / first.outcome.tolerance
+
+    def sometimes(key):
+        return claims.outcome(jax.random.uniform(key), 0.5, 1.0)
+
+    (verdict,) = claims.verify(0, claims=[made_up("A 1", sometimes)], instances=40)
+    assert 5 < verdict.failed < 35
+    assert not verdict.outcome.holds
+    nan = made_up("A 1", lambda key: claims.outcome(jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, 0.0), 0.5))
+    (verdict,) = claims.verify(0, claims=[nan], instances=10)
+    assert np.isnan(verdict.outcome.residual)
+    assert not verdict.outcome.holds
+
+
 def test_an_instance_depends_on_the_seed_and_the_key_alone():
     def residuals(seed, select=None):
         return {v.claim.key: float(np.asarray(v.outcome.control)) for v in claims.verify(seed, select, CLAIMS)}
@@ -115,7 +137,7 @@ def test_an_error_inside_a_check_names_the_claim():
 def test_every_claim_of_the_papers_is_complete():
     for claim in claims.all_claims():
         for field in dataclasses.fields(claims.Claim):
-            assert getattr(claim, field.name), f"{claim.key} has no {field.name}"
+            assert getattr(claim, field.name) or field.name == "traceable", f"{claim.key} has no {field.name}"
         assert len(claim.key.split()) >= 2, claim.key
         assert claim.statement.endswith("."), claim.key
 
@@ -135,7 +157,9 @@ def test_a_key_is_given_once(monkeypatch):
 #: Claims whose instance needs no training, tried in every run; the others take longer.
 AT_ONCE = ("HV17 Def degree", "HV17 Thm 2 reduction", "HV17 Prop 2 lower", "HV17 Prop 2 higher", "K18 (A.2)")
 AT_ONCE += tuple(f"YSJ18 {name}" for name in ("Lemma 3.2", "Prop 3.1", "Prop 3.4", "Prop 3.6", "Prop 3.7"))
-AT_ONCE += ("KHK19 Lemma 1", "KHK19 Thm 1", "KHK19 Thm 1, shares", "KHK19 Def 2")
+AT_ONCE += ("KHK19 Lemma 1", "KHK19 Thm 1", "KHK19 Thm 1, shares", "KHK19 Def 2", "HV17 Prop 1", "HV17 Prop 1 card")
+AT_ONCE += ("K18 (2.8)", "K18 Thm 2.6", "YSJ18 (6)", "YSJ18 Thm 4.1", "YSJ18 Thm 4.2", "YSJ18 Prop 4.3")
+AT_ONCE += tuple(f"NH17 {name}" for name in ("Assumption 3.2", "Thm 3.4", "Thm 3.8", "Thm 3.8 fit"))
 
 
 def assert_it_holds(claim):

@@ -587,9 +587,27 @@ def test_verify_shows_a_verdict_a_claim(monkeypatch):
     assert document["holds"] is True
     assert [record["claim"] for record in document["claims"]] == ["A 1"]
     assert document["claims"][0]["control"] == 1.0
+    assert document["claims"][0]["instances"] == 1
     done = globopt("verify", "--select", "B")
     assert done.exit_code == 2
     assert "A 1, A 2" in done.stderr
+    done = globopt("verify", "--instances", "0")
+    assert done.exit_code == 2
+    assert "instances: Expected: an integer, at least 1. Received: 0." in done.stderr
+
+
+def test_verify_fits_into_eighty_columns(monkeypatch):
+    from globopt_jax.claims import registry
+
+    monkeypatch.setattr(registry, "all_claims", lambda: (made_up("A 1", 0.0), made_up("A 2 with a long name", 0.5)))
+    done = globopt("verify", "--instances", "3", "--dtype", "float32", "--statements")
+    header, first, statement, second, _, end = done.stdout.splitlines()
+    assert header.split() == ["claim", "residual", "tolerance", "control", "runs", "seconds", "verdict"]
+    assert first.split()[:6] == ["A", "1", "0.0e+00", "1.0e-06", "1.0e+00", "3"]
+    assert statement == "  Made up."
+    assert second.endswith("FAILS in 3")
+    assert end == "1 of 2 claims FAIL: A 2 with a long name."
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_datasets_lists_what_is_there():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 import globopt_jax.claims
 from globopt_jax import linalg
+from globopt_jax.inputs import integer
 
 
 def eps() -> float:
@@ -48,17 +49,24 @@ class Claim:
     """The place in the paper, such as "section 3, (12)"."""
     check: Callable[[jax.Array], Outcome]
     """The check: a function that draws an instance from a key, calls the library, and returns the outcome."""
+    traceable: bool = False
+    """Whether the check is an array function; then all instances are checked in one call, under `jit` and `vmap`."""
 
 
 class Verdict(NamedTuple):
-    """The outcome of one claim on one random instance."""
+    """The outcome of one claim on random instances."""
 
     claim: Claim
     """The claim."""
     outcome: Outcome
-    """The outcome of its check."""
+    """The outcome of the worst instance: the residual that is largest beside its tolerance, and the control that is
+    smallest beside its tolerance. It holds if every instance does."""
+    instances: int
+    """The number of instances."""
+    failed: int
+    """The number of instances on which the claim does not hold."""
     seconds: float
-    """The time that the check took, with compilation."""
+    """The time that the checks took, with compilation."""
 
 
 def outcome(residual: Any, tolerance: Any, control: Any = None) -> Outcome:
@@ -105,22 +113,28 @@ def all_claims() -> tuple[Claim, ...]:
 
 
 def verify(
-    seed: int, select: str | Sequence[str] | None = None, claims: Sequence[Claim] | None = None
+    seed: int,
+    select: str | Sequence[str] | None = None,
+    claims: Sequence[Claim] | None = None,
+    instances: int = 1,
 ) -> Iterator[Verdict]:
     """Try claims on random instances, and yield each verdict as soon as it is known.
 
-    An instance depends only on the seed and the key of the claim, and not on the selection.
+    An instance depends only on the seed, the key of the claim and its own number, and not on the selection.
 
     Args:
         seed: the seed of the random instances.
         select: keys, or beginnings of keys in whole words and in any case: "HV17", or "hv17 thm 1", which does not
             match HV17 Thm 10. None selects all claims.
         claims: the claims to select from. None is `all_claims()`.
+        instances: the number of random instances of each claim.
 
     Raises:
-        ValueError: a selection matches no claim. The error comes from the call, before any claim is tried.
+        ValueError: a selection matches no claim, or the number of instances is below 1. The error comes from the call,
+            before any claim is tried.
     """
     claims = all_claims() if claims is None else claims
+    instances = integer("instances", instances)
     wanted = [select] if isinstance(select, str) else select
     if wanted is not None:
         for words in wanted:
@@ -128,19 +142,39 @@ def verify(
                 known = ", ".join(claim.key for claim in claims) or "none"
                 raise ValueError(f"select: Expected: the beginning of a key among: {known}. Received: {words!r}.")
         claims = [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
-    return _verdicts(seed, claims)
+    return _verdicts(seed, claims, instances)
 
 
-def _verdicts(seed: int, claims: Sequence[Claim]) -> Iterator[Verdict]:
+def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Verdict]:
     for claim in claims:
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(claim.key.encode()))
+        keys = [key, *(jax.random.fold_in(key, number) for number in range(1, instances))]
         start = time.perf_counter()
         try:
-            found = jax.block_until_ready(claim.check(key))
+            if claim.traceable and instances > 1:
+                found = jax.block_until_ready(jax.jit(jax.vmap(claim.check))(jnp.stack(keys)))
+            else:
+                found = _stacked([jax.block_until_ready(claim.check(key)) for key in keys])
         except Exception as error:
             error.add_note(f"while checking {claim.key} with seed {seed}")
             raise
-        yield Verdict(claim, found, time.perf_counter() - start)
+        failed = instances - int(jnp.sum(found.holds))
+        yield Verdict(claim, _worst(found), instances, failed, time.perf_counter() - start)
+
+
+def _stacked(outcomes: list[Outcome]) -> Outcome:
+    """Return the outcomes of several instances as one with a leading axis."""
+    return jax.tree.map(lambda *values: jnp.stack(values), *outcomes)
+
+
+def _worst(found: Outcome) -> Outcome:
+    """Return the worst residual and the weakest control of several instances; NaN is the worst of all."""
+    excess = jnp.nan_to_num(found.residual / found.tolerance, nan=jnp.inf)
+    worst = jnp.argmax(excess)
+    control = None
+    if found.control is not None:
+        control = found.control[jnp.argmin(jnp.nan_to_num(found.control / found.tolerance, nan=-jnp.inf))]
+    return Outcome(found.residual[worst], found.tolerance[worst], control, jnp.all(found.holds))
 
 
 def _matches(claim: Claim, words: str) -> bool:

@@ -398,17 +398,24 @@ def verify(
         list[str] | None,
         _option("The claims to try: a key or its beginning, such as HV17. The option can be repeated.", "all claims"),
     ] = None,
+    instances: Annotated[int, _option("The number of random instances of each claim.", 1)] = 1,
     seed: Annotated[int, _option("The seed of the random instances.", 0)] = 0,
+    dtype: Dtype = "float64",
+    statements: Annotated[bool, typer.Option("--statements", help="Print the statement below each claim.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Try the papers' claims on random instances, and print statement, residual and verdict of each."""
+    """Try the papers' claims on random instances, and print the worst residual, the control and the verdict of each.
+
+    A claim holds if its residual is at most the tolerance, which rounding can
+    explain, and if its control, an instance outside of the hypothesis, fails.
+    """
     from globopt_jax.cli import inspection
 
     with _bad_input():
         check_device()
-        verdicts = inspection.selected(select, seed)
-    _finish(inspection.verify(verdicts, json=json, quiet=quiet))
+        verdicts = inspection.selected(select, seed, instances, dtype)
+    _finish(inspection.verify(verdicts, dtype=dtype, statements=statements, json=json, quiet=quiet))
 
 
 @app.command()

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from globopt_jax import claims, rigorous
 from globopt_jax import datasets as data
 from globopt_jax.cli import report
+from globopt_jax.cli.task import is_float64
 
 __all__ = ["check", "datasets", "selected", "verify"]
 
@@ -38,49 +38,62 @@ def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     return verdict.holds
 
 
-def selected(select: Sequence[str] | None, seed: int) -> Iterator[claims.Verdict]:
+def selected(select: Sequence[str] | None, seed: int, instances: int, dtype: str) -> Iterator[claims.Verdict]:
     """Return an iterator that tries the selected claims one by one.
 
     Args:
         select: keys or beginnings of keys; None or an empty list selects all.
         seed: the seed of the random instances.
+        instances: the number of instances of each claim.
+        dtype: float64 or float32.
 
     Raises:
-        ValueError: a selection matches no claim.
+        ValueError: a selection matches no claim, the number of instances is below 1, or there is no such dtype.
     """
-    return claims.verify(seed, select or None)
+    _ = is_float64(dtype)
+    return claims.verify(seed, select or None, instances=instances)
 
 
-def verify(verdicts: Iterator[claims.Verdict], *, json: bool, quiet: bool) -> bool:
-    """Print each verdict as soon as it is known, and return whether all claims hold."""
+def verify(verdicts: Iterator[claims.Verdict], *, dtype: str, statements: bool, json: bool, quiet: bool) -> bool:
+    """Print each verdict on a line as soon as it is known, and return whether all claims hold."""
     console = Console(quiet=quiet or json)
-    table = Table(title="claims", title_justify="left", title_style="bold")
-    for name in ("claim", "statement", "residual", "tolerance", "control", "verdict", "seconds"):
-        right = name in ("residual", "tolerance", "control", "seconds")
-        # On a narrow terminal other columns shrink first, so that the statements stay readable.
-        least = {"claim": 10, "statement": 24}.get(name)
-        table.add_column(name, justify="right" if right else "left", min_width=least, overflow="fold")
+    width = max(len(claim.key) for claim in claims.all_claims())
+
+    def line(name: str, *cells: str) -> Text:
+        return Text(
+            f"{name:<{width}} " + " ".join(f"{cell:>{size}}" for cell, size in zip(cells, _SIZES, strict=False))
+        )
+
+    console.print(Text.assemble(line("claim", *_HEADINGS), " verdict"), style="bold", soft_wrap=True)
     records: list[dict[str, Any]] = []
-    # float64 gives the sharpest residuals. The claims hold in float32, too, with larger tolerances.
-    with jax.enable_x64(True), Live(table, console=console, auto_refresh=False) as live:
+    with jax.enable_x64(is_float64(dtype)):
         for verdict in verdicts:
             record = _record(verdict)
             records.append(record)
-            control = record["control"]
-            table.add_row(
-                record["claim"],
-                record["statement"],
-                f"{record['residual']:.2g}",
-                f"{record['tolerance']:.2g}",
-                "" if control is None else f"{control:.2g}",
-                Text("holds", style="green") if record["holds"] else Text("FAILS", style="bold red"),
-                f"{record['seconds']:.1f}",
-            )
-            live.refresh()
-    holds = all(record["holds"] for record in records)
+            control = "" if record["control"] is None else f"{record['control']:.1e}"
+            numbers = f"{record['residual']:.1e}", f"{record['tolerance']:.1e}", control
+            found = line(record["claim"], *numbers, str(record["instances"]), f"{record['seconds']:.1f}")
+            word = ("holds", "green") if record["holds"] else (f"FAILS in {record['failed']}", "bold red")
+            console.print(Text.assemble(found, " ", word), soft_wrap=True)
+            if statements:
+                console.print(Text(f"  {record['statement']}", style="dim"))
+    failing = [record["claim"] for record in records if not record["holds"]]
+    console.print(
+        Text(f"{len(failing)} of {len(records)} claims FAIL: {', '.join(failing)}." if failing else _all(records))
+    )
     if json:
-        report.document({"holds": holds, "claims": records})
-    return holds
+        report.document({"holds": not failing, "dtype": dtype, "claims": records})
+    return not failing
+
+
+#: The columns of `verify`, and their widths.
+_HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
+
+
+def _all(records: Sequence[dict[str, Any]]) -> str:
+    """Return the sentence on claims that all hold."""
+    runs = sum(record["instances"] for record in records)
+    return f"All {len(records)} claims hold on all of {runs} random instances, and every control fails as it should."
 
 
 def datasets(*, json: bool, quiet: bool) -> None:
@@ -113,5 +126,7 @@ def _record(verdict: claims.Verdict) -> dict[str, Any]:
         "tolerance": float(found.tolerance),
         "control": None if found.control is None else float(found.control),
         "holds": bool(found.holds),
+        "instances": verdict.instances,
+        "failed": verdict.failed,
         "seconds": verdict.seconds,
     }
