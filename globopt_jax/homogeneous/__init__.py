@@ -13,10 +13,12 @@ from globopt_jax.homogeneous.effort import EFFORTS, Effort
 from globopt_jax.homogeneous.grading import Certificate, Refinement, describe, refine
 from globopt_jax.homogeneous.lam_max import LamMax, lam_max
 from globopt_jax.homogeneous.maps import (
+    CPTensor,
     DeepSubnetwork,
     Elemental,
     ElementalMap,
     Neuron,
+    cp_tensor,
     deep_subnetwork,
     elemental,
     neuron,
@@ -34,6 +36,7 @@ from globopt_jax.homogeneous.training import EVENTS, Progress, Trace, iterate
 __all__ = [
     "EFFORTS",
     "EVENTS",
+    "CPTensor",
     "Certificate",
     "DeepSubnetwork",
     "Effort",
@@ -52,6 +55,7 @@ __all__ = [
     "bound_of",
     "certify",
     "check_degrees",
+    "cp_tensor",
     "deep_subnetwork",
     "describe",
     "elemental",

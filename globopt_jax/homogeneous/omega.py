@@ -13,13 +13,12 @@ from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import describe
 from globopt_jax.homogeneous.inputs import check
 from globopt_jax.homogeneous.lam_max import lam_max
-from globopt_jax.homogeneous.maps import ElementalMap, Neuron, PiecewiseLinear
+from globopt_jax.homogeneous.maps import CPTensor, ElementalMap, Neuron, PiecewiseLinear
 from globopt_jax.homogeneous.minimize import minimize
-from globopt_jax.homogeneous.polar import bound_of, directions
-from globopt_jax.homogeneous.polar.ascent import normalize
+from globopt_jax.homogeneous.polar import ascent, bound_of, directions
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import Regularizer
-from globopt_jax.homogeneous.training.steps import each, rescaled
+from globopt_jax.homogeneous.training.steps import each, reduce, rescaled
 from globopt_jax.inputs import check_data, check_key, finite
 from globopt_jax.losses import squared
 from globopt_jax.shapes import Array, Params
@@ -31,6 +30,8 @@ STRENGTHS = (1e-1, 1e-2, 1e-3)
 #: The most rounds of new subnetworks, the relative difference of both sides that counts as none, and the rounds without
 #: progress after which the search ends.
 ROUNDS, EXCESS, PATIENCE = 300, 1e-9, 20
+#: The most entries of Z for which random subnetworks are added, so that every output can be written as a sum.
+SPANNED = 1000
 
 
 class Omega(NamedTuple):
@@ -79,6 +80,8 @@ def omega(
     ``Omega(Z) = sup <U, Z> over polar(U) <= 1``.
 
     - Linear neurons with l2 norms: the nuclear norm of ``X^+ Z`` over the slope, in closed form, on both sides.
+    - Tensors of rank one with l2 norms (`cp_tensor`): the lower bound is the largest nuclear norm of an unfolding of
+      ``X^+ Z``, and the upper bound is searched for as below.
     - Otherwise the upper bound is the cheapest combination of a pool of subnetworks, by a linear program. The pool
       begins with what `minimize` finds for the targets Z at small strengths. Then the program's dual point U asks the
       polar for subnetworks with ``<U, phi(w)> > theta(w)``, until there are none. The lower bound is the better one of
@@ -119,7 +122,7 @@ def omega(
     Z, X = finite("Z", Z), finite("X", X)
     check_data(X, Z)
     if params is None:
-        if not isinstance(problem.phi, PiecewiseLinear):
+        if not isinstance(problem.phi, PiecewiseLinear | CPTensor):
             raise ValueError("params: Expected: some subnetworks, since the map is your own. Received: None.")
         params = problem.phi.init(key, r=1, dx=X.shape[1], dy=Z.shape[1], widths=widths)
         params = jax.tree.map(lambda w: w.astype(np.result_type(X.dtype, np.float32)), params)
@@ -173,7 +176,7 @@ def _paired(U: np.ndarray, Z: np.ndarray, polar: float) -> float:
 def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work: Effort) -> Omega:
     """Both sides by column generation: a pool of subnetworks, a linear program over it, and the polar of its dual."""
     targets = np.asarray(Z, np.float64)
-    keys = iter(jax.random.split(key, ROUNDS + len(STRENGTHS) + 1))
+    keys = iter(jax.random.split(key, ROUNDS + len(STRENGTHS) + 3))
     pool = _Pool(problem, X)
     _ = pool.add(params)
     start, lower, proved = params, 0.0, False
@@ -188,6 +191,9 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         proved = proved or bool(certificate.rigorous)
         scale = float(np.sum(targets**2)) / max(lower, float(certificate.objective) / lam)
     solved = pool.program(targets)
+    if not solved.feasible and Z.size <= SPANNED:
+        _ = pool.add(ascent.starts(problem.phi, params, X, next(keys), 3 * Z.size))
+        solved = pool.program(targets)
     values, best = [np.inf], (0.0, solved.dual)
     for _ in range(ROUNDS):
         floor = 1 + EXCESS if solved.feasible else 0.0
@@ -201,12 +207,39 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         if done or found.candidates is None or not pool.add(found.candidates):
             break
         solved = pool.program(targets)
-    if solved.feasible:
+    if isinstance(problem.phi, CPTensor) and getattr(problem.theta, "is_l2", False):
+        lower, proved = max(lower, _unfolded(problem.phi, targets, np.asarray(X, np.float64))), True
+    elif solved.feasible:
         U = jnp.asarray(best[1], Z.dtype)
         polar = float(lam_max(problem, X, U, params=params, key=next(keys), effort=work).upper)
         lower = max(lower, _paired(np.asarray(U, np.float64), targets, polar))
         proved = proved or bool(np.isfinite(polar))
-    return _answer(problem, pool.weights(solved, params, Z.dtype), X, Z, lower, proved)
+    if solved.feasible and Z.size <= SPANNED:
+        _ = pool.add(ascent.starts(problem.phi, params, X, next(keys), 3 * Z.size))
+        solved = pool.completed(solved, targets)
+    found = reduce(problem, pool.weights(solved, params, Z.dtype), X)
+    keep = np.flatnonzero(alive(found)) if solved.feasible else np.arange(1)
+    return _answer(problem, jax.tree.map(lambda w: w[keep], found), X, Z, lower, proved)
+
+
+def _unfolded(phi: CPTensor, Z: np.ndarray, X: np.ndarray) -> float:
+    """A lower bound for tensors of rank one: the largest nuclear norm of an unfolding of ``X^+ Z``, without rounding.
+
+    Its dual point is the orthogonal factor D of the unfolding, at ``U = X^{+T} D``. The polar at U is the spectral norm
+    of the tensor ``X^T U``, which is at most that of each unfolding.
+    """
+    inverse = np.linalg.pinv(X)
+    T, bounds = inverse @ Z, []
+    for mode, unfolding in enumerate(phi.unfolded(T)):
+        left, _, right = np.linalg.svd(unfolding, full_matrices=False)
+        shape = (len(T), *phi.dims)
+        folded = (left @ right).reshape(shape[mode], *(d for k, d in enumerate(shape) if k != mode))
+        U = inverse.T @ np.moveaxis(folded, 0, mode).reshape(len(T), -1)
+        polar = min(rigorous.spectral_norm(M) for M in phi.unfolded(X.T @ U))
+        # The product X^T U is rounded, too, and its error is at most this in the Frobenius norm.
+        polar += 2 * len(X) * np.finfo(np.float64).eps * float(np.linalg.norm(X) * np.linalg.norm(U))
+        bounds.append(_paired(U, Z, polar))
+    return max(bounds)
 
 
 def _at(problem: Problem, lam: float) -> Problem:
@@ -239,7 +272,7 @@ class _Pool:
         living = np.flatnonzero(alive(params))
         if not len(living):
             return 0
-        units = jax.vmap(lambda w: normalize(self.problem.theta, w))(jax.tree.map(lambda w: w[living], params))
+        units = jax.vmap(lambda w: ascent.normalize(self.problem.theta, w))(jax.tree.map(lambda w: w[living], params))
         outputs, costs = (np.asarray(a, np.float64) for a in each(self.problem, units, self.X))
         keep = np.flatnonzero((costs > 0) & np.any(outputs != 0, axis=1))
         leaves, self.tree = jax.tree.flatten(units)
@@ -271,6 +304,19 @@ class _Pool:
         dual = (u if basis is None else basis @ u).reshape(Z.shape)
         t = np.asarray(solved.x)[:n] * sizes[1] / sizes[0]
         return _Program(feasible, self._refined(t, target) if feasible else t, dual)
+
+    def completed(self, solved: _Program, Z: np.ndarray) -> _Program:
+        """Add what the program's tolerance has left of Z, by the same subnetworks with additional scales."""
+        t = np.pad(solved.t, (0, len(self.outputs) - len(solved.t)))
+        for _ in range(3):
+            rest = Z.ravel() - t @ self.outputs
+            if np.linalg.norm(rest) <= 8 * np.finfo(np.float64).eps * np.linalg.norm(Z):
+                break
+            further = self.program(rest.reshape(Z.shape))
+            if not further.feasible:
+                break
+            t = t + further.t
+        return _Program(True, t, solved.dual)
 
     def _refined(self, t: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the scales of the same vertex with the accuracy of least squares, where they stay positive."""

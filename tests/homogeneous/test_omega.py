@@ -77,6 +77,36 @@ def test_planar_neurons_from_both_sides(m, dy):
         assert float(found.lower) >= grid.fun * (1 - 1e-4)
 
 
+def test_tensors_with_orthogonal_factors():
+    """Omega is the sum of the weights, and the unfoldings prove it."""
+    phi, rng = homogeneous.cp_tensor(3, 2), np.random.default_rng(3)
+    factors = [np.linalg.qr(rng.normal(size=(n, 2)))[0].T for n in (4, 3, 2)]
+    factors[0] *= np.array([[3.0], [1.0]])
+    Z = np.einsum("ra,rb,rc->abc", *factors).reshape(4, 6)
+    np.testing.assert_allclose(outputs(phi, tuple(map(jnp.asarray, factors)), np.eye(4)), Z, atol=1e-12)
+    np.testing.assert_allclose([np.linalg.svd(M, compute_uv=False).sum() for M in phi.unfolded(Z)], 4, rtol=1e-12)
+    found = homogeneous.omega(phi, "product_of_norms", Z, np.eye(4), key=KEY, effort="quick")
+    assert found.rigorous
+    np.testing.assert_allclose(found.lower, 4, rtol=1e-12)
+    np.testing.assert_allclose(found.upper, 4, rtol=1e-6)
+    assert found.lower <= 4 <= found.upper * (1 + 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 6])
+def test_random_tensors(n):
+    phi = homogeneous.cp_tensor(n, n)
+    W = phi.init(KEY, r=n, dx=n)
+    Z = outputs(phi, W, np.eye(n))
+    found = homogeneous.omega(phi, "product_of_norms", Z, np.eye(n), key=KEY, params=W, effort="quick")
+    assert found.rigorous
+    unfolding = max(np.linalg.svd(M, compute_uv=False).sum() for M in phi.unfolded(Z))
+    np.testing.assert_allclose(found.lower, unfolding, rtol=1e-9)
+    given = float(jnp.sum(jax.vmap(homogeneous.product_of_norms().bind(phi))(W)))
+    assert unfolding * (1 - 1e-12) <= float(found.upper) <= given * (1 + 1e-9)
+    np.testing.assert_allclose(outputs(phi, found.params, np.eye(n)), Z, atol=1e-10 * np.abs(Z).max())
+
+
 def test_a_map_of_your_own():
     """A CP tensor: the upper side is attained, and no bound of its polar is known."""
 
