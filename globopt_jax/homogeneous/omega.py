@@ -157,6 +157,8 @@ def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
     inverse = np.linalg.pinv(inputs, rcond=max(inputs.shape) * np.finfo(np.float64).eps)
     left, s, right = np.linalg.svd(inverse @ targets, full_matrices=False)
     kept = s > s[0] * max(inputs.shape) * np.finfo(np.float64).eps
+    if not np.any(kept):  # no part of Z is in the range of X
+        return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
     root = np.sqrt(s[kept] / abs(slope))
     weights = [root[:, None] * left.T[kept], np.sign(slope) * root[:, None] * right[kept]]
     found = jax.tree.map(lambda w: jnp.asarray(w, Z.dtype), jax.tree.unflatten(jax.tree.structure(params), weights))

@@ -48,6 +48,7 @@ def test_outputs_out_of_reach():
     assert np.isinf(found.upper)
     assert float(found.residual) == 1
     assert "infinite if there is none" in found.reason
+    assert np.isinf(homogeneous.omega("linear", "sum_of_powers", Z, 0 * X, key=KEY).upper)
     zero = homogeneous.omega("relu", "sum_of_powers", 0 * Z, X, key=KEY)
     assert (float(zero.lower), float(zero.upper)) == (0, 0)
 
