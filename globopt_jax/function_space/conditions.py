@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.function_space.frechet import Layers, at, operator_norm
+from globopt_jax.function_space.frechet import Layers, at, norm_at
 from globopt_jax.inputs import integer, number, real
 from globopt_jax.linalg import lapack
 from globopt_jax.networks import kernels_of
@@ -30,7 +30,6 @@ class Inequality(NamedTuple):
     """The smallest ``||h_{j-1:1}(x)|| / ||x||`` on the samples; 1 for j = 1."""
     eps2: Array
     """The smallest ``sigma_dy(A)`` on the samples; 0 where layer j has fewer than dy outputs."""
-
     left: Array
     """The left side."""
     right: Array
@@ -91,7 +90,7 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
     dy, width = found.jacobians.shape[1:]
     sizes, errors, inputs = (jnp.linalg.norm(a, axis=1) for a in (X, found.errors, found.inputs))
     s = lapack.svd(found.jacobians, compute_uv=False, full_matrices=False)
-    norm, gap = operator_norm(layers, X, Y, layer), 0.5 * jnp.mean(jnp.square(errors))
+    norm, gap = norm_at(found), 0.5 * jnp.mean(jnp.square(errors))
     distance = jnp.max(errors / jnp.where(sizes > 0, sizes, 1))
     eps1 = jnp.min(inputs / jnp.where(sizes > 0, sizes, 1))
     eps2 = jnp.min(s[:, -1]) if width >= dy else jnp.zeros((), X.dtype)
@@ -104,7 +103,7 @@ def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:
 
     If every slope of the activation is at least ``slope`` in absolute value, and the layers above layer j narrow down
     (``d_j >= d_{j+1} >= ... >= dy``), then ``sigma >= slope^(H - j) prod_{i>j} sigma_{d_i}(W_i)``. The last layer is
-    linear. The bound is lowered by the rounding errors of the singular values.
+    linear. The bound is lowered by the rounding errors of the singular values, `linalg.factorization_error`.
 
     Array function: pure, works under `jit` and `vmap`.
 
@@ -135,7 +134,6 @@ def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:
             return jnp.zeros((), dtype)
         s = linalg.singular_values(w)
         bound = bound * jnp.maximum(s[-1] - linalg.factorization_error(w.shape[0], dtype) * s[0], 0)
-    hidden = len(kernels) - 1
-    return (
-        bound * np.asarray(slope ** max(hidden - j, 0), dtype) * (1 - 4 * len(kernels) * linalg.machine_epsilon(dtype))
-    )
+    below = slope ** max(len(kernels) - 1 - j, 0) * (1 - 4 * len(kernels) * linalg.machine_epsilon(dtype))
+    bound = bound * np.asarray(below, dtype)
+    return jnp.where(bound > linalg.smallest_normal(dtype), bound, 0)  # below it numbers are rounded up as well

@@ -12,7 +12,8 @@ from globopt_jax.linalg import lapack
 from globopt_jax.networks import FeedForward, feed_forward, kernels_of
 from globopt_jax.shapes import Array, Scalar
 
-__all__ = ["At", "Layers", "at", "derivative", "descent_direction", "layers_of", "operator_norm", "output", "risk"]
+__all__ = ["At", "Layers", "at", "derivative", "descent_direction", "layers_of", "norm_at", "operator_norm"]
+__all__ += ["output", "risk"]
 
 #: A list of the layers h_1, ..., h_{H+1}, first to last: functions from one vector (d_{i-1},) to one vector (d_i,).
 Layers: TypeAlias = Any
@@ -206,7 +207,11 @@ def operator_norm(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Scalar:
         >>> float(operator_norm([lambda z: 2 * z, lambda z: 3 * z], jnp.ones((1, 1)), jnp.zeros((1, 1))))
         18.0
     """
-    found = at(layers, X, Y, layer)
+    return norm_at(at(layers, X, Y, layer))
+
+
+def norm_at(found: At) -> Scalar:
+    """Return `operator_norm` from what the layer sees."""
     pulled = jnp.einsum("mdi,md->mi", found.jacobians, found.errors, precision="highest")
     return jnp.mean(jnp.linalg.norm(pulled, axis=1) * jnp.linalg.norm(found.inputs, axis=1))
 

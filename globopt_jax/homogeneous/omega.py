@@ -38,7 +38,8 @@ class Omega(NamedTuple):
     """Both sides of Omega(Z), and the weights that attain the upper one."""
 
     upper: Array
-    """``sum_i theta(W_i)`` of `params`, whose output is Z; inf if no combination of subnetworks was found that is Z."""
+    """``sum_i theta(W_i)`` of `params`, whose output is Z up to `residual`; inf if no subnetworks were found whose sum
+    is Z."""
     lower: Array
     """A rigorous lower bound, ``<U, Z>`` over an upper bound of the polar at U; 0 where there is no such bound."""
     params: Params
@@ -225,7 +226,7 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
 
 
 def _unfolded(phi: CPTensor, Z: np.ndarray, X: np.ndarray) -> float:
-    """A lower bound for tensors of rank one: the largest nuclear norm of an unfolding of ``X^+ Z``, without rounding.
+    """A lower bound for tensors of rank one: the largest nuclear norm of an unfolding of ``X^+ Z``, less its rounding.
 
     Its dual point is the orthogonal factor D of the unfolding, at ``U = X^{+T} D``. The polar at U is the spectral norm
     of the tensor ``X^T U``, which is at most that of each unfolding.

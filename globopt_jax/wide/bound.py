@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,7 +12,7 @@ from globopt_jax.linalg import lapack, matmul
 from globopt_jax.networks import Layer, layers_of
 from globopt_jax.shapes import Array, Scalar
 from globopt_jax.wide.catalogue import network_of
-from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward
+from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, longest
 
 __all__ = ["MEMORY", "LossBounds", "checked", "loss_bound", "loss_bounds"]
 
@@ -35,7 +36,6 @@ class LossBounds(NamedTuple):
     """(L,): the norm of the gradient of layer k + 1, enlarged by its rounding error."""
     loss: Array
     """The loss itself."""
-
     best: Array
     """The smallest of all bounds."""
     layer: Array
@@ -81,12 +81,14 @@ def loss_bound(
             of all layers.
         activation: tanh, sigmoid, softplus, or another name of `ACTIVATIONS`; or as in `networks.feed_forward`. The
             bound holds for any activation at points where it is differentiable.
-        memory: the most bytes that the matrices of the kernel form may take. Beyond them this form is left out.
+        memory: the most bytes that the matrices of the kernel form may take. Beyond them the eigenvalues of K are
+            computed, which resolve less, and where K does not fit either the form is left out.
 
     Returns:
         A scalar in units of the loss, never below the loss; inf where c is zero up to rounding, or where rounding may
-        have crossed a kink of the activation. It accounts for its own rounding errors, given that the activation is
-        evaluated to 8 eps.
+        have crossed a kink of the activation, or where the network overflows. It accounts for its own rounding errors,
+        given that the activation is evaluated to 8 eps, and singular values to `linalg.factorization_error`; neither
+        is proved.
 
     Raises:
         ValueError: the shapes do not fit, the layer is out of range, or the activation is unknown.
@@ -151,9 +153,12 @@ def loss_bounds(params: Any, X: Any, Y: Any, activation: Any = "tanh", *, memory
 
 
 def checked(params: Any, X: Any, Y: Any) -> tuple[list[Layer], Any, Any]:
-    """Return layers and data as arrays of one dtype that fit together."""
+    """Return layers and data as arrays of one dtype, the widest of theirs, that fit together."""
     layers = [Layer(real("kernel", w), None if b is None else real("bias", b)) for w, b in layers_of(params)]
     X, Y = real("X", X), real("Y", Y)
+    # The bounds of rounding errors are for one precision.
+    dtype = max((a.dtype for a in jax.tree.leaves((layers, X, Y))), key=lambda dtype: dtype.itemsize)
+    layers, X, Y = jax.tree.map(lambda a: a.astype(dtype), (layers, X, Y))
     check_data(X, Y)
     dx, dy = layers[0].kernel.shape[0], layers[-1].kernel.shape[1]
     if X.shape[1] != dx or Y.shape[1] != dy:
@@ -168,7 +173,8 @@ def checked(params: Any, X: Any, Y: Any) -> tuple[list[Layer], Any, Any]:
 def _bounds(layers: list[Layer], X: Any, Y: Any, chosen: Any, activation: Any, memory: int) -> LossBounds:
     network = network_of(activation)
     passed = forward(network, layers, X)
-    rows = [_of_layer(passed, layers, Y, k, memory) for k in chosen]
+    found = backward(passed, layers, Y)
+    rows = [_of_layer(passed, layers, found[k], k, memory) for k in chosen]
     product, per_sample, kernel, gradient = (jnp.stack(column) for column in zip(*rows, strict=True))
     loss = 0.5 * jnp.sum(jnp.square(passed.output.value - Y))
     smallest = jnp.minimum(jnp.minimum(product, per_sample), kernel)
@@ -176,20 +182,19 @@ def _bounds(layers: list[Layer], X: Any, Y: Any, chosen: Any, activation: Any, m
     return LossBounds(product, per_sample, kernel, gradient, loss, jnp.min(smallest), layer)
 
 
-def _of_layer(passed: Forward, layers: list[Layer], Y: Any, k: int, memory: int) -> tuple[Any, Any, Any, Any]:
+def _of_layer(passed: Forward, layers: list[Layer], found: Backward, k: int, memory: int) -> tuple[Any, Any, Any, Any]:
     """Return the three bounds of one layer, and the norm of its gradient."""
-    found = backward(passed, layers, Y, k)
     g = linalg.norm(found.gradient.value) + found.gradient.error
-    wide = _smallest(found.features, len(Y))
+    wide = _smallest(found.features, len(found.features.value))
     constants = (
         wide * _through_kernels(passed, layers, k),
         wide * _through_samples(found.jacobians),
         _of_kernel(found, memory),
     )
-    tiny = linalg.smallest_normal(Y.dtype) ** 0.5
+    tiny = linalg.smallest_normal(g.dtype) ** 0.5
     bounds = []
     for c in constants:
-        solid = passed.smooth & (c > tiny)
+        solid = passed.smooth & (c > tiny) & jnp.isfinite(g)
         bounds.append(jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf))
     return (*bounds, g)
 
@@ -231,8 +236,7 @@ def _of_kernel(found: Backward, memory: int) -> Array:
     dtype, rows = F.value.dtype, N * dy
     if min(n, N) * q < rows:
         return jnp.zeros((), dtype)
-    tallest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(F.value), axis=1))) + F.error
-    steepest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(J.value.reshape(N, -1)), axis=1))) + J.error
+    tallest, steepest = longest(F.value) + F.error, longest(J.value) + J.error
     rounding = linalg.factorization_error(max(n, N), dtype)
     error = steepest * (F.error + rounding * linalg.norm(F.value)) + tallest * J.error
     if 3 * rows * min(n, N) * q * dtype.itemsize <= memory:

@@ -16,7 +16,7 @@ from globopt_jax.linalg import matmul
 from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
 
-__all__ = ["Backward", "Forward", "Known", "backward", "forward"]
+__all__ = ["Backward", "Forward", "Known", "backward", "forward", "longest"]
 
 #: The factor by which bounds to first order are enlarged, so that they cover the terms of higher order.
 _HIGHER = 1.01
@@ -53,8 +53,6 @@ class Backward(NamedTuple):
     """``Ft = [F_k, 1]`` (N, n_k + 1), or F_k where layer k + 1 has no bias."""
     gradient: Known
     """The gradient of the loss in the kernel and bias of layer k + 1, (n_k + 1, n_{k+1}) or (n_k, n_{k+1})."""
-    residual: Known
-    """``E = F_L - Y`` (N, n_L)."""
 
 
 def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
@@ -74,35 +72,50 @@ def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
     return Forward(features, slopes, _affine(features[-1], layers[-1]), smooth)
 
 
-def backward(passed: Forward, layers: list[Layer], Y: Any, k: int) -> Backward:
-    """Compute the Jacobians of layer k + 1 and its gradient, with bounds of their errors."""
+def backward(passed: Forward, layers: list[Layer], Y: Any) -> list[Backward]:
+    """Compute the Jacobians and gradients of the layers k + 1 for k = 0..L-1, with bounds of their errors."""
     dtype, dy = Y.dtype, Y.shape[1]
     eps = linalg.machine_epsilon(dtype)
-    E = Known(
-        passed.output.value - Y,
-        passed.output.error + eps * (linalg.norm(passed.output.value) + linalg.norm(Y)),
-    )
-    zero = jnp.zeros((), dtype)
-    J = Known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), zero)
-    for l in range(len(layers) - 1, k, -1):  # from G_{l+1} to G_l, counted from 1
-        W, slope = layers[l].kernel, passed.slopes[l - 1]
-        product = matmul(W[None], J.value)
-        spectral, size = linalg.spectral_norm(W), linalg.norm(J.value)
-        error = spectral * J.error + linalg.product_rounding(W.shape[1], dtype) * linalg.norm(W) * size
-        steepest = jnp.max(jnp.abs(slope.value)) + slope.error
-        error = steepest * error + slope.error * spectral * size + eps * linalg.norm(product) * steepest
-        J = Known(slope.value[:, :, None] * product, _HIGHER * error)
-    F = passed.features[k]
-    if layers[k].bias is not None:
-        F = Known(jnp.concatenate([F.value, jnp.ones((len(Y), 1), dtype)], axis=1), F.error)
+    output = passed.output
+    E = Known(output.value - Y, output.error + eps * (linalg.norm(output.value) + linalg.norm(Y)))
+    J = Known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), jnp.zeros((), dtype))
+    found = [_at(passed.features[-1], layers[-1], J, E)]
+    for l in range(len(layers) - 1, 0, -1):  # from G_{l+1} to G_l, counted from 1
+        J = _pulled(J, layers[l].kernel, passed.slopes[l - 1])
+        found.append(_at(passed.features[l - 1], layers[l - 1], J, E))
+    return found[::-1]
+
+
+def _pulled(J: Known, W: Any, slope: Known) -> Known:
+    """Return the Jacobians of a layer from those of the layer above it: slopes times ``W J_i``."""
+    dtype = W.dtype
+    product = matmul(W[None], J.value)
+    spectral, size = linalg.spectral_norm(W), linalg.norm(J.value)
+    error = spectral * J.error + linalg.product_rounding(W.shape[1], dtype) * linalg.norm(W) * size
+    steepest = jnp.max(jnp.abs(slope.value)) + slope.error
+    rounding = linalg.machine_epsilon(dtype) * linalg.norm(product) * steepest
+    error = steepest * error + slope.error * spectral * size + rounding
+    return Known(slope.value[:, :, None] * product, _HIGHER * error)
+
+
+def _at(F: Known, layer: Layer, J: Known, E: Known) -> Backward:
+    """Return what the bound needs of a layer, given the features below it, its Jacobians and the residual."""
+    m, dtype = len(E.value), E.value.dtype
+    if layer.bias is not None:
+        F = Known(jnp.concatenate([F.value, jnp.ones((m, 1), dtype)], axis=1), F.error)
     signals = jnp.einsum("nqo,no->nq", J.value, E.value, precision="highest")
-    largest, worst = (jnp.sqrt(jnp.max(jnp.sum(jnp.square(a.reshape(len(Y), -1)), axis=1))) for a in (J.value, E.value))
-    rounding = linalg.product_rounding(dy, dtype) * largest * linalg.norm(E.value)
+    largest, worst = (longest(a) for a in (J.value, E.value))
+    rounding = linalg.product_rounding(E.value.shape[1], dtype) * largest * linalg.norm(E.value)
     signal_error = _HIGHER * (J.error * worst + (largest + J.error) * E.error + rounding)
     gradient = matmul(F.value.T, signals)
     error = F.error * linalg.norm(signals) + (linalg.spectral_norm(F.value) + F.error) * signal_error
-    error = error + linalg.product_rounding(len(Y), dtype) * linalg.norm(F.value) * linalg.norm(signals)
-    return Backward(J, F, Known(gradient, _HIGHER * error), E)
+    error = error + linalg.product_rounding(m, dtype) * linalg.norm(F.value) * linalg.norm(signals)
+    return Backward(J, F, Known(gradient, _HIGHER * error))
+
+
+def longest(A: Any) -> Any:
+    """Return the largest Frobenius norm of an entry of a stack (N, ...)."""
+    return jnp.sqrt(jnp.max(jnp.sum(jnp.square(A.reshape(len(A), -1)), axis=1)))
 
 
 def _affine(F: Known, layer: Layer) -> Known:

@@ -13,7 +13,7 @@ from globopt_jax.shapes import Array
 from globopt_jax.wide.assumption import assumption
 from globopt_jax.wide.bound import checked, loss_bounds
 from globopt_jax.wide.catalogue import network_of
-from globopt_jax.wide.passes import backward, forward
+from globopt_jax.wide.passes import backward, forward, longest
 
 __all__ = ["KINDS", "Criticality", "classify"]
 
@@ -33,7 +33,7 @@ class Criticality(NamedTuple):
     bound: Array
     """The upper bound of the loss that the gradient of layer k + 1 proves, see `loss_bound`."""
     stationarity: Array
-    """The norm of the whole gradient, divided by ``||Y||`` times the norm of the Jacobian of the outputs, or less."""
+    """The dimensionless gradient: the largest ``||g_k|| / (||Ft_k||_2 max_i ||J_i|| ||Y||)`` of a layer."""
     tolerance: Array
     """The stationarity, and the loss relative to ``1/2 ||Y||^2``, up to which a value counts as zero: sqrt(eps)."""
     layer: Array
@@ -163,13 +163,10 @@ class _Evidence(NamedTuple):
 
 def _evidence(network: FeedForward, layers: list[Layer], X: Any, Y: Any) -> _Evidence:
     """Compute the features of all layers, and the largest dimensionless gradient of a layer."""
-    passed = forward(network, layers, X)
     features, eta = [], jnp.zeros((), X.dtype)
-    for k in range(len(layers)):
-        found = backward(passed, layers, Y, k)
+    for found in backward(forward(network, layers, X), layers, Y):
         features.append(found.features.value)
-        steepest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(found.jacobians.value.reshape(len(X), -1)), axis=1)))
-        size = linalg.spectral_norm(found.features.value) * steepest * linalg.norm(Y)
+        size = linalg.spectral_norm(found.features.value) * longest(found.jacobians.value) * linalg.norm(Y)
         eta = jnp.maximum(eta, linalg.norm(found.gradient.value) / jnp.where(size > 0, size, 1))
     return _Evidence(features, eta)
 

@@ -173,6 +173,27 @@ def test_activations_of_your_own_and_kinks():
     assert np.isinf(wide.loss_bound(kinked, X, Y, 2, "relu"))
 
 
+def test_arrays_of_two_precisions_are_computed_in_the_wider_one():
+    """Errors of float32 must not pass for those of float64."""
+    params, X, Y = first(5, SHAPES[0][1])
+    narrow = [tuple(a.astype("float32") for a in pair) for pair in params]
+    for Z in (Y, Y.astype("float32")):
+        found = wide.loss_bounds(narrow, X.astype("float32"), Z)
+        assert found.best.dtype == Z.dtype
+        wanted = wide.loss_bounds(
+            [tuple(a.astype(Z.dtype) for a in p) for p in narrow], X.astype("float32").astype(Z.dtype), Z
+        )
+        np.testing.assert_array_equal(found.best, wanted.best)
+
+
+def test_a_network_that_overflows_has_no_bound():
+    params, X, Y = first(5, SHAPES[0][1])
+    found = wide.loss_bounds([(1e200 * w, b) for w, b in params], X, Y, "softplus")
+    for form in (found.product, found.per_sample, found.kernel):
+        assert not np.any(np.isnan(form))
+        assert np.isinf(form[0])
+
+
 def test_contracts(dtype):
     def make(rng):
         params = [(rng.normal(size=(3, 6)), rng.normal(size=6)), (rng.normal(size=(6, 2)), rng.normal(size=2))]
