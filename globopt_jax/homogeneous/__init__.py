@@ -8,7 +8,7 @@ global minimum.
 
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.certify import certify
-from globopt_jax.homogeneous.degrees import check_degrees, measured_degree
+from globopt_jax.homogeneous.degrees import check_degrees, layer_degrees, measured_degree
 from globopt_jax.homogeneous.effort import EFFORTS, Effort
 from globopt_jax.homogeneous.grading import Certificate, Refinement, describe, refine
 from globopt_jax.homogeneous.lam_max import LamMax, lam_max
@@ -17,20 +17,30 @@ from globopt_jax.homogeneous.maps import (
     DeepSubnetwork,
     Elemental,
     ElementalMap,
+    FlaxSubnetwork,
     Neuron,
     cp_tensor,
     deep_subnetwork,
     elemental,
+    flax_subnetwork,
     neuron,
     rank_one,
     relu_neuron,
 )
 from globopt_jax.homogeneous.minimize import Solution, minimize, path
+from globopt_jax.homogeneous.mismatch import ZeroBasin, split, zero_basin
 from globopt_jax.homogeneous.omega import Omega, omega
 from globopt_jax.homogeneous.polar import PolarBound, bound_of
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.prune import prune
-from globopt_jax.homogeneous.regularizers import Regularizer, product_of_norms, regularizer, sum_of_powers
+from globopt_jax.homogeneous.regularizers import (
+    Regularizer,
+    non_negative,
+    path_norm,
+    product_of_norms,
+    regularizer,
+    sum_of_powers,
+)
 from globopt_jax.homogeneous.training import EVENTS, Progress, Trace, iterate
 
 __all__ = [
@@ -42,6 +52,7 @@ __all__ = [
     "Effort",
     "Elemental",
     "ElementalMap",
+    "FlaxSubnetwork",
     "LamMax",
     "Neuron",
     "Omega",
@@ -52,6 +63,7 @@ __all__ = [
     "Regularizer",
     "Solution",
     "Trace",
+    "ZeroBasin",
     "bound_of",
     "certify",
     "check_degrees",
@@ -59,14 +71,18 @@ __all__ = [
     "deep_subnetwork",
     "describe",
     "elemental",
+    "flax_subnetwork",
     "iterate",
     "lam_max",
+    "layer_degrees",
     "measured_degree",
     "minimize",
     "neuron",
+    "non_negative",
     "objective",
     "omega",
     "path",
+    "path_norm",
     "predict",
     "product_of_norms",
     "prune",
@@ -75,7 +91,9 @@ __all__ = [
     "regularizer",
     "relu_neuron",
     "rigorous",
+    "split",
     "sum_of_powers",
+    "zero_basin",
 ]
 
 

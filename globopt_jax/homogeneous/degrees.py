@@ -13,7 +13,7 @@ from globopt_jax import linalg
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.shapes import Inputs, Params, Weights
 
-__all__ = ["check_degrees", "measured_degree"]
+__all__ = ["check_degrees", "layer_degrees", "measured_degree"]
 
 
 def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, float]:
@@ -48,6 +48,37 @@ def measured_degree(fn: Any, weights: Weights, *arguments: Any) -> tuple[float, 
         return degree, float("inf")
     departures = [float(jnp.linalg.norm(value(a) - a**degree * base)) / (a**degree * size) for a in (0.25, 0.5, 4.0)]
     return degree, max(departures)
+
+
+def layer_degrees(phi: Any, weights: Weights, X: Inputs) -> list[tuple[float, float]]:
+    """Measure the degree of a map in each layer alone, with the others fixed, and the departure from it.
+
+    A product of norms needs the degree 1 in every layer. Below a contrast or batch normalization a layer has degree 0.
+
+    Args:
+        phi: a map of weights and inputs.
+        weights: one subnetwork, a pytree of arrays, one for each layer.
+        X: inputs (m, dx).
+
+    Returns:
+        For each layer `measured_degree`: the degree and the departure.
+
+    >>> def normalized(w, X):
+    ...     Z = X @ w[0]
+    ...     return (Z / jnp.linalg.norm(Z, axis=1, keepdims=True)) @ w[1]
+    >>> found = layer_degrees(normalized, [jnp.eye(2), jnp.ones((2, 1))], jnp.ones((3, 2)))
+    >>> [round(degree, 6) for degree, _ in found]
+    [0.0, 1.0]
+    """
+    leaves, tree = jax.tree.flatten(weights)
+
+    def degree(k: int) -> tuple[float, float]:
+        def along(w: Any, X: Inputs) -> Any:
+            return phi(jax.tree.unflatten(tree, [*leaves[:k], w, *leaves[k + 1 :]]), X)
+
+        return measured_degree(along, leaves[k], X)
+
+    return [degree(k) for k in range(len(leaves))]
 
 
 def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
@@ -141,14 +172,8 @@ def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:
 
     A product of norms does not change when scale moves from one layer to another, so phi must not change either.
     """
-    leaves, tree = jax.tree.flatten(weights)
-    for k, leaf in enumerate(leaves):
-
-        def along(w: Any, X: Inputs, before: Any = leaves[:k], after: Any = leaves[k + 1 :]) -> Any:
-            return phi(jax.tree.unflatten(tree, [*before, w, *after]), X)
-
-        degree, departure = measured_degree(along, leaf, X)
-        tolerance = 1e3 * linalg.machine_epsilon(leaf.dtype)
+    tolerance = 1e3 * linalg.machine_epsilon(jax.tree.leaves(weights)[0].dtype)
+    for k, (degree, departure) in enumerate(layer_degrees(phi, weights, X)):
         if not np.isnan(degree) and (departure > tolerance or abs(degree - 1) > tolerance):
             raise ValueError(
                 f"product_of_norms: Expected: a map of degree 1 in every layer. Received: degree {degree:.4g} in "

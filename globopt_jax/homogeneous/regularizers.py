@@ -3,9 +3,13 @@
     product_of_norms:  theta(w) = prod_k ||w_k||
     sum_of_powers:     theta(w) = 1/p sum_k ||w_k||^p
 
-with l1, l2 (Frobenius) or l-inf norms of each layer's entries. The degrees are the number of layers and p. If both
+with l1, l2 (Frobenius) or l-inf norms of each layer's entries, or the mixed norm l21, the sum of the l2 norms of a
+kernel's rows, one for each unit below. The degrees are the number of layers and p. If both
 equal the degree of the map, the two regularizers have the same induced function Omega and the same polar, since the sum
 becomes the product when the norms of the layers are balanced (inequality of arithmetic and geometric means).
+
+    path_norm:         theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)
+    non_negative:      any of these, or inf where a weight is negative
 """
 
 import abc
@@ -17,25 +21,43 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.homogeneous.maps import ElementalMap
+from globopt_jax.homogeneous.maps import CPTensor, ElementalMap, PiecewiseLinear
 from globopt_jax.shapes import Scalar, Weights
 
-__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers", "best_reply", "by_name"]
-__all__ += ["norm", "norm_power", "product_of_norms", "regularizer", "sum_of_powers"]
+__all__ = ["CustomRegularizer", "Layered", "NonNegative", "PathNorm", "ProductOfNorms", "Regularizer", "SumOfPowers"]
+__all__ += ["best_reply", "by_name", "non_negative", "norm", "norm_power", "path_norm", "product_of_norms"]
+__all__ += ["regularizer", "sum_of_powers"]
 
-NORMS = ("l1", "l2", "linf")
+NORMS = ("l1", "l2", "linf", "l21")
 
 
 def norm(kind: str, w: jax.Array) -> Scalar:
-    """The l1, l2 or l-inf norm of the entries of w; its derivative at w = 0 is taken as 0."""
+    """The l1, l2 or l-inf norm of the entries of w, or l21 of a matrix; its derivative at w = 0 is taken as 0."""
     # w sign(w), not jnp.abs(w): JAX's derivative of that at 0 is 1.
     if kind == "l1":
         return jnp.sum(w * jnp.sign(w))
     if kind == "linf":
         return jnp.max(w * jnp.sign(w))
-    square = jnp.sum(w * w)
+    if kind == "l21":
+        return jnp.sum(_row_lengths(w))
+    return _root(jnp.sum(w * w))
+
+
+def _root(square: jax.Array) -> jax.Array:
+    """The square root, whose derivative at 0 is taken as 0."""
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+def _row_lengths(w: jax.Array) -> jax.Array:
+    """The l2 norms of a kernel's rows.
+
+    Raises:
+        ValueError: w is no matrix.
+    """
+    if w.ndim != 2:
+        raise ValueError(f"norms: Expected: l21 for kernels (n_k-1, n_k) alone. Received: a layer of shape {w.shape}.")
+    return _root(jnp.sum(w * w, axis=1))
 
 
 def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
@@ -44,7 +66,14 @@ def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
 
 
 def best_reply(kind: str, g: jax.Array) -> jax.Array:
-    """A maximizer of ``<g, w>`` over ``norm(kind, w) <= 1``: a coordinate vector (l1), g itself (l2), signs (l-inf)."""
+    """A maximizer of ``<g, w>`` over ``norm(kind, w) <= 1``: a coordinate vector (l1), g itself (l2), signs (l-inf).
+
+    For l21 it is the longest row of g.
+    """
+    if kind == "l21":
+        lengths = _row_lengths(g)
+        longest = (jnp.arange(len(g)) == jnp.argmax(lengths)) & (lengths > 0)
+        return g * jnp.where(longest, 1 / jnp.where(lengths > 0, lengths, 1), 0)[:, None]
     if kind == "l2":
         size = norm("l2", g)
         return g / jnp.where(size > 0, size, 1)
@@ -56,7 +85,12 @@ def best_reply(kind: str, g: jax.Array) -> jax.Array:
 
 
 def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
-    """The part of g along which the norm is smooth at w: zeros stay zero (l1), largest entries stay equal (l-inf)."""
+    """The part of g along which the norm is smooth at w: zeros stay zero (l1), largest entries stay equal (l-inf).
+
+    For l21 rows of zeros stay zero.
+    """
+    if kind == "l21":
+        return jnp.where(_row_lengths(w)[:, None] > 0, g, 0)
     if kind == "l1":
         return jnp.where(w != 0, g, 0)
     if kind == "linf":
@@ -115,6 +149,20 @@ class Regularizer(abc.ABC):
 
     def face(self, weights: Weights, gradient: Weights) -> Weights:
         """The gradient's part along which theta is smooth at the weights of one subnetwork."""
+        return gradient
+
+    @property
+    def is_cone(self) -> bool:
+        """Whether theta is infinite outside of a cone, onto which `project` projects."""
+        return False
+
+    def project(self, weights: Weights) -> Weights:
+        """The closest weights at which theta is finite."""
+        return weights
+
+    def inward(self, weights: Weights, gradient: Weights) -> Weights:
+        """The gradient without the entries along which a descent would leave the cone at once."""
+        del weights
         return gradient
 
 
@@ -210,6 +258,81 @@ class SumOfPowers(Layered):
 
 
 @dataclass(frozen=True)
+class PathNorm(Regularizer):
+    """``(sum over paths prod_k |w_k|^q)^(1/q)``; see `path_norm`."""
+
+    q: int | float
+    layers: int | float | None = None
+    name = "path_norm"
+    is_known = True
+    moves_scale = True
+
+    @property
+    def degree(self) -> int | float | None:
+        return self.layers
+
+    def bind(self, phi: ElementalMap) -> Regularizer:
+        if not isinstance(phi, PiecewiseLinear | CPTensor):
+            raise TypeError(f"phi: Expected: a map of the catalogue for path_norm, which has paths. Received: {phi}.")
+        # Layers that are vectors have one unit between them, and the sum over paths is the product of their sums.
+        if self.q in (1, 2) and (isinstance(phi, CPTensor) or phi.is_neuron):
+            return ProductOfNorms("l1" if self.q == 1 else "l2").bind(phi)
+        return replace(self, layers=phi.degree)
+
+    def __call__(self, weights: Weights) -> Scalar:
+        sums: Any = jnp.ones((), jax.tree.leaves(weights)[0].dtype)
+        for w in jax.tree.leaves(weights):
+            powers = w * w if self.q == 2 else (w * jnp.sign(w)) ** self.q
+            if w.ndim == 1:
+                sums = sums * jnp.sum(powers)
+            else:
+                sums = jnp.sum(powers, axis=0) * sums if sums.ndim == 0 else linalg.matmul(sums, powers)
+        total = jnp.sum(sums)
+        if self.q == 2:
+            return _root(total)
+        positive = total > 0
+        return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / self.q), 0)
+
+
+@dataclass(frozen=True)
+class NonNegative(Regularizer):
+    """A penalty that is infinite where a weight is negative; see `non_negative`."""
+
+    theta: Regularizer
+    """The penalty of weights that are all >= 0."""
+
+    def __post_init__(self) -> None:
+        for attribute in ("is_known", "moves_scale"):  # of the penalty inside the cone
+            object.__setattr__(self, attribute, getattr(self.theta, attribute))
+
+    @property
+    def degree(self) -> int | float | None:
+        return self.theta.degree
+
+    @property
+    def is_cone(self) -> bool:
+        return True
+
+    def bind(self, phi: ElementalMap) -> "NonNegative":
+        return NonNegative(self.theta.bind(phi))
+
+    def __call__(self, weights: Weights) -> Scalar:
+        inside = jnp.all(jnp.stack([jnp.all(w >= 0) for w in jax.tree.leaves(weights)]))
+        # At 0 the derivative is the one from above, which the smallest positive number has: an l1 norm is a sum here.
+        above = jax.tree.map(lambda w: jnp.where(w > 0, w, w + linalg.smallest_normal(w.dtype)), weights)
+        return jnp.where(inside, self.theta(above), jnp.inf)
+
+    def balance(self, weights: Weights) -> Weights:
+        return self.theta.balance(weights)
+
+    def project(self, weights: Weights) -> Weights:
+        return jax.tree.map(lambda w: jnp.where(w >= 0, w, 0), self.theta.project(weights))
+
+    def inward(self, weights: Weights, gradient: Weights) -> Weights:
+        return jax.tree.map(lambda w, g: jnp.where((w <= 0) & (g > 0), 0, g), weights, gradient)
+
+
+@dataclass(frozen=True)
 class CustomRegularizer(Regularizer):
     """A penalty of your own with the degree that you state."""
 
@@ -231,10 +354,10 @@ def product_of_norms(norms: str | tuple[str, ...] = "l2") -> ProductOfNorms:
     """Make ``theta(w) = prod_k ||w_k||``, of degree K (HV17 section 4). `Problem` binds the number of layers K.
 
     Args:
-        norms: l1, l2 or linf, one for all layers or a tuple.
+        norms: l1, l2, linf or l21, one for all layers or a tuple.
 
     Raises:
-        ValueError: a norm other than l1, l2, linf.
+        ValueError: a norm other than l1, l2, linf, l21.
 
     >>> import jax.numpy as jnp
     >>> float(product_of_norms()((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
@@ -250,10 +373,10 @@ def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...]
     Args:
         power: p; None is the map's number of weight layers, so that the degrees are equal. ``power=2`` is weight decay,
             ``1/2 sum_k ||w_k||^2``; its degree equals that of maps with two weight layers only.
-        norms: l1, l2 or linf, one for all layers or a tuple.
+        norms: l1, l2, linf or l21, one for all layers or a tuple.
 
     Raises:
-        ValueError: p is not > 0, or a norm other than l1, l2, linf.
+        ValueError: p is not > 0, or a norm other than l1, l2, linf, l21.
 
     >>> import jax.numpy as jnp
     >>> float(sum_of_powers(2)((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
@@ -265,16 +388,73 @@ def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...]
     return SumOfPowers(norms, power=power)
 
 
+def path_norm(q: int | float = 2) -> PathNorm:
+    """Make the path norm, ``theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)``, of the degree of the map.
+
+    A path leads from an input through one unit of each layer to an output; w_k are the weights along it. The sum over
+    all paths is one forward pass of the powers ``|w|^q``. Moving scale from one layer to another, or through a unit,
+    leaves it unchanged, as it leaves the map. Without the root its degree is q times that of the map (Path-SGD uses the
+    square of the norm for q = 2), which would be a mismatch.
+
+    With one hidden unit, and for tensors of rank one, it is the product of the layers' q-norms. There `Problem`
+    replaces it by `product_of_norms` for q = 1 and q = 2, whose polar has rigorous bounds. Elsewhere no bound is
+    known, and `certify` reports estimates.
+
+    Args:
+        q: the exponent, at least 1.
+
+    Raises:
+        ValueError: q is below 1 or not finite.
+
+    References:
+        Haeffele & Vidal 2017, section 6; Neyshabur, Salakhutdinov & Srebro 2015, Path-SGD, (6).
+
+    >>> import jax.numpy as jnp
+    >>> kernels = [jnp.array([[3.0, 0.0]]), jnp.array([[1.0], [5.0]])]  # one of the two paths has a weight of 0
+    >>> float(path_norm(2)(kernels))
+    3.0
+    """
+    if not (isinstance(q, int | float) and 1 <= q < float("inf")):
+        raise ValueError(f"q: Expected: a finite number >= 1. Received: {q!r}.")
+    return PathNorm(q)
+
+
+def non_negative(theta: Regularizer | str) -> NonNegative:
+    """Make the penalty theta with non-negative weights: infinite where a weight is negative (HV17 section 5).
+
+    The indicator of a cone is 0 on the cone and infinite elsewhere. It is positively homogeneous of every degree, so
+    that it leaves the degree of theta unchanged. With rank-one maps and ``X = I`` the problem is non-negative
+    matrix factorization. `minimize` keeps the weights in the cone by projected descent. The upper bounds of the
+    polar are those of theta without the cone. They hold inside it too, but are less tight there.
+
+    Args:
+        theta: the penalty, or its name: sum_of_powers or product_of_norms.
+
+    Raises:
+        TypeError: theta is neither.
+        ValueError: an unknown name.
+
+    >>> import jax.numpy as jnp
+    >>> theta = non_negative(sum_of_powers(2))
+    >>> float(theta((jnp.ones(2), jnp.ones(1)))), float(theta((jnp.ones(2), -jnp.ones(1))))
+    (1.5, inf)
+    """
+    inner = by_name(theta) if isinstance(theta, str) else theta
+    if not isinstance(inner, Regularizer):
+        raise TypeError(f"theta: Expected: a regularizer, or its name. Received: {theta!r}.")
+    return inner if isinstance(inner, NonNegative) else NonNegative(inner)
+
+
 def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "theta") -> ProductOfNorms | SumOfPowers:
     """The regularizer of a name: sum_of_powers or product_of_norms.
 
     Args:
         name: the name.
-        norms: l1, l2 or linf, one for all layers or a tuple.
+        norms: l1, l2, linf or l21, one for all layers or a tuple.
         argument: the argument that an error names.
 
     Raises:
-        ValueError: no such regularizer, or a norm other than l1, l2, linf.
+        ValueError: no such regularizer, or a norm other than l1, l2, linf, l21.
 
     >>> by_name("product_of_norms").norms
     'l2'

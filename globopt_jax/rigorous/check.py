@@ -97,7 +97,7 @@ def _unknown_problem(problem: Any) -> str | None:
         return f"sizes: Expected: a number for each layer. Received: {sizes!r}."
     if not (isinstance(slopes, list | tuple) and len(slopes) == 2 and all(map(_is_number, slopes))):
         return f"slopes: Expected: two finite numbers. Received: {slopes!r}."
-    if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in tuple(NORMS) for n in norms)):
+    if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in NORMS for n in norms)):
         return f"norms: Expected: {layers} of {', '.join(NORMS)}. Received: {norms!r}."
     return None
 
@@ -124,8 +124,13 @@ def _unfit_weights(problem: Mapping[str, Any], weights: Any, ends: tuple[int, in
         return "The weights are not those of the problem described: other numbers of layers or of entries."
     same = len({s[:1] for s in shapes}) == 1 and shapes[0][:1] not in ((), (0,))
     neurons = layers == 2 and [s[1:] for s in shapes] == [ends[:1], ends[1:]]
-    chain = all(len(s) == 3 for s in shapes) and all(a[2] == b[1] for a, b in pairwise(shapes))
-    if not same or not (neurons or (chain and (shapes[0][1], shapes[-1][2]) == ends and all(map(all, shapes)))):
+    if "l21" in [n for n, s in zip(problem["norms"], shapes, strict=True) if len(s) != 3]:
+        return "norms: Expected: l21 for kernels alone. Received: l21 for a layer of vectors."
+    vectors = layers > 2 and list(problem["slopes"]) == [1, 1] and all(len(s) == 2 and s[1] for s in shapes)
+    tensor = vectors and (shapes[0][1], math.prod(s[1] for s in shapes[1:])) == ends
+    kernels = all(len(s) == 3 and all(s) for s in shapes)
+    chain = kernels and all(a[2] == b[1] for a, b in pairwise(shapes)) and (shapes[0][1], shapes[-1][2]) == ends
+    if not same or not (neurons or tensor or chain):
         wanted = f"stacked subnetworks from {ends[0]} inputs to {ends[1]} outputs"
         return f"The weights: Expected: {wanted}. Received: {shapes}."
     return None

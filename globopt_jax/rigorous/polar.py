@@ -11,7 +11,7 @@ from globopt_jax.rigorous.sizes import norm_factor, spectral_norm, steepest
 
 __all__ = ["BOUNDS", "arcs", "linear_bound", "polar_bound"]
 
-BOUNDS = ("none", "linear", "arcs", "relaxation", "product")
+BOUNDS = ("none", "linear", "arcs", "relaxation", "product", "unfoldings")
 
 
 def polar_bound(
@@ -31,13 +31,14 @@ def polar_bound(
     sign.
 
     Args:
-        kind: linear (exact up to rounding), arcs (exact up to rounding, dx <= 2), relaxation, product, or none (+inf).
+        kind: linear (exact up to rounding), arcs (exact up to rounding, dx <= 2), relaxation, product, unfoldings (for
+            tensors of rank one), or none (+inf).
         U: the point (m, dy) of the polar.
         X: inputs (m, dx).
         slopes: the slopes (negative, positive) of the activation.
         layers: the number K of weight layers.
         multipliers: the multipliers of the relaxation; other kinds need none.
-        norms: the norm of each layer: l1, l2 or linf.
+        norms: the norm of each layer: l1, l2, linf or l21.
         sizes: the number of weights of each layer in one subnetwork, which linf norms need.
 
     Returns:
@@ -58,14 +59,12 @@ def polar_bound(
         return 0.0
     if not _applies(kind, slopes, layers, X.shape[1]):
         return math.inf
-    if kind == "linear" and layers == 1:
-        return _single_layer_bound(U, X, norms[0])
-    if kind == "linear":
-        return product(linear_bound(U, X, norms, sizes), *[abs(slopes[1])] * (layers - 1))
-    # The bounds below are for l2 norms; ||w||_2 <= ||w||_1 and ||w||_2 <= sqrt(n) ||w||_inf extend them to others.
+    if kind in ("linear", "unfoldings"):
+        return _multilinear_bound(kind, U, X, slopes, layers, norms, sizes)
+    # The bounds below are for l2 norms; others are at least l2, but for ||w||_2 <= sqrt(n) ||w||_inf.
     outer = norm_factor(norms[1:], None if sizes is None else sizes[1:])
     if kind == "relaxation":
-        inner = norms[0] if sizes is None or sizes[0] == X.shape[1] else "l2"
+        inner = norms[0] if norms[0] != "l21" and (sizes is None or sizes[0] == X.shape[1]) else "l2"
         factor = 1.0 if inner == norms[0] else norm_factor(norms[:1], sizes[:1] if sizes else None)
         if multipliers is None:
             raise ValueError("multipliers: Expected: an array tuple for the relaxation. Received: None.")
@@ -77,12 +76,31 @@ def polar_bound(
     return product(factor, *steepest(slopes, layers), spectral_norm(U), spectral_norm(X))
 
 
+def _multilinear_bound(
+    kind: str,
+    U: np.ndarray,
+    X: np.ndarray,
+    slopes: tuple[float, float],
+    layers: int,
+    norms: Sequence[str],
+    sizes: Sequence[int] | None,
+) -> float:
+    """Bound the polar of a map that is linear in each layer."""
+    if kind == "unfoldings":
+        return _unfoldings_bound(U, X, norms, sizes)
+    if layers == 1:
+        return _single_layer_bound(U, X, norms[0])
+    return product(linear_bound(U, X, norms, sizes), *[abs(slopes[1])] * (layers - 1))
+
+
 def _applies(kind: str, slopes: tuple[float, float], layers: int, dx: int) -> bool:
     """Whether a kind holds for a problem: a stored certificate may ask for one that does not."""
     if kind == "linear":
         return layers == 1 or slopes[0] == slopes[1]
     if kind == "product":
         return layers > 1
+    if kind == "unfoldings":
+        return layers > 1 and slopes[0] == slopes[1] == 1
     return layers == 2 and (kind == "relaxation" or (kind == "arcs" and dx <= 2))
 
 
@@ -97,7 +115,7 @@ def _single_layer_bound(U: np.ndarray, X: np.ndarray, norm: str) -> float:
     """Bound the polar of ``phi(W) = X W``: the dual norm of ``X^T U``."""
     M, E, exponent = _correlation(U, X)
     A = np.abs(M) + E
-    value = {"l1": A.max(), "l2": lengths(A), "linf": A.sum()}[norm]
+    value = {"l1": A.max(), "l2": lengths(A), "linf": A.sum(), "l21": lengths(A, axis=1).max()}[norm]
     return product(float(value), 1 + 8 * (A.size + 4) * U_ROUND, exponent=exponent)
 
 
@@ -119,6 +137,17 @@ def linear_bound(U: np.ndarray, X: np.ndarray, norms: Sequence[str], sizes: Sequ
     else:
         value = product(norm_factor(norms, sizes), up(spectral_norm(M) + float(lengths(E))))
     return product(float(value), 1 + 8 * (sum(M.shape) + 4) * U_ROUND, exponent=exponent)
+
+
+def _unfoldings_bound(U: np.ndarray, X: np.ndarray, norms: Sequence[str], sizes: Sequence[int] | None) -> float:
+    """Bound the polar of tensors of rank one by the spectral norms of the unfoldings of ``X^T U``."""
+    M, E, exponent = _correlation(U, X)
+    if sizes is None or sizes[0] != len(M) or math.prod(sizes[1:]) != M.shape[1]:
+        return math.inf
+    whole = M.reshape(tuple(sizes))
+    unfolded = (np.moveaxis(whole, k, 0).reshape(sizes[k], -1) for k in range(len(sizes)))
+    value = up(min(map(spectral_norm, unfolded)) + float(lengths(np.abs(E))))
+    return product(norm_factor(norms, sizes), value, 1 + 8 * (sum(M.shape) + 4) * U_ROUND, exponent=exponent)
 
 
 def arcs(U: np.ndarray, X: np.ndarray, slopes: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, float]:

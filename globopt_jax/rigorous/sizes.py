@@ -9,7 +9,8 @@ from globopt_jax.rigorous.scaling import U_ROUND, power_of_two_scaled, product, 
 
 __all__ = ["NORMS", "lipschitz", "norm_factor", "spectral_norm", "steepest"]
 
-NORMS = {"l1": 1, "l2": 2, "linf": np.inf}
+#: The norms of layers. The mixed norm l21 is the sum of the l2 norms of a kernel's rows, and at least the l2 norm.
+NORMS = ("l1", "l2", "linf", "l21")
 
 
 def norm_factor(norms: Sequence[str], sizes: Sequence[int] | None) -> float:

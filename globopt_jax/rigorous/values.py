@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from globopt_jax.rigorous.scaling import LEAST, U_ROUND, lengths
-from globopt_jax.rigorous.sizes import NORMS
 
 __all__ = ["dual_value", "gradient", "kind_of", "loss_value", "objective", "penalty", "predict"]
 
@@ -120,9 +119,10 @@ def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, f
     """Return the sum of r subnetworks with stacked weights, and a bound of its rounding error, entry by entry.
 
     Args:
-        weights: neurons ((r, dx), (r, dy)) or kernels (r, n_{k-1}, n_k).
+        weights: neurons ((r, dx), (r, dy)), tensors of rank one ((r, dx), (r, d_2), ..., (r, d_K)), K > 2, or kernels
+            (r, n_{k-1}, n_k).
         X: inputs (m, dx).
-        slopes: the slopes (negative, positive) of the activation.
+        slopes: the slopes (negative, positive) of the activation; tensors have none.
 
     Returns:
         The prediction (m, dy) and the bound of its error (m, dy).
@@ -132,6 +132,8 @@ def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, f
         >>> Z.tolist(), bool(error[0, 0] < 1e-13)
         ([[3.0]], True)
     """
+    if weights[0].ndim == 2 and len(weights) > 2:
+        return _tensors(weights, X)
     if weights[0].ndim == 2:
         stacks: Any = [(weights[0].T, weights[1])]
     else:
@@ -144,6 +146,19 @@ def predict(weights: Sequence[np.ndarray], X: np.ndarray, slopes: tuple[float, f
         Z, off = _layer(Z, off, kernels[-1])
         total, error, size = total + Z, error + off, size + np.abs(Z)
     return total, error * (1 + 1e-9) + _rounding(len(weights[0])) * size
+
+
+def _tensors(weights: Sequence[np.ndarray], X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of r tensors of rank one, its modes after the first flat, and a bound of its rounding error."""
+    first, *rest = weights
+    last, off = np.ones((len(first), 1)), np.zeros((len(first), 1))
+    for factor in rest:
+        size = np.abs(factor)[:, None, :]
+        off = (off[:, :, None] * size + 2 * U_ROUND * np.abs(last)[:, :, None] * size + LEAST).reshape(len(last), -1)
+        last = (last[:, :, None] * factor[:, None, :]).reshape(len(last), -1)
+    A, error = _layer(X, np.zeros_like(X), first.T)
+    B, more = _layer(A, error, last)
+    return B, (more + (np.abs(A) + error) @ off) * (1 + 1e-9)
 
 
 def loss_value(loss: str, Z: np.ndarray, Y: np.ndarray, error: Any = 0.0) -> tuple[float, float]:
@@ -233,7 +248,7 @@ def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> 
     Args:
         theta: product_of_norms, or sum_of_powers (the sum of the layers' norms to the power K, divided by K).
         weights: W1..WK, stacked subnetworks.
-        norms: the norm of each layer: l1, l2 or linf.
+        norms: the norm of each layer: l1, l2, linf or l21.
 
     Returns:
         The penalty and the bound of its error.
@@ -242,18 +257,23 @@ def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> 
         >>> round(penalty("sum_of_powers", [np.array([[3.0, 4.0]]), np.array([[1.0]])], ("l2", "l2"))[0], 12)
         13.0
     """
-    flat = [w.reshape(len(w), -1) for w in weights]
-    sizes = np.stack([_norms(w, n) for w, n in zip(flat, norms, strict=True)])
+    sizes = np.stack([_norms(w, n) for w, n in zip(weights, norms, strict=True)])
     K = len(weights)
     value = math.fsum(sizes.prod(axis=0) if theta == "product_of_norms" else (sizes**K).sum(axis=0) / K)
-    terms = max(w.shape[1] for w in flat)
+    terms = max(w[0].size for w in weights)
     return value, _rounding(terms + 8 * K) * K * value + K * sizes.size * 2.0**-1000 * (1 + float(sizes.max()))
 
 
-def _norms(rows: np.ndarray, name: str) -> np.ndarray:
-    """Return the norm of every row; squares neither overflow nor underflow."""
+def _norms(stack: np.ndarray, name: str) -> np.ndarray:
+    """Return the norm of a layer in every subnetwork; squares neither overflow nor underflow."""
+    rows = stack.reshape(len(stack), -1)
     exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
-    return np.ldexp(np.linalg.norm(np.ldexp(rows, -exponent[:, None]), NORMS[name], axis=1), exponent)
+    rows = np.ldexp(rows, -exponent[:, None])
+    if name == "l21":
+        found = np.linalg.norm(rows.reshape(stack.shape), axis=2).sum(axis=1)
+    else:
+        found = np.linalg.norm(rows, {"l1": 1, "l2": 2, "linf": np.inf}[name], axis=1)
+    return np.ldexp(found, exponent)
 
 
 def objective(

@@ -65,7 +65,7 @@ def sentence(certificate: Mapping[str, Any]) -> str:
     lower = at_least(number["lower_bound"], digits)
     text = f"The objective is {value:.{digits}g}; no network of any width goes below {lower}. "
     if certificate.get("bound") == "none":
-        text += "For a map or penalty of your own no bound but the trivial one is known: the rest is an estimate. "
+        text += "For this map and penalty no bound but the trivial one is known: the rest is an estimate. "
     elif not number["rigorous"]:
         text += "That bound is the trivial one: nothing better was proved. "
     if not number["theta_proved"]:

@@ -13,9 +13,16 @@ from globopt_jax.homogeneous.problem import objective
 from globopt_jax.homogeneous.regularizers import along_face, best_reply, norm
 from globopt_jax.losses import squared
 
-NORMS = ["l1", "l2", "linf"]
+NORMS = ["l1", "l2", "linf", "l21"]
+FLAT = NORMS[:3]
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
 every_norm = pytest.mark.parametrize("kind", NORMS)
+
+
+def size(kind, w):
+    """The norm in NumPy."""
+    w = np.asarray(w, np.float64)
+    return np.linalg.norm(w, axis=1).sum() if kind == "l21" else np.linalg.norm(w.ravel(), ORDERS[kind])
 
 
 def kernels(K, dtype, seed=0):
@@ -30,7 +37,7 @@ def kernels(K, dtype, seed=0):
 def test_values_and_degrees(kind, K, dtype):
     """Both penalties written in NumPy; the degree is the number of layers; mixed norms go layer by layer."""
     weights = kernels(K, dtype)
-    sizes = [np.linalg.norm(np.asarray(w).ravel(), ORDERS[kind]) for w in weights]
+    sizes = [size(kind, w) for w in weights]
     phi = homogeneous.deep_subnetwork("relu", layers=K)
     rtol = 1e-5 if dtype == jnp.float32 else 1e-13
     for theta, expected in (
@@ -47,6 +54,12 @@ def test_values_and_degrees(kind, K, dtype):
         assert departure <= 1e3 * rtol
 
 
+def test_rows_are_for_kernels():
+    """l21 has no meaning for the vectors of a neuron."""
+    with pytest.raises(ValueError, match=r"l21 for kernels .* Received: a layer of shape \(2,\)"):
+        homogeneous.product_of_norms("l21")((jnp.ones(2), jnp.ones(2)))
+
+
 def test_mixed_norms():
     """A tuple names one norm a layer."""
     weights = (jnp.asarray([3.0, -4.0]), jnp.asarray([1.0, -2.0, 2.0]))
@@ -59,10 +72,11 @@ def test_mixed_norms():
 @every_norm
 def test_norm_and_its_subgradient_at_zero(kind, dtype):
     """The derivative at 0 is taken as 0, elsewhere it is the derivative."""
-    zero = jnp.zeros(3, dtype)
+    zero = jnp.zeros((1, 3), dtype)
     np.testing.assert_array_equal(jax.grad(lambda w: norm(kind, w))(zero), zero)
-    w = jnp.asarray([1.0, -2.0, 0.5], dtype)
-    expected = {"l1": np.sign(w), "l2": np.asarray(w) / np.linalg.norm(w), "linf": [0, -1, 0]}[kind]
+    w = jnp.asarray([[1.0, -2.0, 0.5]], dtype)
+    unit = np.asarray(w) / np.linalg.norm(w)
+    expected = {"l1": np.sign(w), "l2": unit, "linf": [[0, -1, 0]], "l21": unit}[kind]
     np.testing.assert_allclose(jax.grad(lambda w: norm(kind, w))(w), np.asarray(expected, dtype), rtol=1e-6)
 
 
@@ -116,16 +130,19 @@ def test_best_reply_attains_the_dual_norm(kind, dtype):
     g = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), dtype)
     reply = best_reply(kind, g)
     assert float(norm(kind, reply)) == pytest.approx(1, rel=1e-6)
-    dual = np.linalg.norm(np.asarray(g).ravel(), ord={"l1": np.inf, "l2": 2, "linf": 1}[kind])
+    if kind == "l21":
+        dual = np.linalg.norm(g, axis=1).max()
+    else:
+        dual = np.linalg.norm(np.asarray(g).ravel(), ord={"l1": np.inf, "l2": 2, "linf": 1}[kind])
     assert float(jnp.sum(g * reply)) == pytest.approx(dual, rel=1e-6)
-    assert bool(jnp.all(jnp.isfinite(best_reply(kind, jnp.zeros((2,), dtype)))))
+    assert bool(jnp.all(jnp.isfinite(best_reply(kind, jnp.zeros((2, 1), dtype)))))
 
 
 @pytest.mark.parametrize("kind", NORMS)
 def test_along_face_the_norm_has_no_kink(kind):
     """Forth and back along the face the norm changes by opposite amounts; across it it would not."""
-    w = jnp.asarray([2.0, -2.0, 0.0, 0.5, 2.0])
-    g = jnp.asarray([1.0, 3.0, 1.0, -1.0, 0.2])
+    w = jnp.asarray([[2.0], [-2.0], [0.0], [0.5], [2.0]])
+    g = jnp.asarray([[1.0], [3.0], [1.0], [-1.0], [0.2]])
     along, t = along_face(kind, w, g), 1e-4
 
     def kink(d):

@@ -10,10 +10,10 @@ import numpy as np
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.capacity import alive, pad_to_power_of_two
 from globopt_jax.homogeneous.effort import Effort
-from globopt_jax.homogeneous.maps import PiecewiseLinear
+from globopt_jax.homogeneous.maps import CPTensor, PiecewiseLinear
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, predict
-from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.regularizers import Layered, NonNegative
 from globopt_jax.homogeneous.samples import pad_rows, pad_samples
 from globopt_jax.homogeneous.span import spanned
 from globopt_jax.shapes import Array, Inputs, Params, Targets
@@ -144,16 +144,18 @@ def _gradient(problem: Problem, params: Params, X: Inputs, Y: Targets) -> Array:
 def describe(problem: Problem, params: Params, dx: int) -> dict[str, Any]:
     """Return the problem in plain values, as `rigorous` takes it and a stored certificate holds it."""
     leaves, phi, theta = jax.tree.leaves(params), problem.phi, problem.theta
+    # In the cone both penalties are the same, and a lower bound without the cone is one with it.
+    theta = theta.theta if isinstance(theta, NonNegative) else theta
     plain: dict[str, Any] = {
         "bound": bound_of(problem, dx).name,
         "loss": problem.loss.name,
         "lam": float(problem.lam),
         "layers": len(leaves),
     }
-    if not (isinstance(phi, PiecewiseLinear) and isinstance(theta, Layered)):
+    if not (isinstance(phi, PiecewiseLinear | CPTensor) and isinstance(theta, Layered)):
         return plain
     known = {
-        "slopes": list(phi.slopes),
+        "slopes": [1.0, 1.0] if isinstance(phi, CPTensor) else list(phi.slopes),
         "theta": theta.name,
         "norms": list(theta.layer_norms(params)),
         "sizes": [int(np.prod(w.shape[1:])) for w in leaves],

@@ -30,8 +30,11 @@ class Search(NamedTuple):
 
 
 def normalize(theta: Regularizer, weights: Weights) -> Weights:
-    """Return the subnetwork scaled to ``theta = 1``, or unscaled if theta is 0; theta balances its layers if it can."""
-    weights = theta.balance(weights)
+    """Return the subnetwork scaled to ``theta = 1``, or unscaled if theta is 0; theta balances its layers if it can.
+
+    Weights outside of the cone in which theta is finite are projected onto it first.
+    """
+    weights = theta.balance(theta.project(weights))
     size = theta(weights)
     if theta.degree is None:
         raise ValueError("theta: Expected: a regularizer bound to a map (`Problem` does it, or theta.bind(phi)).")

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globopt_jax import rigorous
-from globopt_jax.homogeneous.maps import PiecewiseLinear
+from globopt_jax.homogeneous.maps import CPTensor, PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.homogeneous.regularizers import Layered
+from globopt_jax.homogeneous.regularizers import Layered, NonNegative
 from globopt_jax.shapes import Params
 
-__all__ = ["Arcs", "Known", "Linear", "PolarBound", "Product", "Relaxation", "bound_of"]
+__all__ = ["Arcs", "Known", "Linear", "PolarBound", "Product", "Relaxation", "Unfoldings", "WithoutCone"]
+__all__ += ["bound_of"]
 
 
 class Known(NamedTuple):
@@ -122,6 +123,28 @@ class Product(_Catalogue):
     name = "product"
 
 
+@dataclass(frozen=True)
+class Unfoldings(PolarBound):
+    """Tensors of rank one: the smallest spectral norm of an unfolding of the tensor ``X^T U``."""
+
+    name = "unfoldings"
+
+
+@dataclass(frozen=True)
+class WithoutCone(PolarBound):
+    """The bound for all weights, of a penalty that is finite in a cone alone: it holds there too, but is not exact."""
+
+    whole: PolarBound
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def has_multipliers(self) -> bool:
+        return self.whole.has_multipliers
+
+
 def bound_of(problem: Problem, dx: int) -> PolarBound:
     """Return the kind of upper bound of the polar that applies to the problem with inputs of dimension dx.
 
@@ -131,6 +154,10 @@ def bound_of(problem: Problem, dx: int) -> PolarBound:
     ('arcs', True, 'relaxation')
     """
     phi, theta = problem.phi, problem.theta
+    if isinstance(theta, NonNegative):
+        return WithoutCone(bound_of(Problem(phi, theta.theta, problem.loss, problem.lam), dx))
+    if isinstance(phi, CPTensor) and isinstance(theta, Layered):
+        return Unfoldings()
     if not (isinstance(phi, PiecewiseLinear) and isinstance(theta, Layered)):
         return PolarBound()
     if not phi.has_kinks:

@@ -29,6 +29,7 @@ from globopt_jax.homogeneous.span import Span, span_of
 from globopt_jax.homogeneous.training import active_set, output_weights, steps
 from globopt_jax.homogeneous.training import trace as log
 from globopt_jax.homogeneous.training.descent import Descent, default_optimizer, descend
+from globopt_jax.homogeneous.training.projected import projected_gradient
 from globopt_jax.homogeneous.training.trace import Trace
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets
 
@@ -128,7 +129,7 @@ def iterate(
         Y: targets (m, dy), in the same dtype.
         key: the random key of the searches.
         effort: the effort of the searches.
-        optimizer: any optax transformation; None is L-BFGS.
+        optimizer: any optax transformation; None is L-BFGS, or the projected gradient method in a cone.
         outer: the most rounds.
         inner: the most optimizer steps of one descent.
         tolerance: the relative excess of the polar over lam that counts as none. None is 1e-7 where the polar is known
@@ -184,7 +185,8 @@ def _setting(
     if tolerance is None:
         eps = linalg.machine_epsilon(Y.dtype)
         tolerance = max(1e-7 if bound.is_exact else 1e-5, 4 * eps**0.5 * (eps > 1e-10))
-    optimizer = default_optimizer() if optimizer is None else optimizer
+    if optimizer is None:
+        optimizer = projected_gradient(problem.theta) if problem.theta.is_cone else default_optimizer()
     return _Setting(problem, X, Y, key, effort, optimizer, inner, tolerance, bound)
 
 

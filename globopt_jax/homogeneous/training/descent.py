@@ -48,6 +48,8 @@ def descend(
 ) -> Descent:
     """At most `steps` optimizer steps from params; never hands back a point with a larger objective.
 
+    Where theta is infinite outside of a cone, each step is projected onto the cone.
+
     With a width, the objective is the one with kinks rounded over ``|a| <= width`` (of catalogue maps).
 
     Stops early when the gradient's norm is at most ``tolerance f^{1 - 1/p} lam^{1/p}`` with f the objective and p the
@@ -70,7 +72,7 @@ def descend(
     def advance(s: _State) -> _State:
         value, g = value_and_grad(s.params)
         size = optax.tree.norm(g)
-        moved, opt = _moved(optimizer, s, value, g, partial(_objective, problem, X, Y, width))
+        moved, opt = _moved(optimizer, problem.theta.project, s, value, g, partial(_objective, problem, X, Y, width))
         better = value < s.best_value
         return _State(
             moved,
@@ -125,6 +127,7 @@ def _value_and_grad(
     value, g = jax.value_and_grad(partial(_objective, problem, X, Y, width))(params)
     # An l1 norm's zeros and an l-inf norm's ties hold on: across them the line search would find no step.
     g = jax.vmap(problem.theta.face)(start, g)
+    g = jax.vmap(problem.theta.inward)(params, g)
     # Zero subnetworks stay zero, also where a user's map has no derivative there.
     flat = [w.reshape(len(w), -1) for w in jax.tree.leaves(start)]
     living = jnp.any(jnp.concatenate(flat, axis=1) != 0, axis=1)
@@ -132,11 +135,16 @@ def _value_and_grad(
 
 
 def _moved(
-    optimizer: optax.GradientTransformation, s: _State, value: Scalar, g: Params, f: Callable[[Params], Scalar]
+    optimizer: optax.GradientTransformation,
+    project: Callable[[Any], Any],
+    s: _State,
+    value: Scalar,
+    g: Params,
+    f: Callable[[Params], Scalar],
 ) -> tuple[Params, Any]:
-    """One step of the optimizer. A line search that found no step leaves the weights where they are."""
+    """One step of the optimizer, projected. A line search that found no step leaves the weights where they are."""
     update = optax.with_extra_args_support(optimizer).update
     with jax.numpy_dtype_promotion("standard"):  # optax's optimizers mix dtypes
         moves, opt = update(g, s.optimizer, s.params, value=value, grad=g, value_fn=f)
-        moved = optax.apply_updates(s.params, moves)
+        moved = jax.vmap(project)(optax.apply_updates(s.params, moves))
     return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), moved, s.params), opt
