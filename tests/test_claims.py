@@ -142,6 +142,19 @@ def test_every_claim_of_the_papers_is_complete():
         assert claim.statement.endswith("."), claim.key
 
 
+def test_every_statement_has_a_claim_and_every_claim_a_statement():
+    """The lists of statements are kept by hand, beside the papers; a key starts with the number of its statement."""
+    keys, numbers = [claim.key.split() for claim in claims.all_claims()], [s.split() for s in claims.statements()]
+
+    def belongs(key, number):
+        return [word.rstrip(",") for word in key[: len(number)]] == number
+
+    assert [" ".join(n) for n in numbers if not any(belongs(k, n) for k in keys)] == []
+    assert [" ".join(k) for k in keys if not any(belongs(k, n) for n in numbers)] == []
+    assert len(numbers) == len({tuple(n) for n in numbers}) >= 50
+    assert {n[0] for n in numbers} == {"HV17", "K18", "KHK19", "NH17", "YSJ18"}
+
+
 def test_a_key_is_given_once(monkeypatch):
     from globopt_jax.claims import registry
 
@@ -159,7 +172,14 @@ AT_ONCE = ("HV17 Def degree", "HV17 Thm 2 reduction", "HV17 Prop 2 lower", "HV17
 AT_ONCE += tuple(f"YSJ18 {name}" for name in ("Lemma 3.2", "Prop 3.1", "Prop 3.4", "Prop 3.6", "Prop 3.7"))
 AT_ONCE += ("KHK19 Lemma 1", "KHK19 Thm 1", "KHK19 Thm 1, shares", "KHK19 Def 2", "HV17 Prop 1", "HV17 Prop 1 card")
 AT_ONCE += ("K18 (2.8)", "K18 Thm 2.6", "YSJ18 (6)", "YSJ18 Thm 4.1", "YSJ18 Thm 4.2", "YSJ18 Prop 4.3")
+AT_ONCE += ("HV17 Def nondegenerate", "HV17 Sec 6", "YSJ18 Prop 3.5", "KHK19 Lemma 3", "KHK19 Lemma 6", "K18 Def 3.3")
 AT_ONCE += tuple(f"NH17 {name}" for name in ("Assumption 3.2", "Thm 3.4", "Thm 3.8", "Thm 3.8 fit"))
+
+
+@pytest.mark.parametrize("claim", [c for c in claims.all_claims() if c.traceable], ids=lambda claim: claim.key)
+def test_a_traceable_claim_is_an_array_function(claim):
+    found = jax.eval_shape(jax.vmap(claim.check), jax.random.split(jax.random.key(0), 3))
+    assert found.holds.shape == (3,)
 
 
 def assert_it_holds(claim):

@@ -11,7 +11,7 @@ import pytest
 import xarray
 from matplotlib.figure import Figure
 
-from globopt_jax import homogeneous, local_minima, losses, plotting
+from globopt_jax import homogeneous, local_minima, losses, path_sums, plotting
 from globopt_jax.deep_linear import History
 from globopt_jax.homogeneous import Certificate, rigorous
 from globopt_jax.plotting import shared
@@ -407,3 +407,54 @@ def test_drawing_a_file_leaves_the_figure_as_it_was():
 @pytest.mark.parametrize(("fraction", "words"), [(0.0, "0 %"), (0.00012301, "0.013 %"), (1.0, "100 %")])
 def test_percentages_are_upper_bounds(fraction, words):
     assert shared.percent(fraction) == words
+
+
+def test_the_unit_ball_holds_all_single_subnetworks(ax):
+    """The border is the polygon of the polar's half planes; the ball of linear neurons touches it everywhere."""
+    X = np.array([[1.0, 0.0], [0.5, 0.9]])
+    problem = homogeneous.Problem("linear", "product_of_norms", "squared", 1.0)
+    params = problem.phi.init(jax.random.key(0), r=40, dx=2, dy=1)
+    assert plotting.unit_ball(ax, problem, X, params, directions=90) is ax
+    _ = drawn(ax)
+    border = ax.lines[0].get_xydata()
+    atoms = np.asarray(ax.collections[-1].get_offsets())
+    assert atoms.shape == (40, 2)
+    # Omega is ||X^-1 Z||: 1 at atoms, and between 1 and 1 / cos(half the angle between two lines) at corners.
+    np.testing.assert_allclose(np.linalg.norm(np.linalg.solve(X, atoms.T), axis=0), 1)
+    sizes = np.linalg.norm(np.linalg.solve(X, border.T), axis=0)
+    assert np.all(sizes >= 1 - 1e-9)
+    assert np.all(sizes <= 1.01)
+
+
+def test_a_unit_ball_needs_a_plane_and_a_bound(ax):
+    problem = homogeneous.Problem("relu", "product_of_norms", "squared", 1.0)
+    for dx, dy in ((2, 2), (3, 1)):  # four outputs; a relaxation as the bound
+        params = problem.phi.init(jax.random.key(0), r=4, dx=dx, dy=dy)
+        with pytest.raises(ValueError, match="problem: Expected: outputs of two numbers, and a polar bound without"):
+            plotting.unit_ball(ax, problem, np.ones((2, dx)), params)
+
+
+def test_bounds_of_a_loss_lie_above_it(ax):
+    bounds = {"product": np.array([np.inf, 9.0, 1.0]), "kernel": np.array([4.0, 3.0, 0.5])}
+    assert plotting.loss_bounds(ax, np.arange(3), np.array([2.0, 1.0, 0.0]), bounds) is ax
+    _ = drawn(ax)
+    curves = labels(ax)
+    assert list(curves) == ["bound: product", "bound: kernel", "loss"]
+    assert np.isnan(curves["bound: product"].get_ydata()[0])
+    assert np.isnan(curves["loss"].get_ydata()[2])
+    other = Figure().subplots()
+    plotting.loss_bounds(other, np.arange(1), np.array([2.0]), {"kernel": np.array([np.inf])})
+    assert other.get_title().endswith("proves nothing")
+
+
+def test_active_paths_have_a_column_a_layer_and_a_point_a_sample(ax):
+    kernels = [np.random.default_rng(k).normal(size=s) for k, s in enumerate([(3, 4), (4, 5), (5, 2)])]
+    found = path_sums.path_activity(kernels, np.random.default_rng(9).normal(size=(12, 3)))
+    assert plotting.active_paths(ax, found) is ax
+    _ = drawn(ax)
+    heights = [bar.get_height() for bar in ax.patches]
+    np.testing.assert_allclose(heights, found.layers)
+    points = next(c for c in ax.collections if len(c.get_offsets()) == 12)
+    np.testing.assert_allclose(np.asarray(points.get_offsets())[:, 1], np.sort(found.by_sample))
+    single = path_sums.path_activity(kernels, np.ones((1, 3)))
+    assert plotting.active_paths(Figure().subplots(), single) is not None

@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import homogeneous, losses
+from globopt_jax import homogeneous, linalg, losses
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.training import steps
+from globopt_jax.linalg import matmul
 
 _PAPER = "Haeffele & Vidal 2017, Global optimality in neural network training"
 _claim = partial(Claim, paper=_PAPER)
+
+
+STATEMENTS = ("HV17 (6)-(8)", "HV17 Def degree", "HV17 Def nondegenerate", "HV17 Prop 1", "HV17 Thm 1", "HV17 Cor 1")
+STATEMENTS += ("HV17 Thm 2", "HV17 Sec 6", "HV17 Prop 2")
 
 
 def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
@@ -26,7 +31,8 @@ def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Prob
     return make(0.1 * float(top.lower)), X, Y
 
 
-def _degrees(key: jax.Array) -> Outcome:
+def degrees(key: jax.Array) -> Outcome:
+    """Measure the degree of a deep ReLU subnetwork; control: with softplus there is none."""
     phi = homogeneous.deep_subnetwork("relu", layers=3)
     one = jax.tree.map(lambda w: w[0], phi.init(key, r=1, dx=3, dy=2, widths=(4, 4)))
     X = jax.random.normal(key, (10, 3))
@@ -37,6 +43,42 @@ def _degrees(key: jax.Array) -> Outcome:
 
     _, control = homogeneous.measured_degree(softplus_network, one, X)
     return outcome(abs(degree - 3) + departure, 1e3 * eps(), control)
+
+
+def _nondegenerate(key: jax.Array) -> Outcome:
+    """Compare ``||phi(w)||`` with ``||X||_2 theta(w)``; control: a penalty of one layer alone does not bound phi."""
+    X = jax.random.normal(jax.random.fold_in(key, 1), (10, 3))
+    problem = homogeneous.Problem(homogeneous.deep_subnetwork("relu", layers=3), "sum_of_powers", "squared", 1.0)
+    params = problem.phi.init(key, r=50, dx=3, dy=2, widths=(4, 4))
+    scales = jnp.logspace(-2, 2, 50).astype(X.dtype)  # of the first layer; the last one shrinks, so that phi stays
+    params = [params[0] * scales[:, None, None], params[1], params[2] / scales[:, None, None]]
+    size = jax.vmap(lambda w: linalg.norm(problem.phi(w, X)))(params) / jnp.linalg.norm(X, 2)
+    ratio = size / jax.vmap(problem.theta)(params)
+    one_layer = size / jnp.sum(jnp.square(params[0]), axis=(1, 2)) ** 1.5
+    return outcome(jnp.maximum(jnp.max(ratio) - 1, 0), 1e2 * eps(), jnp.max(one_layer) - 1)
+
+
+def _one_subnetwork(key: jax.Array) -> Outcome:
+    """Check both examples of section 6: the rank of a matrix, and HV17's condition as printed, which is false.
+
+    ``phi(w) = g(angle of w) w`` with ``g(t) = 1 + cos(4 t) / 2`` has every output, and ``theta(w) = ||w||`` satisfies
+    the triangle inequality, but the output (s, s) costs less with two subnetworks than with one.
+    """
+    rank = 2
+    A, B = jax.random.normal(key, (5, rank)), jax.random.normal(jax.random.fold_in(key, 1), (rank, 4))
+    Z = matmul(A, B)
+    found = homogeneous.omega("linear", "sum_of_powers", Z, jnp.eye(5), key=key)
+    exact = abs(float(found.upper) / float(jnp.sum(jnp.linalg.svd(Z, compute_uv=False))) - 1)
+
+    def phi(w: Any, X: Any) -> jax.Array:
+        return X * ((1 + jnp.cos(4 * jnp.arctan2(w[1], w[0])) / 2) * w)[None]
+
+    s, ones = jnp.exp(jax.random.normal(jax.random.fold_in(key, 2))), jnp.ones((1, 1))
+    single, double = 2 * s * jnp.ones((1, 2)), 2 / 3 * s * jnp.eye(2)  # g is 1/2 on the diagonal and 3/2 on the axes
+    outputs = [homogeneous.elemental(phi, degree=1).total(w, ones) for w in (single, double)]
+    off = jnp.max(jnp.abs(jnp.stack(outputs) - s)) / s
+    one, two = (jnp.sum(linalg.norm(w, axis=1)) for w in (single, double))
+    return outcome(exact + off + (len(found.params[0]) != rank), 1e3 * eps(), (one - two) / one)
 
 
 def _factorization(key: jax.Array) -> Outcome:
@@ -53,7 +95,8 @@ def _factorization(key: jax.Array) -> Outcome:
     return outcome(abs(float(found.certificate.objective) / optimum - 1), 1e3 * eps(), control)
 
 
-def _zero_subnetwork(key: jax.Array) -> Outcome:
+def zero_subnetwork(key: jax.Array) -> Outcome:
+    """Grade a local minimum with a zero subnetwork; control: weights near it."""
     problem, X, Y = _neurons(key)
     start = problem.phi.init(key, r=2, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
@@ -90,7 +133,8 @@ def _reduction(key: jax.Array) -> Outcome:
     return outcome(max(moved, rise, left > 6), 1e4 * eps(), control)
 
 
-def _monotone(key: jax.Array) -> Outcome:
+def monotone(key: jax.Array) -> Outcome:
+    """Check that the meta-algorithm never rises, and ends at a global minimum; control: its start."""
     problem, X, Y = _neurons(key)
     start = problem.phi.init(key, r=1, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
@@ -140,7 +184,7 @@ def _high_degree(key: jax.Array) -> Outcome:
     return outcome(jnp.maximum(moved, shrinkage(problem) - 1 / copies), 1e4 * eps(), shrinkage(matched))
 
 
-def _gauge(key: jax.Array) -> Outcome:
+def gauge(key: jax.Array) -> Outcome:
     """Check the properties of Omega where it is the nuclear norm; control: superadditivity."""
     k1, k2 = jax.random.split(key)
     A, B = jax.random.normal(k1, (5, 4)), jax.random.normal(k2, (5, 4))
@@ -190,7 +234,20 @@ CLAIMS = (
         key="HV17 Def degree",
         statement="A deep ReLU subnetwork with K weight layers is positively homogeneous of degree K.",
         equation="section 4, definition 1",
-        check=_degrees,
+        check=degrees,
+    ),
+    _claim(
+        key="HV17 Def nondegenerate",
+        statement="theta is positive where phi is not zero, and unbounded where phi is: ||phi(w)|| <= ||X|| theta(w).",
+        equation="section 5, nondegenerate pair",
+        check=_nondegenerate,
+        traceable=True,
+    ),
+    _claim(
+        key="HV17 Sec 6",
+        statement="rank(Z) subnetworks attain the nuclear norm; a triangle inequality of theta does not make one do.",
+        equation="section 6, first paragraphs (as printed the second is false)",
+        check=_one_subnetwork,
     ),
     _claim(
         key="HV17 (6)-(8)",
@@ -202,7 +259,7 @@ CLAIMS = (
         key="HV17 Thm 1",
         statement="A local minimum with one subnetwork all zero is a global minimum.",
         equation="Theorem 1",
-        check=_zero_subnetwork,
+        check=zero_subnetwork,
     ),
     _claim(
         key="HV17 Cor 1",
@@ -220,25 +277,27 @@ CLAIMS = (
         key="HV17 Thm 2",
         statement="From every start a path on which the objective never rises leads to a global minimum.",
         equation="Theorem 2",
-        check=_monotone,
+        check=monotone,
     ),
     _claim(
         key="HV17 Prop 2 lower",
         statement="If theta has a lower degree than phi, zero is a local minimum for every lam > 0.",
         equation="supplement, Proposition 2",
         check=_low_degree,
+        traceable=True,
     ),
     _claim(
         key="HV17 Prop 2 higher",
         statement="If theta has a higher degree than phi, splitting a subnetwork sends its penalty to zero.",
         equation="supplement, Proposition 2",
         check=_high_degree,
+        traceable=True,
     ),
     _claim(
         key="HV17 Prop 1",
         statement="Omega is 0 only at 0, of degree 1, subadditive, convex, attained by at most card(Z) subnetworks.",
         equation="Proposition 1 (K18 Theorem 3.4)",
-        check=_gauge,
+        check=gauge,
     ),
     _claim(
         key="HV17 Prop 1 card",

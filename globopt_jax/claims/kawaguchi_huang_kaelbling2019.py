@@ -20,6 +20,10 @@ _RELU, _LINEAR = (0.0, 1.0), (1.0, 1.0)
 _MIXED = ((_RELU,) * 5, (_LINEAR, _LINEAR, _RELU, _RELU))
 
 
+STATEMENTS = ("KHK19 Prop 1", "KHK19 Prop 2", "KHK19 Thm 1", "KHK19 Def 1", "KHK19 Thm 2", "KHK19 Cor 1", "KHK19 Def 2")
+STATEMENTS += ("KHK19 Cor 2", "KHK19 Lemma 1", "KHK19 Lemma 3", "KHK19 Lemma 4", "KHK19 Lemma 5", "KHK19 Lemma 6")
+
+
 class _Minimum(NamedTuple):
     W: list[jax.Array]
     X: jax.Array
@@ -141,6 +145,38 @@ def _proposition_2(key: jax.Array) -> Outcome:
     return outcome(float(np.max(found.fraction[1])) + short, 0.0, float(np.min(found.fraction[0])))
 
 
+def _lemma_3(key: jax.Array) -> Outcome:
+    """Compare the shares of Theorem 2, summed, with one projection on what the tangent space adds to the features."""
+    at = _instance(key)
+    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(1, 2)])
+    y = np.asarray(local_minima.vec(at.Y), np.float64)
+    features = [np.asarray(at.X, np.float64)]
+    for w, slopes in zip(at.W[:-1], _MIXED, strict=True):
+        Z = features[-1] @ np.asarray(w, np.float64)
+        negative, positive = np.asarray(slopes).T
+        features.append(np.where(Z > 0, positive * Z, negative * Z))
+    # vec stacks columns, so that Phibar = I (x) Phi.
+    Phi = np.kron(np.eye(at.Y.shape[1]), np.hstack(features[1:]))
+    blocks = local_minima.jacobian_blocks(at.W, at.X, _MIXED)[:-1]
+    D = np.concatenate([np.asarray(b, np.float64).transpose(1, 2, 0).reshape(len(y), -1) for b in blocks], axis=1)
+
+    def explained(A: np.ndarray) -> float:
+        U, s, _ = np.linalg.svd(A, full_matrices=False)
+        return 0.5 * float(np.sum((U[:, s > 1e3 * eps() * s[0]].T @ y) ** 2))
+
+    wanted, scale = explained(np.hstack([Phi, D])) - explained(Phi), 0.5 * float(y @ y)
+    said = sum(float(np.sum(share)) for share in found.shares)
+    # Control: the tangent space alone, without the features taken out first.
+    return outcome(abs(said - wanted) / scale, 1e5 * eps(), abs(explained(D) - wanted) / scale)
+
+
+def _lemma_6(key: jax.Array) -> Outcome:
+    """Check the rank of ``[Lam_k X]_k`` on both sides of ``dx d = m``; control: it is not dx d above."""
+    found = local_minima.phase_change(key, 24, 6, (2, 40), 8)
+    wrong = np.max(np.abs(found.rank - np.array([[12], [24]])))
+    return outcome(float(wrong), 0.0, float(np.min(6 * 40 - found.rank[1])))
+
+
 def _separated(key: jax.Array, *, strong: bool) -> Outcome:
     """Check that linear units built into each layer from t = 1 on are found, and are lost with some edges more."""
     X = jax.random.normal(key, (_SAMPLES, 3)).at[:, 0].set(1)
@@ -239,8 +275,14 @@ CLAIMS = (
     _claim(
         key="KHK19 Prop 2",
         statement="On white noise with fixed patterns the rank is min(dx d, m), and J is 0 from dx d = m on.",
-        equation="Proposition 2, Lemma 6",
+        equation="Proposition 2",
         check=_proposition_2,
+    ),
+    _claim(
+        key="KHK19 Lemma 6",
+        statement="With fixed patterns and Gaussian inputs [Lam_k X]_k has rank min(dx d, m).",
+        equation="appendix B, Lemma 6",
+        check=_lemma_6,
     ),
     _claim(
         key="KHK19 Def 1",
@@ -253,6 +295,12 @@ CLAIMS = (
         statement="Deleting units until nothing changes finds strongly separated linear units.",
         equation="Definition 2",
         check=partial(_separated, strong=True),
+    ),
+    _claim(
+        key="KHK19 Lemma 3",
+        statement="The improvement of Theorem 2 is the sum of the shares of all units, in order.",
+        equation="appendix A, Lemma 3",
+        check=_lemma_3,
     ),
     _claim(
         key="KHK19 Lemma 4",

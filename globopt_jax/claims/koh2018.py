@@ -2,17 +2,24 @@
 
 import itertools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import deep_linear, homogeneous, losses, path_sums, rigorous
-from globopt_jax.claims import yun_sra_jadbabaie2018
+from globopt_jax.claims import haeffele_vidal2017, yun_sra_jadbabaie2018
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.linalg import matmul
 
 _PAPER = "Koh 2018, Global optimality in deep neural networks with regularization"
 _claim = partial(Claim, paper=_PAPER)
+
+
+STATEMENTS = ("K18 Thm 2.1", "K18 Thm 2.2", "K18 Thm 2.3", "K18 (2.3)", "K18 Thm 2.4", "K18 Thm 2.5", "K18 (2.8)")
+STATEMENTS += ("K18 Thm 2.6", "K18 Def 3.1", "K18 Thm 3.2", "K18 Def 3.3", "K18 Thm 3.4", "K18 Thm 3.5", "K18 Cor 3.6")
+STATEMENTS += ("K18 (A.2)", "K18 Lemma A.1")
 
 
 def _polar(key: jax.Array) -> Outcome:
@@ -26,6 +33,21 @@ def _polar(key: jax.Array) -> Outcome:
     miss = np.linalg.norm(np.linalg.norm(U, axis=1) @ np.linalg.norm(X, axis=1)) * (t[1] / 2)
     below = max(grid - upper, 0.0)
     return outcome(below + max(upper - grid - miss, 0.0), 1e-12 * upper, abs(0.99 * upper - grid))
+
+
+def _smallest(key: jax.Array) -> Outcome:
+    """Compare Omega with the penalties of networks that have the output Z; control: half of a network has another."""
+    problem = homogeneous.Problem("linear", "sum_of_powers", losses.squared, 1.0)
+    params = problem.phi.init(key, r=7, dx=5, dy=4)
+    Z = homogeneous.predict(problem, params, jnp.eye(5))
+    found = homogeneous.omega(problem.phi, problem.theta, Z, jnp.eye(5), key=key)
+
+    def excess(params: Any) -> float:
+        """How far Omega is above the penalty of weights, relative to it."""
+        return float(found.lower) / float(jnp.sum(jax.vmap(problem.theta)(params))) - 1
+
+    attained = abs(excess(found.params))
+    return outcome(max(excess(params), attained), 1e3 * eps(), excess(jax.tree.map(lambda w: 0.5 * w, params)))
 
 
 def _first_order(key: jax.Array) -> Outcome:
@@ -55,34 +77,24 @@ def _weak_duality(key: jax.Array) -> Outcome:
     return outcome(max(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
 
 
-def _local_minima(key: jax.Array) -> Outcome:
-    """Compare the ends of descents from random weights, with and without a bottleneck, with the closed form."""
-    rate, steps = 0.02, 6000
-    worst, control = 0.0, np.inf
-    for widths in ((3, 4, 2), (4, 1, 3)):
-        kx, kr, kw = jax.random.split(jax.random.fold_in(key, widths[1]), 3)
-        X = jax.random.normal(kx, (20, widths[0])) / 20**0.5
-        Y = X @ jax.random.normal(kr, (widths[0], widths[-1])) + 0.1 * jax.random.normal(kw, (20, widths[-1]))
+def _local_minima(widths: tuple[int, ...], of_map: bool, key: jax.Array) -> Outcome:
+    """Compare the end of a descent from random weights, or its product, with the closed form; control: the start."""
+    kx, kr, kw = jax.random.split(key, 3)
+    X = jax.random.normal(kx, (20, widths[0])) / 20**0.5
+    Y = matmul(X, jax.random.normal(kr, (widths[0], widths[-1]))) + 0.1 * jax.random.normal(kw, (20, widths[-1]))
 
-        def descend(W: list[jax.Array], X: jax.Array = X, Y: jax.Array = Y) -> list[jax.Array]:
-            def step(W: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
-                grads = deep_linear.gradients(W, X, Y)
-                return [w - rate * 5 * g for w, g in zip(W, grads, strict=True)], None
+    def step(W: list[jax.Array], _: None) -> tuple[list[jax.Array], None]:
+        return [w - 0.1 * g for w, g in zip(W, deep_linear.gradients(W, X, Y), strict=True)], None
 
-            return jax.lax.scan(step, W, length=steps)[0]
-
-        keys = jax.random.split(kw, len(widths) - 1)
-        start = [jax.random.normal(k, s) * 0.5 for k, s in zip(keys, itertools.pairwise(widths), strict=True)]
-        end = jax.jit(descend)(start)
-        best = deep_linear.global_minimum(X, Y, min(widths))
-        scale = float(jnp.sum(Y * Y))
-        ends = (deep_linear.loss(end, X, Y), deep_linear.relaxed_loss(deep_linear.product(end), X, Y))
-        worst = max(worst, *(abs(float(value - best.value)) / scale for value in ends))
-        # The other direction: the minimizer of the rank-constrained problem is a product of weights.
-        back = deep_linear.factors(best.map, widths)
-        worst = max(worst, abs(float(deep_linear.loss(back, X, Y) - best.value)) / scale)
-        control = min(control, abs(float(deep_linear.loss(start, X, Y) - best.value)) / scale)
-    return outcome(worst, 1e2 * eps() ** 0.5, control)
+    keys = jax.random.split(kw, len(widths) - 1)
+    start = [jax.random.normal(k, s) * 0.5 for k, s in zip(keys, itertools.pairwise(widths), strict=True)]
+    end, _ = jax.lax.scan(step, start, length=6000)
+    best = deep_linear.global_minimum(X, Y, min(widths))
+    found = deep_linear.relaxed_loss(deep_linear.product(end), X, Y) if of_map else deep_linear.loss(end, X, Y)
+    # The other direction: the minimizer of the rank-constrained problem is a product of weights.
+    back = deep_linear.loss(deep_linear.factors(best.map, widths), X, Y)
+    errors = [jnp.abs(value - best.value) / jnp.sum(Y * Y) for value in (found, back, deep_linear.loss(start, X, Y))]
+    return outcome(jnp.maximum(errors[0], errors[1]), 1e2 * eps() ** 0.5, errors[2])
 
 
 def _path_sum(key: jax.Array) -> Outcome:
@@ -122,9 +134,24 @@ def _reduction(key: jax.Array) -> Outcome:
 CLAIMS = (
     _claim(
         key="K18 Thm 2.1",
-        statement="Local minima of a deep linear network and the rank-constrained problem correspond; all are global.",
-        equation="Theorems 2.1 to 2.3 (Lu & Kawaguchi 2017)",
-        check=_local_minima,
+        statement="The product of a deep linear network's local minimum is a minimum of the rank-constrained problem.",
+        equation="Theorem 2.1 (Lu & Kawaguchi 2017)",
+        check=partial(_local_minima, (4, 1, 3), True),
+        traceable=True,
+    ),
+    _claim(
+        key="K18 Thm 2.2",
+        statement="All local minima of the rank-constrained problem are global.",
+        equation="Theorem 2.2 (Lu & Kawaguchi 2017)",
+        check=partial(_local_minima, (4, 2, 3), True),
+        traceable=True,
+    ),
+    _claim(
+        key="K18 Thm 2.3",
+        statement="All local minima of a deep linear network are global.",
+        equation="Theorem 2.3 (Lu & Kawaguchi 2017)",
+        check=partial(_local_minima, (3, 4, 2), False),
+        traceable=True,
     ),
     _claim(
         key="K18 (2.3)",
@@ -143,6 +170,36 @@ CLAIMS = (
         statement="With a bottleneck the row space of S_p must be the span of the top k directions as well.",
         equation="Theorem 2.5 (YSJ18 Theorem 2.2)",
         check=yun_sra_jadbabaie2018.with_bottleneck,
+    ),
+    _claim(
+        key="K18 Def 3.1",
+        statement="A deep ReLU network is positively homogeneous: f(a v) = a^k f(v) for all a > 0.",
+        equation="Definition 3.1 (HV17 section 5)",
+        check=haeffele_vidal2017.degrees,
+    ),
+    _claim(
+        key="K18 Thm 3.2",
+        statement="With equal degrees a local minimum with one pair of columns zero is global.",
+        equation="Theorem 3.2 (HV17 Theorem 1)",
+        check=haeffele_vidal2017.zero_subnetwork,
+    ),
+    _claim(
+        key="K18 Def 3.3",
+        statement="Omega(Z) is the smallest sum of theta over all networks with output Z: at most that of any of them.",
+        equation="Definition 3.3 (HV17 (15))",
+        check=_smallest,
+    ),
+    _claim(
+        key="K18 Thm 3.4",
+        statement="Omega is positively homogeneous of degree 1 and convex.",
+        equation="Theorem 3.4 (HV17 Proposition 1)",
+        check=haeffele_vidal2017.gauge,
+    ),
+    _claim(
+        key="K18 Cor 3.6",
+        statement="With r > card(Z) a path on which the objective never rises leads to a global minimum.",
+        equation="Corollary 3.6 (HV17 Theorem 2)",
+        check=haeffele_vidal2017.monotone,
     ),
     _claim(
         key="K18 (A.2)",
@@ -173,5 +230,6 @@ CLAIMS = (
         statement="If each path is active with probability rho, the expected network is rho times the deep linear one.",
         equation="Theorem 2.6 (Kawaguchi 2016)",
         check=_reduction,
+        traceable=True,
     ),
 )

@@ -12,6 +12,8 @@ from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 _PAPER = "Nguyen & Hein 2017, The loss surface of deep and wide neural networks"
 _claim = partial(Claim, paper=_PAPER)
 
+STATEMENTS = ("NH17 Assumption 3.2", "NH17 Thm 3.4", "NH17 Thm 3.8")
+
 #: Samples, and widths with a layer of N - 1 units.
 _SAMPLES, _WIDTHS = 5, (3, 4, 3, 2)
 
@@ -90,12 +92,14 @@ CLAIMS = (
         statement="With rank [X, 1] = N the loss is at most 1/2 ||g||^2 / c^2: it is 0 at critical points with c > 0.",
         equation="Theorem 3.4, in the form of Nguyen & Hein 2018, Lemma 4.3",
         check=partial(_bounded, 0, (5, 4, 3, 2)),
+        traceable=True,
     ),
     _claim(
         key="NH17 Thm 3.8",
         statement="The same holds with the features of a wide hidden layer, rank [F_k, 1] = N.",
         equation="Theorem 3.8, in the form of Nguyen & Hein 2018, Theorem 4.4",
         check=partial(_bounded, 1, _WIDTHS),
+        traceable=True,
     ),
     _claim(
         key="NH17 Thm 3.8 Hessian",

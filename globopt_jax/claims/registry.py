@@ -93,6 +93,25 @@ def outcome(residual: Any, tolerance: Any, control: Any = None) -> Outcome:
     return Outcome(residual, tolerance, control, holds)
 
 
+def _papers() -> list[Any]:
+    """Return the modules of the papers, in alphabetical order."""
+    papers = [name for _, name, _ in pkgutil.iter_modules(globopt_jax.claims.__path__) if name != "registry"]
+    return [importlib.import_module(f"globopt_jax.claims.{name}") for name in papers]
+
+
+def statements() -> tuple[str, ...]:
+    """Return the keys of the papers' statements that have claims: the tuples `STATEMENTS` of the papers' modules.
+
+    A key is the tag of the paper and the number. The lists are kept by hand, in the order of the papers, beside the
+    claims: a test compares the two. Lemmas that are tools of proofs and say nothing about networks are left out (YSJ18
+    Lemma 3.3, KHK19 Lemmas 2 and 7), and so are tables and figures, which `globopt reproduce` has.
+
+    >>> [key for key in statements() if key.startswith("NH17")]
+    ['NH17 Assumption 3.2', 'NH17 Thm 3.4', 'NH17 Thm 3.8']
+    """
+    return tuple(key for module in _papers() for key in module.STATEMENTS)
+
+
 def all_claims() -> tuple[Claim, ...]:
     """Return the claims of all papers: the tuples `CLAIMS` of the modules in this folder, in alphabetical order.
 
@@ -103,9 +122,7 @@ def all_claims() -> tuple[Claim, ...]:
     >>> [claim.statement for claim in all_claims() if claim.key == "HV17 Thm 1"]
     ['A local minimum with one subnetwork all zero is a global minimum.']
     """
-    papers = [name for _, name, _ in pkgutil.iter_modules(globopt_jax.claims.__path__) if name != "registry"]
-    modules = [importlib.import_module(f"globopt_jax.claims.{name}") for name in papers]
-    claims = tuple(cast(Claim, claim) for module in modules for claim in module.CLAIMS)
+    claims = tuple(cast(Claim, claim) for module in _papers() for claim in module.CLAIMS)
     twice = [key for key, count in collections.Counter(claim.key for claim in claims).items() if count > 1]
     if twice:
         raise ValueError(f"claims: Expected: different keys. Received: the same key twice: {', '.join(twice)}.")

@@ -18,6 +18,11 @@ _claim = partial(Claim, paper=_PAPER)
 _WIDE, _NARROW, _SAMPLES = (5, 6, 5, 4), (5, 2, 6, 4), 30
 
 
+STATEMENTS = ("YSJ18 Thm 2.1", "YSJ18 Thm 2.2", "YSJ18 matrix factorization", "YSJ18 Cor 2.3", "YSJ18 Prop 3.1")
+STATEMENTS += ("YSJ18 Lemma 3.2", "YSJ18 Prop 3.4", "YSJ18 Prop 3.5", "YSJ18 Prop 3.6", "YSJ18 Prop 3.7", "YSJ18 (6)")
+STATEMENTS += ("YSJ18 Thm 4.1", "YSJ18 Thm 4.2", "YSJ18 Prop 4.3", "YSJ18 Lemma B.1")
+
+
 def _data(key: jax.Array, widths: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     kx, kr, kn = jax.random.split(key, 3)
     X = jax.random.normal(kx, (_SAMPLES, widths[0]))
@@ -96,6 +101,21 @@ def _bound(key: jax.Array) -> Outcome:
             # Control: a quarter of the bound is false. A gradient of half the norm would give that quarter.
             control = max(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
     return outcome(max(worst, 0.0), 10 * eps(), control)
+
+
+def _full_rank(key: jax.Array) -> Outcome:
+    """Check ``sigma_k(R) <= ||W_1|| sigma_dy(S_1)``; control: with a last layer of zeros no such eps exists."""
+    W = _weights(key, _WIDE)
+
+    def eps_over_needed(W: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        above = jnp.linalg.svd(deep_linear.product(W[1:]), compute_uv=False)[-1]
+        whole = jnp.linalg.svd(deep_linear.product(W), compute_uv=False)[_WIDE[-1] - 1]
+        return above, whole / jnp.linalg.norm(W[0], 2)
+
+    above, needed = eps_over_needed(W)
+    none, _ = eps_over_needed([*W[:-1], 0 * W[-1]])
+    missing = jnp.where(above > 0, jnp.maximum(needed - above, 0) / needed, 1.0)
+    return outcome(missing, 1e3 * eps(), (needed - none) / needed)
 
 
 def _bottleneck(key: jax.Array) -> Outcome:
@@ -224,6 +244,7 @@ CLAIMS = (
         statement="The gradient of layer l is P_{l-1}^T E S_l^T.",
         equation="Lemma 3.2, (5)",
         check=_gradients,
+        traceable=True,
     ),
     _claim(
         key="YSJ18 Prop 3.1",
@@ -246,8 +267,15 @@ CLAIMS = (
     _claim(
         key="YSJ18 Prop 3.4",
         statement="Gradients divided by singular values of partial products bound the gap at every point.",
-        equation="Propositions 3.4 and 3.5, generalized",
+        equation="Proposition 3.4, generalized",
         check=_bound,
+    ),
+    _claim(
+        key="YSJ18 Prop 3.5",
+        statement="If the product has full rank, the layers above the first have a smallest singular value above 0.",
+        equation="Proposition 3.5",
+        check=_full_rank,
+        traceable=True,
     ),
     _claim(
         key="YSJ18 Prop 3.6",
@@ -272,6 +300,7 @@ CLAIMS = (
         statement="A critical point of a linear residual network with all norms below 1 is a global minimum.",
         equation="Corollary 2.3 (Hardt & Ma 2017, Theorem 2.2)",
         check=_residual,
+        traceable=True,
     ),
     _claim(
         key="YSJ18 matrix factorization",
@@ -284,23 +313,27 @@ CLAIMS = (
         statement="The Frechet derivative of the risk in a layer is E[(h - h*)^T J[above] eta(below)].",
         equation="appendix A.2, (6)",
         check=_frechet,
+        traceable=True,
     ),
     _claim(
         key="YSJ18 Thm 4.1",
         statement="||D_{h_1} L||_op ||h - h*||_nl >= 2 eps (L - L*) if the Jacobians above have sigma_min >= eps.",
         equation="Theorem 4.1 and its proof in appendix A.3",
         check=partial(_inequality, (5, 6, 4, 3), 1),
+        traceable=True,
     ),
     _claim(
         key="YSJ18 Thm 4.2",
         statement="For dx <= dy the same holds at a layer j above invertible layers, with eps1 eps2.",
         equation="Theorem 4.2 and its proof in appendix A.4",
         check=partial(_inequality, (3, 3, 6, 4), 2),
+        traceable=True,
     ),
     _claim(
         key="YSJ18 Prop 4.3",
         statement="The sets of Theorems 4.1 and 4.2 hold a global minimum: h* in one layer, the others pad or cut off.",
         equation="Proposition 4.3",
         check=_in_function_space,
+        traceable=True,
     ),
 )

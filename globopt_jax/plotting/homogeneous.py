@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.homogeneous import Certificate, Problem, predict
+from globopt_jax import rigorous
+from globopt_jax.homogeneous import Certificate, Problem, bound_of, describe, predict
 from globopt_jax.plotting.shared import BLUE, GREEN, INK, ORANGE, Axes, legend, percent, plain
 from globopt_jax.rigorous import at_least, at_most
 from globopt_jax.shapes import Inputs, Params, Targets
 
-__all__ = ["PolarCurve", "bound_history", "gap", "polar", "polar_curve", "progress", "subnetworks"]
+__all__ = ["PolarCurve", "bound_history", "gap", "polar", "polar_curve", "progress", "subnetworks", "unit_ball"]
 
 #: The smallest relative gap that is drawn, since float64 resolves no smaller ones.
 FINEST = 1e-14
@@ -332,3 +333,56 @@ def _polar_at(problem: Problem, directions: Any, X: Inputs, residual: Targets) -
         return jnp.linalg.norm(jnp.matmul(residual.T, features, precision="highest"))
 
     return jax.lax.map(value, directions)
+
+
+def unit_ball(ax: Axes, problem: Problem, X: Inputs, params: Params, directions: int = 360) -> Axes:
+    """Draw the unit ball of Omega for outputs of two numbers, between outputs of subnetworks and the polar's bound.
+
+    The ball ``{Z: Omega(Z) <= 1}`` is the convex hull of the outputs of subnetworks of penalty 1 (drawn as points). By
+    duality it lies in every half plane ``<U, Z> <= polar(U)``; the line is the border of the intersection of these half
+    planes for the upper bound of the polar, so that nothing of the ball is outside.
+
+    Args:
+        ax: the Axes to draw on.
+        problem: map and regularizer; its bound of the polar must be one without multipliers.
+        X: inputs (m, dx), with m dy = 2.
+        params: many subnetworks (r on a leading axis); they are scaled to penalty 1.
+        directions: the number of directions U.
+
+    Returns:
+        The same Axes, with equal scales.
+
+    Raises:
+        ValueError: the outputs are not two numbers, or no such bound of the polar is known.
+
+    Example:
+        >>> from globopt_jax import homogeneous, plotting
+        >>> problem = homogeneous.Problem("relu", "product_of_norms", "squared", 1.0)
+        >>> params = problem.phi.init(jax.random.key(0), r=50, dx=2, dy=1)
+        >>> unit_ball(plotting.figure((3, 3)).subplots(), problem, jnp.eye(2), params).get_xlabel()
+        'first output'
+    """
+    inputs = np.asarray(X, np.float64)
+    outputs = np.asarray(jax.vmap(problem.phi, (0, None))(params, jnp.asarray(X)), np.float64)
+    kind = bound_of(problem, inputs.shape[1])
+    if outputs[0].size != 2 or not kind.exists or kind.has_multipliers:
+        raise ValueError(
+            "problem: Expected: outputs of two numbers, and a polar bound without multipliers. Received: outputs "
+            f"of shape {outputs[0].shape} and the bound {kind.name}."
+        )
+    costs = np.asarray(jax.vmap(problem.theta)(params), np.float64)
+    atoms = (outputs.reshape(-1, 2) / np.where(costs > 0, costs, 1)[:, None])[costs > 0]
+    angles = np.linspace(0, 2 * np.pi, directions, endpoint=False)
+    U = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    plain_problem = describe(problem, params, inputs.shape[1])
+    none = rigorous.empty_multipliers()
+    heights = np.array([kind.upper(plain_problem, u.reshape(outputs[0].shape), inputs, none) for u in U])
+    # The corners: each line <U, Z> = height meets the next one.
+    pairs = np.stack([U, np.roll(U, -1, axis=0)], axis=1)
+    corners = np.linalg.solve(pairs, np.stack([heights, np.roll(heights, -1)], axis=1)[:, :, None])[:, :, 0]
+    closed = np.concatenate([corners, corners[:1]])
+    _ = ax.fill(closed[:, 0], closed[:, 1], color=GREEN, alpha=0.12, lw=0)
+    _ = ax.plot(closed[:, 0], closed[:, 1], color=GREEN, lw=2, label="$\\Omega(Z) = 1$, by the polar")
+    _ = ax.scatter(atoms[:, 0], atoms[:, 1], s=9, color=ORANGE, label="single subnetworks", zorder=3)
+    _ = ax.set(xlabel="first output", ylabel="second output", aspect="equal")
+    return plain(ax)

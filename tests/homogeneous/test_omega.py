@@ -142,3 +142,47 @@ def test_bad_input(changes, message):
     given = {"phi": "relu", "theta": "sum_of_powers", "Z": np.ones((2, 2)), "X": np.eye(2)}
     with pytest.raises(ValueError, match=re.escape(message)):
         _ = homogeneous.omega(**given | changes, key=KEY)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_five_properties_over_random_cases(seed):
+    """50 cases of each seed: 0 only at 0, degree 1, subadditive, convex, attained by at most card(Z) subnetworks."""
+    rng = np.random.default_rng(seed)
+
+    def value(Z):
+        found = homogeneous.omega("linear", "sum_of_powers", Z, X, key=KEY)
+        assert found.lower <= found.upper * (1 + 1e-12)
+        assert found.upper <= found.lower * (1 + 1e-9)
+        assert len(found.params[0]) <= Z.size
+        return float(found.upper)
+
+    X = rng.normal(size=(4, 4))
+    assert value(np.zeros((4, 3))) == 0
+    for _ in range(50):
+        A, B = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)) * 10.0 ** rng.uniform(-3, 3)
+        t, scale = rng.uniform(), 10.0 ** rng.uniform(-3, 3)
+        a, b = value(A), value(B)
+        assert min(a, b) > 0
+        assert value(scale * A) == pytest.approx(scale * a, rel=1e-10)
+        assert value(A + B) <= (a + b) * (1 + 1e-10)
+        assert value(t * A + (1 - t) * B) <= (t * a + (1 - t) * b) * (1 + 1e-10)
+
+
+@pytest.mark.slow
+def test_the_five_properties_of_planar_relu_networks():
+    """Bounds on both sides stand in for the value: a violation would need a lower bound above an upper one."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4, 2))
+
+    def value(Z):
+        found = homogeneous.omega("relu", "product_of_norms", Z, X, key=KEY, effort="quick")
+        assert found.lower <= found.upper <= found.lower * (1 + 1e-6)
+        assert len(found.params[0]) <= 4
+        return float(found.lower), float(found.upper)
+
+    for _ in range(10):
+        A, B, t = rng.normal(size=(4, 1)), rng.normal(size=(4, 1)), rng.uniform()
+        (_, a), (_, b) = value(A), value(B)
+        assert value(A + B)[0] <= a + b
+        assert value(t * A + (1 - t) * B)[0] <= t * a + (1 - t) * b
+        assert value(3 * A)[1] == pytest.approx(3 * a, rel=1e-6)
