@@ -77,7 +77,7 @@ def _one_subnetwork(key: jax.Array) -> Outcome:
     single, double = 2 * s * jnp.ones((1, 2)), 2 / 3 * s * jnp.eye(2)  # g is 1/2 on the diagonal and 3/2 on the axes
     outputs = [homogeneous.elemental(phi, degree=1).total(w, ones) for w in (single, double)]
     off = jnp.max(jnp.abs(jnp.stack(outputs) - s)) / s
-    one, two = (jnp.sum(linalg.norm(w, axis=1)) for w in (single, double))
+    one, two = (jnp.sum(jnp.linalg.norm(w, axis=1)) for w in (single, double))
     return outcome(exact + off + (len(found.params[0]) != rank), 1e3 * eps(), (one - two) / one)
 
 

@@ -13,16 +13,10 @@ from globopt_jax.homogeneous.effort import EFFORTS, Effort
 from globopt_jax.homogeneous.grading import Certificate, Refinement, describe, refine
 from globopt_jax.homogeneous.lam_max import LamMax, lam_max
 from globopt_jax.homogeneous.maps import (
-    CPTensor,
     DeepSubnetwork,
-    Elemental,
     ElementalMap,
-    FlaxSubnetwork,
     Neuron,
-    cp_tensor,
     deep_subnetwork,
-    elemental,
-    flax_subnetwork,
     neuron,
     rank_one,
     relu_neuron,
@@ -30,6 +24,7 @@ from globopt_jax.homogeneous.maps import (
 from globopt_jax.homogeneous.minimize import Solution, minimize, path
 from globopt_jax.homogeneous.mismatch import ZeroBasin, split, zero_basin
 from globopt_jax.homogeneous.omega import Omega, omega
+from globopt_jax.homogeneous.own_maps import Elemental, FlaxSubnetwork, elemental, flax_subnetwork
 from globopt_jax.homogeneous.polar import PolarBound, bound_of
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.prune import prune
@@ -41,6 +36,7 @@ from globopt_jax.homogeneous.regularizers import (
     regularizer,
     sum_of_powers,
 )
+from globopt_jax.homogeneous.tensors import CPTensor, cp_tensor
 from globopt_jax.homogeneous.training import EVENTS, Progress, Trace, iterate
 
 __all__ = [

@@ -13,11 +13,12 @@ from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import describe
 from globopt_jax.homogeneous.inputs import check
 from globopt_jax.homogeneous.lam_max import lam_max
-from globopt_jax.homogeneous.maps import CPTensor, ElementalMap, Neuron, PiecewiseLinear
+from globopt_jax.homogeneous.maps import ElementalMap, Neuron, PiecewiseLinear
 from globopt_jax.homogeneous.minimize import minimize
 from globopt_jax.homogeneous.polar import ascent, bound_of, directions
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import Regularizer
+from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.homogeneous.training.steps import each, reduce, rescaled
 from globopt_jax.inputs import check_data, check_key, finite
 from globopt_jax.losses import squared

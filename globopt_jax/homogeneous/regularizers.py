@@ -21,90 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.homogeneous.maps import CPTensor, ElementalMap, PiecewiseLinear
+from globopt_jax.homogeneous.maps import ElementalMap, PiecewiseLinear
+from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power, root
+from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.shapes import Scalar, Weights
 
 __all__ = ["CustomRegularizer", "Layered", "NonNegative", "PathNorm", "ProductOfNorms", "Regularizer", "SumOfPowers"]
-__all__ += ["best_reply", "by_name", "non_negative", "norm", "norm_power", "path_norm", "product_of_norms"]
-__all__ += ["regularizer", "sum_of_powers"]
-
-NORMS = ("l1", "l2", "linf", "l21")
-
-
-def norm(kind: str, w: jax.Array) -> Scalar:
-    """The l1, l2 or l-inf norm of the entries of w, or l21 of a matrix; its derivative at w = 0 is taken as 0."""
-    # w sign(w), not jnp.abs(w): JAX's derivative of that at 0 is 1.
-    if kind == "l1":
-        return jnp.sum(w * jnp.sign(w))
-    if kind == "linf":
-        return jnp.max(w * jnp.sign(w))
-    if kind == "l21":
-        return jnp.sum(_row_lengths(w))
-    return _root(jnp.sum(w * w))
-
-
-def _root(square: jax.Array) -> jax.Array:
-    """The square root, whose derivative at 0 is taken as 0."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
-
-
-def _row_lengths(w: jax.Array) -> jax.Array:
-    """The l2 norms of a kernel's rows.
-
-    Raises:
-        ValueError: w is no matrix.
-    """
-    if w.ndim != 2:
-        raise ValueError(f"norms: Expected: l21 for kernels (n_k-1, n_k) alone. Received: a layer of shape {w.shape}.")
-    return _root(jnp.sum(w * w, axis=1))
-
-
-def norm_power(kind: str, w: jax.Array, p: int | float) -> Scalar:
-    """``norm(kind, w)^p`` without the square root where p = 2 makes it needless."""
-    return jnp.sum(w * w) if (kind, p) == ("l2", 2) else norm(kind, w) ** p
-
-
-def best_reply(kind: str, g: jax.Array) -> jax.Array:
-    """A maximizer of ``<g, w>`` over ``norm(kind, w) <= 1``: a coordinate vector (l1), g itself (l2), signs (l-inf).
-
-    For l21 it is the longest row of g.
-    """
-    if kind == "l21":
-        lengths = _row_lengths(g)
-        longest = (jnp.arange(len(g)) == jnp.argmax(lengths)) & (lengths > 0)
-        return g * jnp.where(longest, 1 / jnp.where(lengths > 0, lengths, 1), 0)[:, None]
-    if kind == "l2":
-        size = norm("l2", g)
-        return g / jnp.where(size > 0, size, 1)
-    signs = jnp.where(g < 0, -1, 1).astype(g.dtype)
-    if kind == "linf":
-        return signs
-    flat = jnp.abs(g).ravel()
-    return jnp.where(jnp.arange(flat.size) == jnp.argmax(flat), signs.ravel(), 0).reshape(g.shape)
-
-
-def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
-    """The part of g along which the norm is smooth at w: zeros stay zero (l1), largest entries stay equal (l-inf).
-
-    For l21 rows of zeros stay zero.
-    """
-    if kind == "l21":
-        return jnp.where(_row_lengths(w)[:, None] > 0, g, 0)
-    if kind == "l1":
-        return jnp.where(w != 0, g, 0)
-    if kind == "linf":
-        size = w * jnp.sign(w)
-        tied = size >= jnp.max(size) * (1 - 8 * linalg.machine_epsilon(w.dtype))
-        mean = jnp.sum(jnp.where(tied, jnp.sign(w) * g, 0)) / jnp.sum(tied, dtype=w.dtype)
-        return jnp.where(tied, jnp.sign(w) * mean, g)
-    return g
-
-
-def _check_norms(norms: str | tuple[str, ...]) -> None:
-    names = (norms,) if isinstance(norms, str) else norms
-    if not names or any(name not in NORMS for name in names):
-        raise ValueError(f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}.")
+__all__ += ["by_name", "non_negative", "path_norm", "product_of_norms", "regularizer", "sum_of_powers"]
 
 
 class Regularizer(abc.ABC):
@@ -289,7 +212,7 @@ class PathNorm(Regularizer):
                 sums = jnp.sum(powers, axis=0) * sums if sums.ndim == 0 else linalg.matmul(sums, powers)
         total = jnp.sum(sums)
         if self.q == 2:
-            return _root(total)
+            return root(total)
         positive = total > 0
         return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / self.q), 0)
 
@@ -363,7 +286,7 @@ def product_of_norms(norms: str | tuple[str, ...] = "l2") -> ProductOfNorms:
     >>> float(product_of_norms()((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
     10.0
     """
-    _check_norms(norms)
+    check_norms(norms)
     return ProductOfNorms(norms)
 
 
@@ -382,7 +305,7 @@ def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...]
     >>> float(sum_of_powers(2)((jnp.array([3.0, 4.0]), jnp.array([2.0]))))
     14.5
     """
-    _check_norms(norms)
+    check_norms(norms)
     if power is not None and not power > 0:
         raise ValueError(f"power: Expected: a number > 0. Received: {power!r}.")
     return SumOfPowers(norms, power=power)

@@ -37,7 +37,7 @@ def active_paths(ax: Axes, found: PathActivity) -> Axes:
     _ = ax.scatter(last + spread, np.sort(shares), s=6, color=ORANGE, label="paths, each sample")
     _ = ax.hlines(float(found.rate), last - 0.35, last + 0.35, color=INK, lw=1.5, label="paths, mean")
     _ = ax.axvline(last - 0.5, color=GRAY, lw=0.8)
-    _ = ax.set_xticks([*places, last], [*(f"layer {k}" for k in places), "paths"])
+    _ = ax.set_xticks(np.append(places, last), [*(f"layer {k}" for k in places), "paths"])
     title = f"a multiple of the linear network misses the output by {percent(float(found.error))}"
     _ = ax.set(ylabel="active share", ylim=(0, 1.02), title=title)
     legend(ax)

@@ -1,6 +1,8 @@
 """The rest of the catalogue: path norms, cones, tensors of rank one, and Flax modules as maps."""
 
 import itertools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,7 @@ def test_a_path_norm_of_one_unit_is_a_product_of_norms():
     weights = (jnp.asarray(normal(3)), jnp.asarray(normal(2)))
     other = homogeneous.path_norm(3).bind(phi)
     assert isinstance(other, PathNorm)
-    wanted = np.prod([np.linalg.norm(w, 3) for w in weights])
+    wanted = math.prod(float(np.linalg.norm(w, 3)) for w in weights)
     np.testing.assert_allclose(other(weights), wanted, rtol=1e-12)
 
 
@@ -112,7 +114,8 @@ def test_non_negative_matrix_factorization(norms):
     values = []
     for seed in range(5):
         # scikit-learn's penalties are alpha_W times features, and alpha_H times samples, over two.
-        nmf = NMF(8, init="random", random_state=seed, alpha_W=lam / 5, alpha_H=lam / 6, max_iter=5000, tol=1e-10)
+        options: Any = {"alpha_W": lam / 5, "alpha_H": lam / 6, "max_iter": 5000, "tol": 1e-10, "n_components": 8}
+        nmf = NMF(init="random", random_state=seed, **options)
         W = nmf.fit_transform(Y)
         values.append(
             0.5 * np.sum((Y - W @ nmf.components_) ** 2) + lam / 2 * (np.sum(W**2) + np.sum(nmf.components_**2))
@@ -240,7 +243,7 @@ def test_a_flax_module_is_a_map(pool):
     params = phi.init(KEY, r=3, dx=16)
     X = jnp.asarray(normal(5, 16), jnp.float32)
 
-    def single(weights):
+    def single(weights) -> Any:
         return Convolution(pool=pool).apply({"params": weights}, X.reshape(5, 4, 4, 1))
 
     with jax.numpy_dtype_promotion("standard"):

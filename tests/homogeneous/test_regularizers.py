@@ -9,8 +9,8 @@ import pytest
 
 from globopt_jax import homogeneous
 from globopt_jax.homogeneous.degrees import measured_degree
+from globopt_jax.homogeneous.norms import along_face, best_reply, norm
 from globopt_jax.homogeneous.problem import objective
-from globopt_jax.homogeneous.regularizers import along_face, best_reply, norm
 from globopt_jax.losses import squared
 
 NORMS = ["l1", "l2", "linf", "l21"]

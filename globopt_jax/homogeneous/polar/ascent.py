@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax.homogeneous.maps import ElementalMap
-from globopt_jax.homogeneous.regularizers import Layered, Regularizer, best_reply
+from globopt_jax.homogeneous.norms import best_reply
+from globopt_jax.homogeneous.regularizers import Layered, Regularizer
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
 __all__ = ["Search", "normalize", "search", "starts"]
