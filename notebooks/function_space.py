@@ -141,9 +141,9 @@ def train_relu(kernels, steps=300):
 initial = draw(jax.random.key(2), (64, 32, 32, 32, 10))
 trained, values = train_relu(initial)
 assert values[-1] < 0.5 * values[0]
+activities = [path_sums.path_activity(weights, X) for weights in (initial, trained)]
 figure = plotting.figure((11, 3.8))
-for ax, name, weights in zip(figure.subplots(1, 2), ("initial", "trained"), (initial, trained), strict=True):
-    activity = path_sums.path_activity(weights, X)
+for ax, name, activity in zip(figure.subplots(1, 2), ("initial", "trained"), activities, strict=True):
     plotting.active_paths(ax, activity)
     ax.text(0.02, 0.4, name, transform=ax.transAxes, weight="bold", color="white")
 figure
@@ -153,6 +153,7 @@ figure
 # theorem's assumption is a model, and not a description of this network.
 
 # %%
+activity = activities[-1]
 print(f"active paths: {activity.rate:.3f} on average, standard deviation over samples {activity.over_samples:.3f}")
 print(f"the best multiple of the linear network misses {activity.error:.1%} of the output")
 assert activity.over_samples > 0

@@ -1,13 +1,13 @@
 """HV17: Haeffele & Vidal, Global optimality in neural network training, CVPR 2017."""
 
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import homogeneous, linalg, losses
+from globopt_jax import homogeneous, linalg, losses, rigorous
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.training import steps
@@ -21,14 +21,44 @@ STATEMENTS = ("HV17 (6)-(8)", "HV17 Def degree", "HV17 Def nondegenerate", "HV17
 STATEMENTS += ("HV17 Thm 2", "HV17 Sec 6", "HV17 Prop 2")
 
 
+class Trained(NamedTuple):
+    """A random ReLU regression problem, and a run of the meta-algorithm on it from one neuron."""
+
+    problem: homogeneous.Problem
+    X: jax.Array
+    Y: jax.Array
+    trace: homogeneous.Trace
+    params: Any
+    certificate: homogeneous.Certificate
+
+
+#: The family of the claims that share these runs.
+TRAINED = "a trained ReLU network"
+
+
+def trained(key: jax.Array) -> Trained:
+    """Return the problem of a key and its run; the last runs are kept, since several claims look at each."""
+    return _trained(tuple(np.asarray(jax.random.key_data(key)).tolist()), eps())
+
+
+@lru_cache(maxsize=128)
+def _trained(data: tuple[int, ...], precision: float) -> Trained:
+    del precision  # so that runs in float32 and float64 are kept apart
+    key = jax.random.wrap_key_data(jnp.asarray(data, jnp.uint32))
+    problem, X, Y = _neurons(key)
+    start = problem.phi.init(key, r=1, dx=2, dy=1)
+    found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
+    return Trained(problem, X, Y, found.trace, found.params, found.certificate)
+
+
 def _neurons(key: jax.Array, m: int = 24, dx: int = 2) -> tuple[homogeneous.Problem, jax.Array, jax.Array]:
     """Return a random ReLU regression problem, with lam a tenth of lam_max, and its data."""
     kx, ky = jax.random.split(key)
     X, Y = jax.random.normal(kx, (m, dx)), jax.random.normal(ky, (m, 1))
-    make = partial(homogeneous.Problem, homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared)
-    one = homogeneous.relu_neuron().init(key, r=1, dx=dx, dy=1)
-    top = homogeneous.lam_max(make(1.0), X, Y, params=one, effort="quick")
-    return make(0.1 * float(top.lower)), X, Y
+    # For two inputs the polar is known exactly.
+    top = rigorous.polar_bound("arcs", np.asarray(Y, np.float64), np.asarray(X, np.float64), (0.0, 1.0))
+    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, 0.1 * top)
+    return problem, X, Y
 
 
 def degrees(key: jax.Array) -> Outcome:
@@ -78,7 +108,8 @@ def _one_subnetwork(key: jax.Array) -> Outcome:
     outputs = [homogeneous.elemental(phi, degree=1).total(w, ones) for w in (single, double)]
     off = jnp.max(jnp.abs(jnp.stack(outputs) - s)) / s
     one, two = (jnp.sum(jnp.linalg.norm(w, axis=1)) for w in (single, double))
-    return outcome(exact + off + (len(found.params[0]) != rank), 1e3 * eps(), (one - two) / one)
+    wrong = exact + float(off) + (len(found.params[0]) != rank)
+    return outcome(wrong, 1e3 * eps(), (one - two) / one)
 
 
 def _factorization(key: jax.Array) -> Outcome:
@@ -97,25 +128,19 @@ def _factorization(key: jax.Array) -> Outcome:
 
 def zero_subnetwork(key: jax.Array) -> Outcome:
     """Grade a local minimum with a zero subnetwork; control: weights near it."""
-    problem, X, Y = _neurons(key)
-    start = problem.phi.init(key, r=2, dx=2, dy=1)
-    found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
+    at = trained(key)
     # Append a subnetwork that is all zero, which does not change the objective.
-    params = pad(found.params, len(found.params[0]) + 1)
-    certificate = homogeneous.certify(problem, params, X, Y, effort="quick")
-    worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, params), X, Y, effort="quick")
+    params = pad(at.params, len(at.params[0]) + 1)
+    certificate = homogeneous.certify(at.problem, params, at.X, at.Y, effort="quick")
+    worse = homogeneous.certify(at.problem, jax.tree.map(lambda w: 1.1 * w, params), at.X, at.Y, effort="quick")
     has_zero = int(certificate.zero_subnetworks) > 0
     return outcome(float(certificate.relative_gap) + (not has_zero), 1e2 * eps() ** 0.5, worse.relative_gap)
 
 
 def _escape(key: jax.Array) -> Outcome:
-    problem, X, Y = _neurons(key)
-    start = problem.phi.init(key, r=1, dx=2, dy=1)
-    options = {"key": key, "effort": homogeneous.EFFORTS["quick"]}
-    *_, end = homogeneous.iterate(problem, start, X, Y, **options)
-    # Control: a local minimum of one neuron alone is not global, and its polar exceeds lam.
-    first = next(p for p in homogeneous.iterate(problem, start, X, Y, **options) if p.trace.polar[-1] > 0)
-    return outcome(end.trace.polar[-1] - 1, 1e2 * eps() ** 0.5, first.trace.polar[-1] - 1)
+    """Control: a local minimum of one neuron alone is not global, and its polar exceeds lam."""
+    polar = np.asarray(trained(key).trace.polar)
+    return outcome(polar[-1] - 1, 1e2 * eps() ** 0.5, polar[polar > 0][0] - 1)
 
 
 def _reduction(key: jax.Array) -> Outcome:
@@ -135,12 +160,10 @@ def _reduction(key: jax.Array) -> Outcome:
 
 def monotone(key: jax.Array) -> Outcome:
     """Check that the meta-algorithm never rises, and ends at a global minimum; control: its start."""
-    problem, X, Y = _neurons(key)
-    start = problem.phi.init(key, r=1, dx=2, dy=1)
-    found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")
-    objective = np.asarray(found.trace.objective)
+    at = trained(key)
+    objective = np.asarray(at.trace.objective)
     rise = float(np.max(np.diff(objective) / objective[:-1], initial=0.0))
-    gap = float(found.certificate.relative_gap)
+    gap = float(at.certificate.relative_gap)
     return outcome(max(rise, gap), 1e2 * eps() ** 0.5, objective[0] / objective[-1] - 1)
 
 
@@ -260,12 +283,14 @@ CLAIMS = (
         statement="A local minimum with one subnetwork all zero is a global minimum.",
         equation="Theorem 1",
         check=zero_subnetwork,
+        family=TRAINED,
     ),
     _claim(
         key="HV17 Cor 1",
         statement="A local minimum is global exactly when the polar of minus the loss gradient is at most lam.",
         equation="Corollary 1",
         check=_escape,
+        family=TRAINED,
     ),
     _claim(
         key="HV17 Thm 2 reduction",
@@ -278,6 +303,7 @@ CLAIMS = (
         statement="From every start a path on which the objective never rises leads to a global minimum.",
         equation="Theorem 2",
         check=monotone,
+        family=TRAINED,
     ),
     _claim(
         key="HV17 Prop 2 lower",

@@ -51,29 +51,20 @@ def _smallest(key: jax.Array) -> Outcome:
 
 
 def _first_order(key: jax.Array) -> Outcome:
-    X = jax.random.normal(key, (24, 2))
-    Y = jax.random.normal(jax.random.fold_in(key, 1), (24, 1))
-    one = homogeneous.relu_neuron().init(key, r=2, dx=2, dy=1)
-    make = partial(homogeneous.Problem, homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared)
-    problem = make(0.1 * float(homogeneous.lam_max(make(1.0), X, Y, params=one, effort="quick").lower))
-    found = homogeneous.minimize(problem, one, X, Y, key=key, effort="quick")
-    beta = np.asarray(jax.random.normal(jax.random.fold_in(key, 2), found.certificate.residuals.shape))
-    worse = homogeneous.certify(problem, jax.tree.map(lambda w: 1.1 * w, found.params), X, Y, effort="quick")
-    residual = abs(float(beta @ found.certificate.residuals))
+    """Check (A.10) for random beta at a trained network; control: weights near it."""
+    at = haeffele_vidal2017.trained(key)
+    beta = np.asarray(jax.random.normal(jax.random.fold_in(key, 2), at.certificate.residuals.shape))
+    worse = homogeneous.certify(at.problem, jax.tree.map(lambda w: 1.1 * w, at.params), at.X, at.Y, effort="quick")
+    residual = abs(float(beta @ at.certificate.residuals))
     return outcome(residual, 1e2 * eps() ** 0.5, abs(float(beta @ worse.residuals)))
 
 
 def _weak_duality(key: jax.Array) -> Outcome:
-    X = jax.random.normal(key, (16, 3))
-    Y = jax.random.normal(jax.random.fold_in(key, 1), (16, 2))
-    lam = 1.0
-    problem = homogeneous.Problem(homogeneous.relu_neuron(), homogeneous.sum_of_powers(), losses.squared, lam)
-    params = problem.phi.init(key, r=8, dx=3, dy=2)
-    found = homogeneous.minimize(problem, params, X, Y, key=key, effort="quick")
-    excess = float(found.certificate.lower_bound - found.certificate.objective)
-    # Control: the gradient at the zero network, not scaled into the polar ball, gives a value above the objective.
-    claimed = rigorous.dual_value("squared", -np.asarray(Y, np.float64), np.asarray(Y, np.float64))[0]
-    scale = float(found.certificate.objective)
+    """Compare the lower bound with the objective; control: a dual point that is not scaled into the polar ball."""
+    at = haeffele_vidal2017.trained(key)
+    scale, Y = float(at.certificate.objective), np.asarray(at.Y, np.float64)
+    claimed = rigorous.dual_value("squared", -Y, Y)[0]  # the gradient at the zero network
+    excess = float(at.certificate.lower_bound) - scale
     return outcome(max(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
 
 
@@ -182,6 +173,7 @@ CLAIMS = (
         statement="With equal degrees a local minimum with one pair of columns zero is global.",
         equation="Theorem 3.2 (HV17 Theorem 1)",
         check=haeffele_vidal2017.zero_subnetwork,
+        family=haeffele_vidal2017.TRAINED,
     ),
     _claim(
         key="K18 Def 3.3",
@@ -200,6 +192,7 @@ CLAIMS = (
         statement="With r > card(Z) a path on which the objective never rises leads to a global minimum.",
         equation="Corollary 3.6 (HV17 Theorem 2)",
         check=haeffele_vidal2017.monotone,
+        family=haeffele_vidal2017.TRAINED,
     ),
     _claim(
         key="K18 (A.2)",
@@ -212,12 +205,14 @@ CLAIMS = (
         statement="At a local minimum <-G / lam, sum beta_i phi_i> equals sum beta_i theta_i for every beta.",
         equation="appendix A, (A.10)",
         check=_first_order,
+        family=haeffele_vidal2017.TRAINED,
     ),
     _claim(
         key="K18 Thm 3.5",
         statement="A dual point in the polar ball bounds the objective of every width; one outside it does not.",
         equation="Theorem 3.5, appendix A",
         check=_weak_duality,
+        family=haeffele_vidal2017.TRAINED,
     ),
     _claim(
         key="K18 (2.8)",

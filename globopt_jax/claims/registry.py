@@ -51,6 +51,9 @@ class Claim:
     """The check: a function that draws an instance from a key, calls the library, and returns the outcome."""
     traceable: bool = False
     """Whether the check is an array function; then all instances are checked in one call, under `jit` and `vmap`."""
+    family: str = ""
+    """The name of the random instances: claims with the same name are tried on the same ones, so that they can share
+    work. Empty is the key."""
 
 
 class Verdict(NamedTuple):
@@ -137,7 +140,7 @@ def verify(
 ) -> Iterator[Verdict]:
     """Try claims on random instances, and yield each verdict as soon as it is known.
 
-    An instance depends only on the seed, the key of the claim and its own number, and not on the selection.
+    An instance depends only on the seed, the family (or key) of the claim and its own number, and not on the selection.
 
     Args:
         seed: the seed of the random instances.
@@ -164,7 +167,7 @@ def verify(
 
 def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Verdict]:
     for claim in claims:
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(claim.key.encode()))
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32((claim.family or claim.key).encode()))
         keys = [key, *(jax.random.fold_in(key, number) for number in range(1, instances))]
         start = time.perf_counter()
         try:

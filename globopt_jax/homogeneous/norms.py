@@ -82,6 +82,7 @@ def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def check_norms(norms: str | tuple[str, ...]) -> None:
+    """Raise ValueError for a name that is not in `NORMS`."""
     names = (norms,) if isinstance(norms, str) else norms
     if not names or any(name not in NORMS for name in names):
         raise ValueError(f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}.")
