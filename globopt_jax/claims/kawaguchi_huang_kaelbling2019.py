@@ -171,10 +171,18 @@ def _lemma_3(key: jax.Array) -> Outcome:
 
 
 def _lemma_6(key: jax.Array) -> Outcome:
-    """Check the rank of ``[Lam_k X]_k`` on both sides of ``dx d = m``; control: it is not dx d above."""
-    found = local_minima.phase_change(key, 24, 6, (2, 40), 8)
-    wrong = np.max(np.abs(found.rank - np.array([[12], [24]])))
-    return outcome(float(wrong), 0.0, float(np.min(6 * 40 - found.rank[1])))
+    """Check the rank of ``[Lam_k X]_k`` below and above ``dx d = m``; control: a sample that is off in every unit."""
+    kx, kl = jax.random.split(key)
+    m, dx = 24, 4
+    X = jax.random.normal(kx, (m, dx))
+
+    def rank(Lam: jax.Array) -> jax.Array:
+        Dt = (Lam[:, :, None] * X[:, None, :]).reshape(m, -1)
+        return linalg.numerical_rank(Dt).astype(X.dtype)
+
+    few, many = (jax.random.uniform(k, (m, d), minval=-1.0) for k, d in zip(jax.random.split(kl), (3, 12), strict=True))
+    wrong = jnp.abs(rank(few) - dx * 3) + jnp.abs(rank(many) - m)
+    return outcome(wrong, 0.0, m - rank(many.at[0].set(0)))
 
 
 def _separated(key: jax.Array, *, strong: bool) -> Outcome:
@@ -283,6 +291,7 @@ CLAIMS = (
         statement="With fixed patterns and Gaussian inputs [Lam_k X]_k has rank min(dx d, m).",
         equation="appendix B, Lemma 6",
         check=_lemma_6,
+        traceable=True,
     ),
     _claim(
         key="KHK19 Def 1",
