@@ -178,7 +178,7 @@ def _lemma_6(key: jax.Array) -> Outcome:
 
     def rank(Lam: jax.Array) -> jax.Array:
         Dt = (Lam[:, :, None] * X[:, None, :]).reshape(m, -1)
-        return linalg.numerical_rank(Dt).astype(X.dtype)
+        return jnp.asarray(linalg.numerical_rank(Dt), X.dtype)
 
     few, many = (jax.random.uniform(k, (m, d), minval=-1.0) for k, d in zip(jax.random.split(kl), (3, 12), strict=True))
     wrong = jnp.abs(rank(few) - dx * 3) + jnp.abs(rank(many) - m)
