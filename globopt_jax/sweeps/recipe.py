@@ -148,7 +148,7 @@ class Recipe:
     optimizer: Optimizer
     """The optimizer as a function of the learning rate."""
     loss: losses.Loss
-    """The loss of training, a mean over the samples of a batch."""
+    """The loss of training, a sum over the samples of a step divided by the batch."""
     network: networks.FeedForward
     """The activation; an activation of zero is zero."""
     initial: str
@@ -156,7 +156,8 @@ class Recipe:
     epochs: int
     """The number of passes over the samples."""
     batch: int
-    """The number of samples of a step; the last step of an epoch takes the samples that are left."""
+    """The number of samples of a step. The last step of an epoch takes the samples that are left, and is shorter in
+    proportion, so that all samples count the same."""
     powers: tuple[int, ...] = ()
     """The powers of the penalties in the sweep."""
     tangent: bool = True
@@ -181,6 +182,7 @@ class Recipe:
             "initial": self.initial,
             "epochs": self.epochs,
             "batch": self.batch,
+            "samples count": "1/batch",  # stores of other weights in the last step of an epoch are not continued
             "tangent": self.tangent,
             "stages": list(self.stages),
         }

@@ -96,7 +96,8 @@ def sweep(
         lams: the strengths of the penalty. They do nothing where the penalty is "none".
         rates: the learning rates.
         epochs: the number of passes over the samples; 0 measures the initial weights alone.
-        batch: the number of samples of a step. The last step of an epoch takes the samples that are left.
+        batch: the number of samples of a step. The last step of an epoch takes the samples that are left, and each of
+            them counts 1/batch as all others do.
         optimizer: a function from a learning rate to an optax optimizer, with options bound by `functools.partial`.
             Its updates must not depend on the size of a layer if several shapes share a program.
         loss: the name of a loss, or an object of `losses.Loss`.

@@ -59,7 +59,7 @@ def trained_alone(cell, seed, X, Y, *, optimizer, loss, power, epochs=3, batch=1
         order = orders((seed,), number, M, batch)[0].ravel()[:M]
         for begin in range(0, M, batch):
             chosen = order[begin : begin + batch]
-            weights, state = step(weights, state, len(chosen), jnp.asarray(chosen))
+            weights, state = step(weights, state, min(batch, M), jnp.asarray(chosen))
     return [np.asarray(w) for w in weights]
 
 
@@ -331,3 +331,21 @@ def test_portions_and_programs():
     shapes = [Shape(d, w) for d in range(1, 7) for w in (2, 4, 8, 16, 32)]
     assert {(a.depth, a.width) for a in arrays_for(shapes, 64, 10).values()} == {(6, 8), (6, 16), (6, 32)}
     assert arrays_for([Shape(0, 5), Shape(1, 5)], 4, 2)[Shape(0, 5)].depth == 0
+
+
+def test_a_short_last_step_is_shorter_in_proportion():
+    """One epoch of 8 samples and one more equals one of 8, and then an eighth of the gradient of the last sample."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    options: dict[str, Any] = {"depth": 1, "width": 4, "seeds": 1, "rate": 0.1, "batch": 8, "optimizer": optax.sgd}
+    made = sweeps.train(X, Y, **options, epochs=1)
+    start, end = ([w[0] for w in weights] for weights in (made.initial, made.trained))
+    order = orders((0,), 0, 9, 8)[0].ravel()[:9]
+
+    def stepped(weights, chosen):
+        gradient = jax.grad(lambda w: jnp.sum((output(w, X[chosen]) - Y[chosen]) ** 2) / 2)(weights)
+        return [w - 0.1 / 8 * g for w, g in zip(weights, gradient, strict=True)]
+
+    wanted = stepped(stepped(start, order[:8]), order[8:])
+    for found, right in zip(end, wanted, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-12)
