@@ -174,6 +174,29 @@ def test_the_reading_compares_with_the_noise():
     assert said[3] == "- 3 hidden layers: no column has the degree of the network."
 
 
+def test_settings_at_an_end_of_what_was_tried_are_named():
+    inside = {p: k18.Choice(lams[len(lams) // 2], 0.1, 2, 0.5) for p, lams in k18.STRENGTHS.items()}
+    table = Made()
+    table.size = TABLE._replace(rates=(0.05, 0.1, 0.2), epochs=(1, 2, 4))
+    assert table._edges(inside) == ""
+    outside = inside | {"l2": k18.Choice(1e-3, 0.2, 2, 0.5), "l1": k18.Choice(1e-5, 0.05, 4, 0.5)}
+    said = table._edges(outside).strip()
+    assert said == "At an end of what was tried: lam in l2; rate in l1 and l2; epochs in l1."
+
+
+def test_too_few_images_for_a_preset_are_named(tmp_path, monkeypatch):
+    from tests.datasets import packages
+
+    monkeypatch.setitem(k18.PRESETS, "quick", TABLE._replace(samples=3000))
+    for name, raw in packages.CIFAR.items():
+        (tmp_path / name).write_bytes(raw)
+    done = command("k18-table-4.1", "--root", tmp_path, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    words = " ".join(done.stderr.split())
+    assert "--root: Expected: files with 3,000 training samples or more" in words
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """Pictures of sweeps: J over depth and width, before and after training."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def landscape(axes: Any, found: Any) -> tuple[Axes, Axes]:
     figure: Any = left.figure
     if figure is not None and image is not None:
         _ = figure.colorbar(image, ax=[left, right], label="J, mean over seeds", pad=0.02)
-        _ = figure.suptitle(_finding(found), fontsize="medium")
+        letters = int(figure.bbox.width / figure.get_figure(root=True).dpi * 72 / 5.5)  # of a medium size, in a line
+        _ = figure.suptitle(textwrap.fill(_finding(found), max(letters, 20)), fontsize="medium")
     return left, right
 
 
@@ -120,7 +122,7 @@ def _letters(ax: Axes, written: list[list[str]]) -> int | None:
 
 
 def _finding(found: Any) -> str:
-    """Return the counts of `trends` in two lines."""
+    """Return the counts of `trends` in a sentence."""
     counts = trends(found)
 
     def of(row: Any) -> str:
@@ -131,7 +133,7 @@ def _finding(found: Any) -> str:
         f"from {name} to {name} in {of(pairs[0])} cases before training and in {of(pairs[1])} after it"
         for name, pairs in axes
     ]
-    lines = ["J falls " + ",\n".join(steps)] if steps else []
+    parts = ["J falls " + ", ".join(steps)] if steps else []
     if np.sum(counts.training) > int(counts.training[1]):  # otherwise nothing was trained
-        lines.append(f"training lowers J in {of(counts.training)} cells")
-    return ("; " if len(steps) == 2 else ";\n").join(lines) or "J"
+        parts.append(f"training lowers J in {of(counts.training)} cells")
+    return "; ".join(parts) or "J"
