@@ -145,7 +145,7 @@ activities = [path_sums.path_activity(weights, X) for weights in (initial, train
 figure = plotting.figure((11, 3.8))
 for ax, name, activity in zip(figure.subplots(1, 2), ("initial", "trained"), activities, strict=True):
     plotting.active_paths(ax, activity)
-    ax.text(0.02, 0.4, name, transform=ax.transAxes, weight="bold", color="white")
+    ax.set_xlabel(f"{name} weights")
 figure
 
 # %% [markdown]

@@ -110,7 +110,7 @@ decay, matched = (homogeneous.Problem(p.phi, p.theta, p.loss, lam) for p in (dec
 basin = homogeneous.zero_basin(decay, inputs, targets, params=teacher, effort=EFFORT)
 print(basin)
 
-sizes = jnp.linspace(0, 2, 200)
+sizes = jnp.linspace(0, 1.4, 200)
 unit = jax.tree.map(lambda w: w / jnp.linalg.norm(w), teacher)
 
 
@@ -127,7 +127,10 @@ for problem, name, color in ((decay, "weight decay, power 2", "#E69F00"), (match
 ax.axvspan(0, float(basin.radius), color="#BBBBBB", alpha=0.4, lw=0, label="trap, proved")
 ax.axhline(0, color="#333333", lw=0.8)
 ax.set(
-    xlabel="norm of each layer", ylabel="change of the objective", title="from zero along one direction", ylim=(-1, 0.3)
+    xlabel="norm of each layer",
+    ylabel="change of the objective",
+    title="from zero along one direction",
+    ylim=(-0.3, 0.3),
 )
 ax.legend(fontsize="small")
 figure

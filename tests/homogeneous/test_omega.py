@@ -78,6 +78,7 @@ def test_planar_neurons_from_both_sides(m, dy):
         assert float(found.lower) >= grid.fun * (1 - 1e-4)
 
 
+@pytest.mark.slow
 def test_tensors_with_orthogonal_factors():
     """Omega is the sum of the weights, and the unfoldings prove it."""
     phi, rng = homogeneous.cp_tensor(3, 2), np.random.default_rng(3)
