@@ -185,7 +185,7 @@ def assert_the_host_agrees(apply, params, X, Y, method, memory=2**28):
     assert float(many.value[0]) == pytest.approx(float(found.value), rel=1e-10)
 
 
-@pytest.mark.parametrize("memory", [2**28, 5000])
+@pytest.mark.parametrize("memory", [pytest.param(2**28, marks=pytest.mark.slow), 5000])
 @pytest.mark.parametrize(("m", "method"), [(24, "dual"), (60, "gram")])
 def test_both_sides_in_one_chunk_and_in_many(m, method, memory):
     """Twice as many samples as different ones leave J positive with more parameters than outputs."""
@@ -251,7 +251,7 @@ def test_a_convolutional_network(method):
         assert_the_host_agrees(thrice(apply), several, X, Y, method)
 
 
-@pytest.mark.parametrize(("m", "method"), [(60, "gram"), (24, "dual")])
+@pytest.mark.parametrize(("m", "method"), [pytest.param(60, "gram", marks=pytest.mark.slow), (24, "dual")])
 def test_float32_is_computed_in_float64(m, method):
     """J, rank and gradient are those of the same numbers in float64, also where x64 is off."""
     rng = np.random.default_rng(m)
