@@ -126,6 +126,7 @@ def _try_out(problem: Problem, params: Params, X: Inputs) -> None:
     kept = [jax.random.bernoulli(k, 0.7, w.shape) for k, w in zip(keys[len(leaves) :], random, strict=True)]
     odd = jnp.arange(TRIALS) % 2 == 1
     random = [jnp.where(odd.reshape(-1, *[1] * (w.ndim - 1)) & ~k, 0, w) for w, k in zip(random, kept, strict=True)]
+    random = jax.tree.leaves(jax.vmap(theta.project)(jax.tree.unflatten(tree, random)))
     shape = jax.eval_shape(theta, jax.tree.unflatten(tree, [w[0] for w in random])).shape
     if shape != ():
         raise ValueError(f"theta: Expected: one number for the weights of one subnetwork. Received: shape {shape}.")

@@ -15,7 +15,7 @@ from globopt_jax.homogeneous.effort import Effort, EffortName
 from globopt_jax.homogeneous.lam_max import lam_max
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.regularizers import SumOfPowers, sum_of_powers
-from globopt_jax.inputs import integer
+from globopt_jax.inputs import integer, real
 from globopt_jax.shapes import Array, Params
 
 __all__ = ["ZeroBasin", "split", "zero_basin"]
@@ -33,8 +33,10 @@ class ZeroBasin(NamedTuple):
     @property
     def reason(self) -> str:
         """The statement in a sentence."""
-        if not self.radius > 0:
+        if not np.isfinite(self.polar):
             return "No neighbourhood is proved, since no upper bound of the polar is known."
+        if not self.radius > 0:
+            return "A neighbourhood is proved, but its radius is below the smallest number of float64."
         return (
             "Zero weights are a local minimum for every width: no weights whose layers all have norms up to "
             f"{float(self.radius):.6g} have a lower objective."
@@ -97,9 +99,12 @@ def zero_basin(
         )
     matched = Problem(phi, sum_of_powers(norms=theta.norms), problem.loss, lam)
     polar = float(lam_max(matched, X, Y, params=params, key=key, effort=effort).upper)
-    with np.errstate(divide="ignore", over="ignore"):
-        radius = np.float64(float(lam) * p / q) / polar  # inf at polar 0, and 0 where it is infinite
-    return ZeroBasin(radius ** (1 / (p - q)) * (1 - 1e-12), np.asarray(polar))
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        radius = (np.float64(float(lam) * p / q) / polar) ** (1 / (p - q)) * (1 - 1e-12)
+    targets = real("Y", Y)
+    minimal = not bool(jnp.any(problem.loss.gradient(jnp.zeros_like(targets), targets)))
+    radius = np.float64(np.inf) if minimal else np.minimum(radius, np.finfo(np.float64).max)
+    return ZeroBasin(np.asarray(radius), np.asarray(polar))
 
 
 def split(problem: Problem, params: Params, copies: int) -> Params:

@@ -158,7 +158,7 @@ def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
     slope = problem.phi.slopes[1]
     inverse = np.linalg.pinv(inputs, rcond=max(inputs.shape) * np.finfo(np.float64).eps)
     left, s, right = np.linalg.svd(inverse @ targets, full_matrices=False)
-    kept = s > s[0] * max(inputs.shape) * np.finfo(np.float64).eps
+    kept = s > s[0] * max(inputs.shape) * linalg.machine_epsilon(Z.dtype)  # the rest is the rounding of Z
     if not np.any(kept):  # no part of Z is in the range of X
         return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
     root = np.sqrt(s[kept] / abs(slope))

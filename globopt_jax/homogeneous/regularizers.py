@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.homogeneous.maps import ElementalMap, PiecewiseLinear
-from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power, root
+from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power
 from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.shapes import Scalar, Weights
 
@@ -154,8 +154,13 @@ class ProductOfNorms(Layered):
 
     def __call__(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
-        sizes = [norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)]
-        return jnp.prod(jnp.stack(sizes))
+        sizes = jnp.stack([norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)])
+        # Small factors are multiplied by large ones first: in order, a partial product may underflow.
+        while len(sizes) > 2:
+            sizes = jnp.sort(sizes)
+            half = len(sizes) // 2
+            sizes = jnp.concatenate([sizes[:half] * sizes[::-1][:half], sizes[half : len(sizes) - half]])
+        return jnp.prod(sizes)
 
 
 @dataclass(frozen=True)
@@ -203,18 +208,29 @@ class PathNorm(Regularizer):
         return replace(self, layers=phi.degree)
 
     def __call__(self, weights: Weights) -> Scalar:
-        sums: Any = jnp.ones((), jax.tree.leaves(weights)[0].dtype)
-        for w in jax.tree.leaves(weights):
-            powers = w * w if self.q == 2 else (w * jnp.sign(w)) ** self.q
+        leaves = jax.tree.leaves(weights)
+        paths: Any = jnp.zeros(
+            (), leaves[0].dtype
+        )  # the logarithm of the sum over paths: powers underflow and overflow
+        for w in leaves:
+            live = w != 0
+            logs = jnp.where(live, self.q * jnp.log(jnp.where(live, w * jnp.sign(w), 1)), -jnp.inf)
             if w.ndim == 1:
-                sums = sums * jnp.sum(powers)
+                paths = paths + _log_sum(logs)
             else:
-                sums = jnp.sum(powers, axis=0) * sums if sums.ndim == 0 else linalg.matmul(sums, powers)
-        total = jnp.sum(sums)
-        if self.q == 2:
-            return root(total)
-        positive = total > 0
-        return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / self.q), 0)
+                paths = _log_sum(logs if paths.ndim == 0 else paths[:, None] + logs)
+        total = _log_sum(paths) if paths.ndim else paths
+        living = total > -jnp.inf
+        return jnp.where(living, jnp.exp(jnp.where(living, total, 0) / self.q), 0)
+
+
+def _log_sum(a: Any) -> Any:
+    """Return the logarithm of the sum of exp(a) along the first axis; minus infinity, with derivative 0, of zeros."""
+    top = jax.lax.stop_gradient(jnp.max(a, axis=0))
+    top = jnp.where(top > -jnp.inf, top, 0)
+    found = jnp.sum(jnp.exp(a - top[None]), axis=0)
+    positive = found > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, found, 1)) + top, -jnp.inf)
 
 
 @dataclass(frozen=True)
@@ -241,9 +257,10 @@ class NonNegative(Regularizer):
 
     def __call__(self, weights: Weights) -> Scalar:
         inside = jnp.all(jnp.stack([jnp.all(w >= 0) for w in jax.tree.leaves(weights)]))
-        # At 0 the derivative is the one from above, which the smallest positive number has: an l1 norm is a sum here.
+        # At 0 the derivative is the one from above, at the smallest positive number: an l1 norm is a sum here.
         above = jax.tree.map(lambda w: jnp.where(w > 0, w, w + linalg.smallest_normal(w.dtype)), weights)
-        return jnp.where(inside, self.theta(above), jnp.inf)
+        slope = self.theta(above)
+        return jnp.where(inside, self.theta(weights) + slope - jax.lax.stop_gradient(slope), jnp.inf)
 
     def balance(self, weights: Weights) -> Weights:
         return self.theta.balance(weights)
@@ -315,9 +332,9 @@ def path_norm(q: int | float = 2) -> PathNorm:
     """Make the path norm, ``theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)``, of the degree of the map.
 
     A path leads from an input through one unit of each layer to an output; w_k are the weights along it. The sum over
-    all paths is one forward pass of the powers ``|w|^q``. Moving scale from one layer to another, or through a unit,
-    leaves it unchanged, as it leaves the map. Without the root its degree is q times that of the map (Path-SGD uses the
-    square of the norm for q = 2), which would be a mismatch.
+    all paths is one forward pass of the powers ``|w|^q``, computed by their logarithms. Moving scale from one layer to
+    another, or through a unit, leaves it unchanged, as it leaves the map. Without the root its degree is q times that
+    of the map (Path-SGD uses the square of the norm for q = 2), which would be a mismatch.
 
     With one hidden unit, and for tensors of rank one, it is the product of the layers' q-norms. There `Problem`
     replaces it by `product_of_norms` for q = 1 and q = 2, whose polar has rigorous bounds. Elsewhere no bound is

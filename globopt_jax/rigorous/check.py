@@ -55,6 +55,8 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
     """
     if reason := _unknown_problem(problem):
         return reason
+    if not isinstance(weights, list | tuple):
+        return f"The weights: Expected: a list of arrays. Received: {type(weights).__name__}."
     arrays = {"X": X, "Y": Y, "the dual point": V}
     arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
     named = [*arrays.items(), *(item for each in multipliers for item in each._asdict().items())]
@@ -93,8 +95,8 @@ def _unknown_problem(problem: Any) -> str | None:
         return f"lam: Expected: a finite number > 0. Received: {problem['lam']!r}."
     if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
         return f"layers: Expected: an integer >= 1. Received: {layers!r}."
-    if not isinstance(sizes, list | tuple):
-        return f"sizes: Expected: a number for each layer. Received: {sizes!r}."
+    if not isinstance(sizes, list | tuple) or any(type(size) is not int for size in sizes):
+        return f"sizes: Expected: an integer for each layer. Received: {sizes!r}."
     if not (isinstance(slopes, list | tuple) and len(slopes) == 2 and all(map(_is_number, slopes))):
         return f"slopes: Expected: two finite numbers. Received: {slopes!r}."
     if not (isinstance(norms, list | tuple) and len(norms) == layers and all(n in NORMS for n in norms)):

@@ -257,23 +257,29 @@ def penalty(theta: str, weights: Sequence[np.ndarray], norms: Sequence[str]) -> 
         >>> round(penalty("sum_of_powers", [np.array([[3.0, 4.0]]), np.array([[1.0]])], ("l2", "l2"))[0], 12)
         13.0
     """
-    sizes = np.stack([_norms(w, n) for w, n in zip(weights, norms, strict=True)])
+    scaled, exponents = (
+        np.stack(a) for a in zip(*(_norms(w, n) for w, n in zip(weights, norms, strict=True)), strict=True)
+    )
     K = len(weights)
-    value = math.fsum(sizes.prod(axis=0) if theta == "product_of_norms" else (sizes**K).sum(axis=0) / K)
-    terms = max(w[0].size for w in weights)
-    return value, _rounding(terms + 8 * K) * K * value + K * sizes.size * 2.0**-1000 * (1 + float(sizes.max()))
+    relative = _rounding(max(w[0].size for w in weights) + 8 * K) * K
+    if theta == "product_of_norms":
+        # Mantissas and exponents apart: a partial product may underflow, and the next factor be large.
+        mantissas, more = np.frexp(scaled)
+        value = math.fsum(np.ldexp(mantissas.prod(axis=0), (exponents + more).sum(axis=0)))
+        return value, relative * value + scaled.shape[1] * 2 * LEAST
+    sizes = np.ldexp(scaled, exponents)
+    value = math.fsum((sizes**K).sum(axis=0) / K)
+    return value, relative * value + K * sizes.size * 2.0**-1000 * (1 + float(sizes.max()))
 
 
-def _norms(stack: np.ndarray, name: str) -> np.ndarray:
-    """Return the norm of a layer in every subnetwork; squares neither overflow nor underflow."""
+def _norms(stack: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the norm of a layer in every subnetwork, divided by a power of two, and the exponent of the power."""
     rows = stack.reshape(len(stack), -1)
     exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
     rows = np.ldexp(rows, -exponent[:, None])
     if name == "l21":
-        found = np.linalg.norm(rows.reshape(stack.shape), axis=2).sum(axis=1)
-    else:
-        found = np.linalg.norm(rows, {"l1": 1, "l2": 2, "linf": np.inf}[name], axis=1)
-    return np.ldexp(found, exponent)
+        return np.linalg.norm(rows.reshape(stack.shape), axis=2).sum(axis=1), exponent
+    return np.linalg.norm(rows, {"l1": 1, "l2": 2, "linf": np.inf}[name], axis=1), exponent
 
 
 def objective(

@@ -156,8 +156,8 @@ class Recipe:
     epochs: int
     """The number of passes over the samples."""
     batch: int
-    """The number of samples of a step. The last step of an epoch takes the samples that are left, and is shorter in
-    proportion, so that all samples count the same."""
+    """The number of samples of a step. The last step of an epoch takes the samples that are left, each with the weight
+    1/batch as in all other steps, so that plain gradient steps are shorter in proportion."""
     powers: tuple[int, ...] = ()
     """The powers of the penalties in the sweep."""
     tangent: bool = True

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -128,7 +129,7 @@ def test_a_cone_is_kept():
     theta = homogeneous.non_negative("sum_of_powers")
     problem = homogeneous.Problem("linear", theta, losses.squared, 0.5)
     params = (jnp.ones((1, 3)), -jnp.ones((1, 2)))
-    with pytest.raises(ValueError, match="params: Expected: weights whose objective is a number"):
+    with pytest.raises(ValueError, match="params: Expected: weights >= 0, where the penalty is finite"):
         homogeneous.certify(problem, params, np.eye(3), np.ones((3, 2)))
     bound = problem.theta
     found = ascent.search(problem.phi, bound, jnp.asarray(normal(3, 2)), jnp.eye(3), (normal(5, 3), normal(5, 2)), 20)
@@ -302,3 +303,45 @@ def test_contrast_normalization_resets_the_degree(epsilon, degree):
         return
     assert below == pytest.approx(degree, abs=1e-9)
     assert off < 1e-12
+
+
+# -- scales ----------------------------------------------------------------------------------------------
+
+
+def test_path_norms_neither_underflow_nor_overflow(dtype):
+    big = 1e9 if dtype == jnp.float32 else 1e100
+    rtol = 1e-4 if dtype == jnp.float32 else 1e-11
+    phi = homogeneous.deep_subnetwork("relu", layers=2)
+    for q in (1, 2, 4, 50):
+        theta = homogeneous.path_norm(q).bind(phi)
+        ones = [jnp.full((1, 1), 1 / big, dtype), jnp.full((1, 1), big, dtype)]
+        np.testing.assert_allclose(theta(ones), 1, rtol=rtol)
+        small = [jnp.full((1, 1), 1e-7, dtype)] * 2
+        np.testing.assert_allclose(theta(small), 1e-14, rtol=rtol)
+        gradient = jax.grad(theta)(ones)
+        np.testing.assert_allclose([float(g[0, 0]) for g in gradient], [big, 1 / big], rtol=rtol)
+
+
+def test_partial_products_of_norms_may_underflow():
+    """Ten layers of norms 1e-70 and 1e70, whose product is 1: in JAX, in the verifier, and with its error bound."""
+    for sizes in ([1e-70] * 5 + [1e70] * 5, [1e-165] * 2 + [1e165] * 2, [4.4e-323, 1.3e90, 6.6e150]):
+        weights = [np.array([[[size]]]) for size in sizes]
+        exact = math.prod(map(Fraction, sizes))
+        value, error = rigorous.penalty("product_of_norms", weights, ("l2",) * len(sizes))
+        assert abs(Fraction(value) - exact) <= Fraction(error)
+        assert error <= 1e-10 * exact
+    theta = homogeneous.product_of_norms().bind(homogeneous.deep_subnetwork("linear", layers=10))
+    weights = [jnp.full((1, 1), size) for size in [1e-70] * 5 + [1e70] * 5]
+    np.testing.assert_allclose(theta(weights), 1, rtol=1e-12)
+    assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.grad(theta)(weights))
+
+
+def test_a_cone_takes_a_map_and_a_penalty_of_your_own():
+    own = homogeneous.elemental(lambda w, X: jnp.outer(jnp.matmul(X, w[0]), w[1]), degree=2)
+    params = (np.ones((1, 2)),) * 2
+    effort = homogeneous.Effort(fixed=0, joint=0, groups=1, starts=4, climbs=4)
+    penalty = homogeneous.regularizer(lambda w: jnp.sum(jnp.abs(w[0])) * jnp.sum(jnp.abs(w[1])), degree=2)
+    for phi, theta in ((own, "sum_of_powers"), ("linear", penalty)):
+        problem = homogeneous.Problem(phi, homogeneous.non_negative(theta), losses.squared, 0.3)
+        found = homogeneous.certify(problem, params, np.eye(2), np.ones((2, 2)), effort=effort)
+        assert found.lower_bound <= found.objective
