@@ -22,7 +22,7 @@ every_norm = pytest.mark.parametrize("kind", NORMS)
 def size(kind, w):
     """The norm in NumPy."""
     w = np.asarray(w, np.float64)
-    return np.linalg.norm(w, axis=1).sum() if kind == "l21" else np.linalg.norm(w.ravel(), ORDERS[kind])
+    return float(np.linalg.norm(w, axis=1).sum() if kind == "l21" else np.linalg.norm(w.ravel(), ORDERS[kind]))
 
 
 def kernels(K, dtype, seed=0):
