@@ -195,7 +195,7 @@ def _high_degree(key: jax.Array) -> Outcome:
     X = jax.random.normal(key, (12, 3))
     params = problem.phi.init(key, r=2, dx=3, dy=2)
     copies = 256
-    split = jax.tree.map(lambda w: jnp.tile(w, (copies, 1)) / copies**0.5, params)
+    split = homogeneous.split(problem, params, copies)
     before, after = (homogeneous.predict(problem, p, X) for p in (params, split))
     moved = jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
 

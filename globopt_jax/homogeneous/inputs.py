@@ -8,7 +8,7 @@ import numpy as np
 
 from globopt_jax.homogeneous.degrees import check_degrees
 from globopt_jax.homogeneous.maps import PiecewiseLinear
-from globopt_jax.homogeneous.problem import Problem, check_lam, objective, penalty
+from globopt_jax.homogeneous.problem import Problem, check_lam, objective
 from globopt_jax.homogeneous.samples import pad_samples
 from globopt_jax.inputs import all_finite, check_data, common_dtype, finite, in_one_dtype, numbers
 from globopt_jax.losses import is_catalogued, squared
@@ -47,7 +47,8 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
     X, Y, *leaves = in_one_dtype(host)
     dtype, params = X.dtype, jax.tree.unflatten(tree, leaves)
-    if problem.theta.is_cone and not bool(jnp.all(jnp.isfinite(penalty(problem, params)))):
+    inside = jax.tree.leaves(jax.vmap(problem.theta.project)(params)) if problem.theta.is_cone else leaves
+    if any(bool(jnp.any(a != b)) for a, b in zip(inside, leaves, strict=True)):
         raise ValueError("params: Expected: weights >= 0, where the penalty is finite. Received: negative ones.")
     check_degrees(problem, params, X)
     Y = jnp.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype)

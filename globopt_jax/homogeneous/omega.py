@@ -239,9 +239,9 @@ def _unfolded(phi: CPTensor, Z: np.ndarray, X: np.ndarray) -> float:
         shape = (len(T), *phi.dims)
         folded = (left @ right).reshape(shape[mode], *(d for k, d in enumerate(shape) if k != mode))
         U = inverse.T @ np.moveaxis(folded, 0, mode).reshape(len(T), -1)
-        polar = min(rigorous.spectral_norm(M) for M in phi.unfolded(X.T @ U))
-        # The product X^T U is rounded, too, and its error is at most this in the Frobenius norm.
-        polar += 2 * len(X) * np.finfo(np.float64).eps * float(np.linalg.norm(X) * np.linalg.norm(U))
+        polar = rigorous.polar_bound(
+            "unfoldings", U, X, (1.0, 1.0), len(shape), norms=("l2",) * len(shape), sizes=shape
+        )
         bounds.append(_paired(U, Z, polar))
     return max(bounds)
 

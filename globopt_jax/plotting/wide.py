@@ -17,7 +17,8 @@ def loss_bounds(ax: Axes, step: np.ndarray, loss: np.ndarray, bounds: dict[str, 
         ax: the Axes to draw on.
         step: (n,), the steps.
         loss: (n,), the loss at these steps.
-        bounds: (n,) bounds by their names, the tightest last; inf where there is none. At most three are drawn.
+        bounds: (n,) bounds by their names, the tightest last; inf where there is none. The last three
+            are drawn.
 
     Returns:
         The same Axes, with a logarithmic scale.
@@ -29,8 +30,8 @@ def loss_bounds(ax: Axes, step: np.ndarray, loss: np.ndarray, bounds: dict[str, 
         'the loss is 0.1, and the bound "kernel" proves at most 2'
     """
     step, loss = np.asarray(step), np.asarray(loss, np.float64)
-    curves = {name: np.asarray(values, np.float64) for name, values in bounds.items()}
-    for color, (name, values) in zip((GRAY, ORANGE, GREEN)[-len(curves) :], curves.items(), strict=False):
+    curves = {name: np.asarray(values, np.float64) for name, values in [*bounds.items()][-3:]}
+    for color, (name, values) in zip((GRAY, ORANGE, GREEN)[-len(curves) :], curves.items(), strict=True):
         _ = ax.plot(step, np.where(np.isfinite(values), values, np.nan), color=color, lw=2, label=f"bound: {name}")
     _ = ax.plot(step, np.where(loss > 0, loss, np.nan), color=BLUE, lw=2.5, label="loss")
     last, end = next(reversed(curves.items()))
