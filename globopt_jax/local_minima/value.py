@@ -43,9 +43,9 @@ class TangentValue(NamedTuple):
     rank: Array
     """The numerical rank of A."""
     sure: Array
-    """A bool: whether no singular value that was looked at lies near the cutoff, so that value and rank are those of
-    `tangent_projection`. By "gram" and "dual" random combinations stand for the weak directions: strong evidence, no
-    proof."""
+    """A bool: whether no singular value that was looked at lies near the cutoff, and A x = P[A] y keeps its digits, so
+    that value and rank are those of `tangent_projection`. By "gram" and "dual" random combinations stand for the weak
+    directions: strong evidence, no proof."""
 
 
 Known = FeedForwardModel | GeneralModel

@@ -1,11 +1,13 @@
 """The stored Jacobian and its singular values, as a program of fixed shape."""
 
+from functools import partial
+
 import jax.numpy as jnp
 
 from globopt_jax import linalg
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian, dense_of, samples_in_chunks
-from globopt_jax.local_minima.traced.found import DOUBT, REFINEMENTS, Found, converged, norm
+from globopt_jax.local_minima.traced.found import DOUBT, REFINEMENTS, Found, converged, norm, resolved
 from globopt_jax.shapes import Array
 
 __all__ = ["by_dense"]
@@ -35,4 +37,5 @@ def by_dense(A: Jacobian, Y: Array, criterion: str) -> Found:
         r = y - matmul(dense, x)
     r = r - matmul(left, jnp.where(counts, matmul(left.T, r), 0))
     sure = ~jnp.any((s > DOUBT[0] * limit) & (s < DOUBT[1] * limit)) & jnp.all(jnp.isfinite(s))
-    return Found(r.reshape(Y.shape), x, jnp.sum(counts, dtype=jnp.int32), sure & converged(norm(inside), y, A.eps))
+    sure &= converged(norm(inside), y, A.eps) & resolved(partial(matmul, dense), x, y, A.eps)
+    return Found(r.reshape(Y.shape), x, jnp.sum(counts, dtype=jnp.int32), sure)

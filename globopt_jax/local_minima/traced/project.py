@@ -8,7 +8,7 @@ import jax.scipy.linalg
 
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.local_minima.passes import Jacobian
-from globopt_jax.local_minima.traced.found import REFINEMENTS, Found, converged, norm
+from globopt_jax.local_minima.traced.found import REFINEMENTS, Found, converged, norm, resolved
 from globopt_jax.local_minima.traced.sides import Columns, Rows
 from globopt_jax.local_minima.traced.space import Selected, Space, space_of
 from globopt_jax.shapes import Array, Scalar
@@ -165,6 +165,7 @@ def _lost(space: Space, pulled: Array) -> Scalar:
 
 
 def _found(side: Columns | Rows, space: Space, y: Array, r: Array, x: Array, left: Scalar) -> Found:
-    """The result, sure only if the refinement has converged."""
-    sure = space.sure & converged(left, y, side.A.eps) & jnp.isfinite(norm(r))
+    """The result, sure only if the refinement has converged, and to digits that are right."""
+    eps = side.A.eps
+    sure = space.sure & converged(left, y, eps) & resolved(side.push, x, y, eps) & jnp.isfinite(norm(r))
     return Found(side.restored(r), x, space.rank, sure)
