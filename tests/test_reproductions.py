@@ -184,6 +184,16 @@ def test_settings_at_an_end_of_what_was_tried_are_named():
     assert said == "At an end of what was tried: lam in l2; rate in l1 and l2; epochs in l1."
 
 
+def test_all_missing_files_are_named(tmp_path):
+    found = command("khk19-figure-1", "--root", tmp_path, "--out", tmp_path / "run")
+    assert found.exit_code == 2
+    for name in ("train-images-idx3-ubyte.gz", "cifar-10-binary.tar.gz", "train_32x32.mat"):
+        assert name in found.stderr
+    with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin .*test_batch\.bin "):
+        k18.Table41(root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_images_for_a_preset_are_named(tmp_path, monkeypatch):
     from tests.datasets import packages
 

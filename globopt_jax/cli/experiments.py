@@ -81,7 +81,7 @@ def _check(experiment: Experiment, folder: runs.RunFolder, result: dict[str, Any
     """Raise ValueError unless the numbers of a finished run follow from its stores."""
     try:
         numbers = experiment.report(folder.path)[1]
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"{folder.path}: Expected: all networks of this finished run. Received: stores without some, or damaged "
             f"ones ({error})."

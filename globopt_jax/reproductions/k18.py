@@ -18,8 +18,7 @@ import scipy.special
 
 from globopt_jax import datasets, sweeps
 from globopt_jax.origin import hash_arrays
-from globopt_jax.reproductions.khk19 import root_of
-from globopt_jax.reproductions.report import Experiment, Told, spread, table
+from globopt_jax.reproductions.report import Experiment, Told, loaded, root_of, spread, table
 from globopt_jax.sweeps.plan import column
 
 __all__ = ["Choice", "Size", "Table41", "Table42"]
@@ -117,9 +116,14 @@ class _Table(Experiment, abc.ABC):
         folder = root_of(root, name)
         count = self.size.samples
         key = None if count is None else 0
+        load = functools.partial(datasets.load, name, folder, key=key)
         try:
-            train = datasets.load(name, folder, samples=count, key=key)
-            return train, datasets.load(name, folder, split="test", samples=count and count // 3, key=key)
+            found = loaded(
+                {
+                    "train": functools.partial(load, samples=count),
+                    "test": functools.partial(load, split="test", samples=count and count // 3),
+                }
+            )
         except ValueError as error:
             if not str(error).startswith("samples:"):
                 raise
@@ -127,6 +131,7 @@ class _Table(Experiment, abc.ABC):
                 f"root: Expected: files with {count:,} training samples or more, and a third as many test samples, for "
                 f"the preset {self.preset}. Received: fewer ({str(error).removesuffix('.')})."
             ) from error
+        return found["train"], found["test"]
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Figure 1 of KHK19: J over depth and width, at initial and at trained weights, on four data sets."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from globopt_jax import datasets, sweeps
 from globopt_jax.origin import hash_arrays
-from globopt_jax.reproductions.report import Experiment, Told, spread, table
+from globopt_jax.reproductions.report import Experiment, Told, loaded, root_of, spread, table
 from globopt_jax.sweeps.trends import trends
 
 __all__ = ["Figure1", "Size"]
@@ -64,7 +65,8 @@ class Figure1(Experiment):
             if chosen.count(name) > 1:
                 raise ValueError(f"data: Expected: different data sets. Received: {name} more than once.")
         self.preset, self.size = preset, PRESETS[preset]
-        self.data = {name: datasets.khk19(name, root_of(root, name), samples=self.size.samples) for name in chosen}
+        load = functools.partial(datasets.khk19, samples=self.size.samples)
+        self.data = loaded({name: functools.partial(load, name, root_of(root, name)) for name in chosen})
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -151,16 +153,6 @@ def _section(name: str, data: datasets.Dataset, found: Any) -> str:
         f"{diverged} of {total} networks diverged. The computation took {seconds / 60:.1f} minutes.",
     ]
     return f"## {name}\n\n![J over depth and width]({name}.png)\n\n" + "\n\n".join([*said, *tables])
-
-
-def root_of(root: pathlib.Path | None, name: str) -> pathlib.Path | None:
-    """Return the folder of a data set below a common root: one of its own, or the root itself."""
-    if root is None or name == "khk19-synthetic":
-        return None
-    for candidate in (root / name, root / f"{name}-batches-bin"):
-        if candidate.is_dir():
-            return candidate
-    return root
 
 
 def store_of(folder: pathlib.Path, name: str) -> pathlib.Path:

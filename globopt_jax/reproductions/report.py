@@ -2,14 +2,15 @@
 
 import abc
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from globopt_jax.datasets import Dataset
 from globopt_jax.sweeps import Progress
 
-__all__ = ["Experiment", "Told", "around", "spread", "table"]
+__all__ = ["Experiment", "Told", "around", "loaded", "root_of", "spread", "table"]
 
 #: A function that is told how far an experiment is: the part of the experiment, and the progress of its sweep.
 Told = Callable[[str, Progress], object]
@@ -38,6 +39,34 @@ class Experiment(abc.ABC):
         """Return figures by the names of their files."""
         del folder
         return {}
+
+
+def root_of(root: pathlib.Path | None, name: str) -> pathlib.Path | None:
+    """Return the folder of a data set below a common root: one of its own, or the root itself."""
+    if root is None or name == "khk19-synthetic":
+        return None
+    for candidate in (root / name, root / f"{name}-batches-bin"):
+        if candidate.is_dir():
+            return candidate
+    return root
+
+
+def loaded(loads: Mapping[str, Callable[[], Dataset]]) -> dict[str, Dataset]:
+    """Return the data sets that the functions load.
+
+    Raises:
+        FileNotFoundError: files are missing; the message names those of all data sets.
+    """
+    found: dict[str, Dataset] = {}
+    missing: list[str] = []
+    for name, load in loads.items():
+        try:
+            found[name] = load()
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if missing:
+        raise FileNotFoundError("; ".join(missing))
+    return found
 
 
 def table(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

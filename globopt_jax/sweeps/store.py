@@ -198,7 +198,12 @@ class Store:
         self._connection = self._lock = None
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return all finished cells as CSV, with a row for each cell, and write it to a file if a path is given."""
+        """Return all finished cells as CSV, with a row for each cell, and write it to a file if a path is given.
+
+        Raises:
+            FileNotFoundError: there is no store at this path.
+        """
+        self._exists()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = list(columns(self.identity or {"stages": []}))
@@ -213,11 +218,19 @@ class Store:
 
         Other axes are dimensions if the store has several values of them. A value of an axis appears with its first
         finished cell. Missing cells are NaN, or -1 for the rank.
+
+        Raises:
+            FileNotFoundError: there is no store at this path.
         """
+        self._exists()
         rows = self.rows()
         axes = {name: tuple(sorted({row[name] for row in rows})) for name in AXES}
         scalars = {name for name in AXES if name not in ("depth", "width", "seed") and len(axes[name]) == 1}
         return dataset(rows, axes, scalars, self.identity or {"stages": []})
+
+    def _exists(self) -> None:
+        if not self.path.exists():
+            raise FileNotFoundError(f"path: Expected: a store of a sweep. Received: {self.path}, where there is none.")
 
     def _begin(self, identity: dict[str, Any]) -> None:
         """Open the file for writing, create its tables, and compare its settings."""

@@ -68,6 +68,10 @@ def test_missing_cells_are_seen(tmp_path):
     np.testing.assert_array_equal(initial.loss, [[1.5, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(initial["rank"], [[3, -1], [-1, -1]])
     assert found.attrs["data"] == "x"
+    typo = sweeps.Store(tmp_path / "b")
+    for read in (typo.to_xarray, typo.to_csv):
+        with pytest.raises(FileNotFoundError, match="/b, where there is none"):
+            read()
 
 
 def test_a_store_belongs_to_its_settings(tmp_path):
