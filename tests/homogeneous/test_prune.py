@@ -92,7 +92,7 @@ def test_both_precisions(dtype):
     assert np.max(np.abs(after - before)) < 10 * float(jnp.finfo(dtype).eps) * scale
 
 
-@pytest.mark.parametrize("method", ["program", "steps"])
+@pytest.mark.parametrize("method", ["program", pytest.param("steps", marks=pytest.mark.slow)])
 def test_three_hundred_subnetworks(method):
     problem, params, X = instance("relu", 300, 10, 3, 40)
     before, cost = totals(problem, params, X)
