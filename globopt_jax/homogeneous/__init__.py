@@ -8,6 +8,7 @@ global minimum.
 
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.certify import certify
+from globopt_jax.homogeneous.cones import non_negative
 from globopt_jax.homogeneous.degrees import check_degrees, layer_degrees, measured_degree
 from globopt_jax.homogeneous.effort import EFFORTS, Effort
 from globopt_jax.homogeneous.grading import Certificate, Refinement, describe, refine
@@ -25,13 +26,12 @@ from globopt_jax.homogeneous.minimize import Solution, minimize, path
 from globopt_jax.homogeneous.mismatch import ZeroBasin, split, zero_basin
 from globopt_jax.homogeneous.omega import Omega, omega
 from globopt_jax.homogeneous.own_maps import Elemental, FlaxSubnetwork, elemental, flax_subnetwork
+from globopt_jax.homogeneous.path_norms import path_norm
 from globopt_jax.homogeneous.polar import PolarBound, bound_of
 from globopt_jax.homogeneous.problem import Problem, objective, predict
 from globopt_jax.homogeneous.prune import prune
 from globopt_jax.homogeneous.regularizers import (
     Regularizer,
-    non_negative,
-    path_norm,
     product_of_norms,
     regularizer,
     sum_of_powers,

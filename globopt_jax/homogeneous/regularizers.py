@@ -4,12 +4,11 @@
     sum_of_powers:     theta(w) = 1/p sum_k ||w_k||^p
 
 with l1, l2 (Frobenius) or l-inf norms of each layer's entries, or the mixed norm l21, the sum of the l2 norms of a
-kernel's rows, one for each unit below. The degrees are the number of layers and p. If both
-equal the degree of the map, the two regularizers have the same induced function Omega and the same polar, since the sum
-becomes the product when the norms of the layers are balanced (inequality of arithmetic and geometric means).
+kernel's rows, one for each unit below. The degrees are the number of layers and p. If both equal the degree of the map,
+the two regularizers have the same induced function Omega and the same polar, since the sum becomes the product when the
+norms of the layers are balanced (inequality of arithmetic and geometric means).
 
-    path_norm:         theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)
-    non_negative:      any of these, or inf where a weight is negative
+Path norms are in `path_norms`, non-negative weights in `cones`.
 """
 
 import abc
@@ -20,14 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from globopt_jax import linalg
-from globopt_jax.homogeneous.maps import ElementalMap, PiecewiseLinear
+from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power
-from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.shapes import Scalar, Weights
 
-__all__ = ["CustomRegularizer", "Layered", "NonNegative", "PathNorm", "ProductOfNorms", "Regularizer", "SumOfPowers"]
-__all__ += ["by_name", "non_negative", "path_norm", "product_of_norms", "regularizer", "sum_of_powers"]
+__all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers"]
+__all__ += ["by_name", "product_of_norms", "regularizer", "sum_of_powers"]
 
 
 class Regularizer(abc.ABC):
@@ -186,93 +183,6 @@ class SumOfPowers(Layered):
 
 
 @dataclass(frozen=True)
-class PathNorm(Regularizer):
-    """``(sum over paths prod_k |w_k|^q)^(1/q)``; see `path_norm`."""
-
-    q: int | float
-    layers: int | float | None = None
-    name = "path_norm"
-    is_known = True
-    moves_scale = True
-
-    @property
-    def degree(self) -> int | float | None:
-        return self.layers
-
-    def bind(self, phi: ElementalMap) -> Regularizer:
-        if not isinstance(phi, PiecewiseLinear | CPTensor):
-            raise TypeError(f"phi: Expected: a map of the catalogue for path_norm, which has paths. Received: {phi}.")
-        # Layers that are vectors have one unit between them, and the sum over paths is the product of their sums.
-        if self.q in (1, 2) and (isinstance(phi, CPTensor) or phi.is_neuron):
-            return ProductOfNorms("l1" if self.q == 1 else "l2").bind(phi)
-        return replace(self, layers=phi.degree)
-
-    def __call__(self, weights: Weights) -> Scalar:
-        leaves = jax.tree.leaves(weights)
-        paths: Any = jnp.zeros(
-            (), leaves[0].dtype
-        )  # the logarithm of the sum over paths: powers underflow and overflow
-        for w in leaves:
-            live = w != 0
-            logs = jnp.where(live, self.q * jnp.log(jnp.where(live, w * jnp.sign(w), 1)), -jnp.inf)
-            if w.ndim == 1:
-                paths = paths + _log_sum(logs)
-            else:
-                paths = _log_sum(logs if paths.ndim == 0 else paths[:, None] + logs)
-        total = _log_sum(paths) if paths.ndim else paths
-        living = total > -jnp.inf
-        return jnp.where(living, jnp.exp(jnp.where(living, total, 0) / self.q), 0)
-
-
-def _log_sum(a: Any) -> Any:
-    """Return the logarithm of the sum of exp(a) along the first axis; minus infinity, with derivative 0, of zeros."""
-    top = jax.lax.stop_gradient(jnp.max(a, axis=0))
-    top = jnp.where(top > -jnp.inf, top, 0)
-    found = jnp.sum(jnp.exp(a - top[None]), axis=0)
-    positive = found > 0
-    return jnp.where(positive, jnp.log(jnp.where(positive, found, 1)) + top, -jnp.inf)
-
-
-@dataclass(frozen=True)
-class NonNegative(Regularizer):
-    """A penalty that is infinite where a weight is negative; see `non_negative`."""
-
-    theta: Regularizer
-    """The penalty of weights that are all >= 0."""
-
-    def __post_init__(self) -> None:
-        for attribute in ("is_known", "moves_scale"):  # of the penalty inside the cone
-            object.__setattr__(self, attribute, getattr(self.theta, attribute))
-
-    @property
-    def degree(self) -> int | float | None:
-        return self.theta.degree
-
-    @property
-    def is_cone(self) -> bool:
-        return True
-
-    def bind(self, phi: ElementalMap) -> "NonNegative":
-        return NonNegative(self.theta.bind(phi))
-
-    def __call__(self, weights: Weights) -> Scalar:
-        inside = jnp.all(jnp.stack([jnp.all(w >= 0) for w in jax.tree.leaves(weights)]))
-        # At 0 the derivative is the one from above, at the smallest positive number: an l1 norm is a sum here.
-        above = jax.tree.map(lambda w: jnp.where(w > 0, w, w + linalg.smallest_normal(w.dtype)), weights)
-        slope = self.theta(above)
-        return jnp.where(inside, self.theta(weights) + slope - jax.lax.stop_gradient(slope), jnp.inf)
-
-    def balance(self, weights: Weights) -> Weights:
-        return self.theta.balance(weights)
-
-    def project(self, weights: Weights) -> Weights:
-        return jax.tree.map(lambda w: jnp.where(w >= 0, w, 0), self.theta.project(weights))
-
-    def inward(self, weights: Weights, gradient: Weights) -> Weights:
-        return jax.tree.map(lambda w, g: jnp.where((w <= 0) & (g > 0), 0, g), weights, gradient)
-
-
-@dataclass(frozen=True)
 class CustomRegularizer(Regularizer):
     """A penalty of your own with the degree that you state."""
 
@@ -326,63 +236,6 @@ def sum_of_powers(power: int | float | None = None, norms: str | tuple[str, ...]
     if power is not None and not power > 0:
         raise ValueError(f"power: Expected: a number > 0. Received: {power!r}.")
     return SumOfPowers(norms, power=power)
-
-
-def path_norm(q: int | float = 2) -> PathNorm:
-    """Make the path norm, ``theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)``, of the degree of the map.
-
-    A path leads from an input through one unit of each layer to an output; w_k are the weights along it. The sum over
-    all paths is one forward pass of the powers ``|w|^q``, computed by their logarithms. Moving scale from one layer to
-    another, or through a unit, leaves it unchanged, as it leaves the map. Without the root its degree is q times that
-    of the map (Path-SGD uses the square of the norm for q = 2), which would be a mismatch.
-
-    With one hidden unit, and for tensors of rank one, it is the product of the layers' q-norms. There `Problem`
-    replaces it by `product_of_norms` for q = 1 and q = 2, whose polar has rigorous bounds. Elsewhere no bound is
-    known, and `certify` reports estimates.
-
-    Args:
-        q: the exponent, at least 1.
-
-    Raises:
-        ValueError: q is below 1 or not finite.
-
-    References:
-        Haeffele & Vidal 2017, section 6; Neyshabur, Salakhutdinov & Srebro 2015, Path-SGD, (6).
-
-    >>> import jax.numpy as jnp
-    >>> kernels = [jnp.array([[3.0, 0.0]]), jnp.array([[1.0], [5.0]])]  # one of the two paths has a weight of 0
-    >>> float(path_norm(2)(kernels))
-    3.0
-    """
-    if not (isinstance(q, int | float) and 1 <= q < float("inf")):
-        raise ValueError(f"q: Expected: a finite number >= 1. Received: {q!r}.")
-    return PathNorm(q)
-
-
-def non_negative(theta: Regularizer | str) -> NonNegative:
-    """Make the penalty theta with non-negative weights: infinite where a weight is negative (HV17 section 5).
-
-    The indicator of a cone is 0 on the cone and infinite elsewhere. It is positively homogeneous of every degree, so
-    that it leaves the degree of theta unchanged. With rank-one maps and ``X = I`` the problem is non-negative
-    matrix factorization. `minimize` keeps the weights in the cone by projected descent. The upper bounds of the
-    polar are those of theta without the cone. They hold inside it too, but are less tight there.
-
-    Args:
-        theta: the penalty, or its name: sum_of_powers or product_of_norms.
-
-    Raises:
-        TypeError: theta is neither.
-        ValueError: an unknown name.
-
-    >>> import jax.numpy as jnp
-    >>> theta = non_negative(sum_of_powers(2))
-    >>> float(theta((jnp.ones(2), jnp.ones(1)))), float(theta((jnp.ones(2), -jnp.ones(1))))
-    (1.5, inf)
-    """
-    inner = by_name(theta) if isinstance(theta, str) else theta
-    if not isinstance(inner, Regularizer):
-        raise TypeError(f"theta: Expected: a regularizer, or its name. Received: {theta!r}.")
-    return inner if isinstance(inner, NonNegative) else NonNegative(inner)
 
 
 def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "theta") -> ProductOfNorms | SumOfPowers:

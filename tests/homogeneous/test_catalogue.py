@@ -12,8 +12,9 @@ import pytest
 from flax import linen
 
 from globopt_jax import homogeneous, losses, rigorous
+from globopt_jax.homogeneous.path_norms import PathNorm
 from globopt_jax.homogeneous.polar import ascent
-from globopt_jax.homogeneous.regularizers import PathNorm, ProductOfNorms
+from globopt_jax.homogeneous.regularizers import ProductOfNorms
 
 KEY = jax.random.key(0)
 QUICK = homogeneous.EFFORTS["quick"]

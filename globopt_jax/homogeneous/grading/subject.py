@@ -9,11 +9,12 @@ import numpy as np
 
 from globopt_jax import rigorous
 from globopt_jax.homogeneous.capacity import alive, pad_to_power_of_two
+from globopt_jax.homogeneous.cones import NonNegative
 from globopt_jax.homogeneous.effort import Effort
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.polar import PolarBound, bound_of, relaxation
 from globopt_jax.homogeneous.problem import Problem, objective, predict
-from globopt_jax.homogeneous.regularizers import Layered, NonNegative
+from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.homogeneous.samples import pad_rows, pad_samples
 from globopt_jax.homogeneous.span import spanned
 from globopt_jax.homogeneous.tensors import CPTensor

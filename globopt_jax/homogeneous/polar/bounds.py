@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globopt_jax import rigorous
+from globopt_jax.homogeneous.cones import NonNegative
 from globopt_jax.homogeneous.maps import PiecewiseLinear
 from globopt_jax.homogeneous.problem import Problem
-from globopt_jax.homogeneous.regularizers import Layered, NonNegative
+from globopt_jax.homogeneous.regularizers import Layered
 from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.shapes import Params
 
