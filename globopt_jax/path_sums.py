@@ -78,7 +78,7 @@ class PathActivity(NamedTuple):
     wants 0."""
     over_paths: Array
     """The standard deviation over the paths of the share of samples for which a path is active. A1p-m, that all paths
-    are active with one probability, wants 0."""
+    are active with one probability, wants 0. Rounding leaves about the square root of machine epsilon."""
     factor: Array
     """The c with the smallest ``||Yhat - c X W_1 ... W_{H+1}||``; 0 where the linear network vanishes."""
     error: Array
