@@ -226,19 +226,19 @@ def shares_of(
     else:
         # Rounding tilts the basis out of the column space. For vectors in that space the error is of second order.
         within = right - projected.outside
-        C, z = space.coordinates(within)
+        C, z = (in_few_widths(a.T).T for a in space.coordinates(within))
         total = 0.5 * float(jnp.sum(jnp.square(within)))
         width = max(u.shape[1] for u in units)
         table = np.concatenate(
             [np.pad(u, ((0, 0), (0, width - u.shape[1])), constant_values=A.shape[1]) for u in units]
         )
         limit = jnp.asarray(NOISE * space.cutoff, C.dtype)
-        C, z = (jnp.asarray(in_few_widths(np.asarray(a).T).T) for a in (C, z))
+        C, z = jax.device_put((C, z[:, 0]))
         most = jnp.asarray(space.rank, jnp.int32)
-        share, rank = map(np.asarray, _gram_schmidt(C, z[:, 0], most, jnp.asarray(table), limit))
+        share, rank = map(np.asarray, _gram_schmidt(C, z, most, jnp.asarray(table), limit))
         lost = total - float(np.sum(share)) > LOST * A.eps * total
         if (np.sum(rank) < space.rank or lost) and space.rank <= PREFIXES:
-            share, rank = map(np.asarray, _by_prefixes(C, z[:, 0], most, jnp.asarray(table), limit / NOISE))
+            share, rank = map(np.asarray, _by_prefixes(C, z, most, jnp.asarray(table), limit / NOISE))
         ends = np.cumsum([len(u) for u in units])[:-1]
         shares, ranks = np.split(share, ends), np.split(rank, ends)
     return Shares(

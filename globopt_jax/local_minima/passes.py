@@ -179,7 +179,7 @@ class Jacobian:
 
     def padded(self, V: Any) -> Array:
         """Return `in_few_widths` of V in the dtype of the Jacobian."""
-        return jnp.asarray(in_few_widths(np.asarray(V)), self.dtype)
+        return jax.device_put(in_few_widths(np.asarray(V, self.dtype)))
 
 
 @partial(jax.jit, static_argnums=0)

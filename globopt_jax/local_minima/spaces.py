@@ -30,9 +30,9 @@ SMALL, FEW = 300_000, 64
 class Coordinates(NamedTuple):
     """Coordinates in an orthonormal basis Q of the column space."""
 
-    C: Array
+    C: np.ndarray
     """``Q^T A`` (r, N)."""
-    z: Array
+    z: np.ndarray
     """``Q^T vec B`` (r, q)."""
 
 
@@ -165,7 +165,7 @@ class _Dense(Space):
 
     def coordinates(self, B: Array) -> Coordinates:
         flat = np.asarray(B).reshape(len(self.dense), B.shape[-1])
-        return Coordinates(jnp.asarray(self.U.T @ self.dense), jnp.asarray(self.U.T @ flat))
+        return Coordinates(self.U.T @ self.dense, self.U.T @ flat)
 
 
 class _OutOfDense:
@@ -216,7 +216,7 @@ class _Gram(_OfColumns):
         along = np.array(self.A.residuals(B, nothing[0], T, nothing[1])[2], np.float64)
         L = np.linalg.cholesky(gram)
         C, z = (scipy.linalg.solve_triangular(L, a, lower=True, check_finite=False) for a in (products.T, along))
-        return Coordinates(jnp.asarray(C, self.A.dtype), jnp.asarray(z, self.A.dtype))
+        return Coordinates(C.astype(self.A.dtype), z.astype(self.A.dtype))
 
 
 class _OutOfRows:
@@ -270,4 +270,4 @@ class _Dual(_OfColumns):
         null = self.space.null
         Q = np.linalg.qr(null, mode="complete")[0][:, null.shape[1] :]
         z = Q.T @ np.asarray(self.rows.columns(B))
-        return Coordinates(jnp.asarray(self.rows.pulled(Q).T), jnp.asarray(z, B.dtype))
+        return Coordinates(self.rows.pulled(Q).T, z.astype(B.dtype))
