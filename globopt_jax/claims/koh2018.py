@@ -27,7 +27,7 @@ def _polar(key: jax.Array) -> Outcome:
     X = np.asarray(jax.random.normal(kx, (30, 2)), np.float64)
     U = np.asarray(jax.random.normal(ku, (30, 2)), np.float64)
     upper = rigorous.polar_bound("arcs", U, X, (0.0, 1.0))
-    t = np.linspace(0, 2 * np.pi, 200_001)
+    t = np.linspace(0, 2 * np.pi, 20_001)
     grid = np.linalg.norm(np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0).T @ U, axis=1).max()
     # From the nearest grid point the function changes by at most its Lipschitz constant times half the spacing.
     miss = np.linalg.norm(np.linalg.norm(U, axis=1) @ np.linalg.norm(X, axis=1)) * (t[1] / 2)

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import globopt_jax.claims
 from globopt_jax import linalg
 from globopt_jax.inputs import integer
+from globopt_jax.shapes import Array
 
 
 def eps() -> float:
@@ -25,13 +27,13 @@ def eps() -> float:
 class Outcome(NamedTuple):
     """The result of a check, made by `outcome`. Its fields are 0-d arrays, so that a check can be vmapped over keys."""
 
-    residual: jax.Array
+    residual: Array
     """The amount by which the statement fails on the instance; 0 up to rounding if it holds."""
-    tolerance: jax.Array
+    tolerance: Array
     """The largest residual that rounding can explain."""
-    control: jax.Array | None
+    control: Array | None
     """The residual of an instance on which the statement must fail; None if the check has no such instance."""
-    holds: jax.Array
+    holds: Array
     """A bool: whether residual <= tolerance and, if there is a control, control > tolerance."""
 
 
@@ -178,23 +180,26 @@ def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Ve
         except Exception as error:
             error.add_note(f"while checking {claim.key} with seed {seed}")
             raise
-        failed = instances - int(jnp.sum(found.holds))
+        # In NumPy: programs for these few numbers would take longer to compile than most checks.
+        found = jax.tree.map(np.asarray, found)
+        failed = instances - int(np.sum(found.holds))
         yield Verdict(claim, _worst(found), instances, failed, time.perf_counter() - start)
 
 
 def _stacked(outcomes: list[Outcome]) -> Outcome:
     """Return the outcomes of several instances as one with a leading axis."""
-    return jax.tree.map(lambda *values: jnp.stack(values), *outcomes)
+    return jax.tree.map(lambda *values: np.stack(values), *outcomes)
 
 
 def _worst(found: Outcome) -> Outcome:
     """Return the worst residual and the weakest control of several instances; NaN is the worst of all."""
-    excess = jnp.nan_to_num(found.residual / found.tolerance, nan=jnp.inf)
-    worst = jnp.argmax(excess)
-    control = None
-    if found.control is not None:
-        control = found.control[jnp.argmin(jnp.nan_to_num(found.control / found.tolerance, nan=-jnp.inf))]
-    return Outcome(found.residual[worst], found.tolerance[worst], control, jnp.all(found.holds))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = np.nan_to_num(found.residual / found.tolerance, nan=np.inf)
+        worst = np.argmax(excess)
+        control = None
+        if found.control is not None:
+            control = found.control[np.argmin(np.nan_to_num(found.control / found.tolerance, nan=-np.inf))]
+    return Outcome(found.residual[worst], found.tolerance[worst], control, np.asarray(np.all(found.holds)))
 
 
 def _matches(claim: Claim, words: str) -> bool:

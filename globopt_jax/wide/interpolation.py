@@ -1,7 +1,9 @@
 """Weights that fit the data exactly, by construction (NH17, the existence part of Theorem 3.8)."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -106,7 +108,9 @@ def interpolate(params: Any, X: Any, Y: Any, layer: int, activation: Any = "tanh
         features = network.activate(z, l, len(layers) - 1)[0]
     new, T = list(layers), Y
     for l in range(len(layers) - 1, k, -1):
-        new[l], T = _identity(network, l, layers, T)
+        new[l], T, increasing = _identity(network, l, layers, T)
+        if not bool(increasing):
+            raise ValueError("activation: Expected: one that increases on [-1, 1]. Received: one that does not.")
     first = layers[k]
     Ft = features if first.bias is None else jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)
     T = jnp.pad(T, ((0, 0), (0, first.kernel.shape[1] - T.shape[1])))
@@ -122,8 +126,12 @@ def interpolate(params: Any, X: Any, Y: Any, layer: int, activation: Any = "tanh
     )
 
 
-def _identity(network: FeedForward, l: int, layers: list[Layer], T: Any) -> tuple[Layer, Any]:
-    """Return a layer that turns the first dy features of the layer below into T, and the pre-activations below."""
+@partial(jax.jit, static_argnums=(0, 1))
+def _identity(network: FeedForward, l: int, layers: list[Layer], T: Any) -> tuple[Layer, Any, Any]:
+    """Return a layer that turns the first dy features of the layer below into T, and the pre-activations below.
+
+    Return also whether the activation increases on [-1, 1], without which the layer is wrong.
+    """
     (n, width), dy, hidden = layers[l].kernel.shape, T.shape[1], len(layers) - 1
 
     def activate(z: Any) -> Any:
@@ -132,19 +140,22 @@ def _identity(network: FeedForward, l: int, layers: list[Layer], T: Any) -> tupl
     between = jnp.broadcast_to(jnp.linspace(-1, 1, 101, dtype=T.dtype)[:, None], (101, n))
     values = activate(between)[:, :dy]
     low, high = values[0], values[-1]
-    if not bool(jnp.all(jnp.diff(values, axis=0) > 0)):
-        raise ValueError("activation: Expected: one that increases on [-1, 1]. Received: one that does not.")
     half = 0.5 * _SHARE * (high - low)
     middle = 0.5 * (jnp.max(T, axis=0) + jnp.min(T, axis=0))
     s = jnp.max(jnp.abs(T - middle[None]) / half[None])
     s = jnp.where(s > 0, s, 1)
     c = middle - s * 0.5 * (low + high)
     wanted = (T - c[None]) / s
-    below, above = (jnp.full((len(T), n), end, T.dtype) for end in (-1.0, 1.0))
-    for _ in range(_HALVINGS):
+
+    def halve(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+        below, above = ends
         centre = 0.5 * (below + above)
         less = jnp.pad(activate(centre)[:, :dy] < wanted, ((0, 0), (0, n - dy)))
-        below, above = jnp.where(less, centre, below), jnp.where(less, above, centre)
+        return jnp.where(less, centre, below), jnp.where(less, above, centre)
+
+    ends = jnp.full((len(T), n), -1.0, T.dtype), jnp.full((len(T), n), 1.0, T.dtype)
+    below, above = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
     kernel = jnp.zeros((n, width), T.dtype).at[jnp.arange(dy), jnp.arange(dy)].set(s)
     bias = jnp.zeros(width, T.dtype).at[:dy].set(c)
-    return Layer(kernel, bias), (0.5 * (below + above))[:, :dy]
+    increasing = jnp.all(jnp.diff(values, axis=0) > 0)
+    return Layer(kernel, bias), (0.5 * (below + above))[:, :dy], increasing

@@ -1,5 +1,6 @@
 """Theorems 3.4 and 3.8 of NH17 at a point: do their hypotheses hold, and what follows?"""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,15 +123,13 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
         raise ValueError("Y: Expected: targets that are not all zero. Received: zeros.")
     holds = assumption(np.asarray(X), activation).holds
     network = network_of(activation)
-    found = _evidence(network, layers, X, Y)
-    bounds = loss_bounds([(w, b) for w, b in layers], X, Y, network)
-    bound = jnp.min(jnp.stack([bounds.product[k], bounds.per_sample[k], bounds.kernel[k]]))
-    Ft, kernels = found.features[k], [w for w, _ in layers[k + 1 :]]
+    found = _evidence(network, k, layers, X, Y)
+    Ft, kernels = found.features, [w for w, _ in layers[k + 1 :]]
     tolerance = linalg.decision_tolerance(Y.dtype)
     full = [int(linalg.numerical_rank(w)) == w.shape[1] for w in kernels]
     rank = int(linalg.numerical_rank(Ft))
     scale = 0.5 * float(jnp.sum(jnp.square(Y)))
-    if float(bounds.loss) <= tolerance * scale:
+    if float(found.loss) <= tolerance * scale:
         kind = "global_minimum"
     elif float(found.stationarity) > tolerance:
         kind = "not_critical"
@@ -139,8 +138,8 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
     widths = [X.shape[1], *(w.shape[1] for w, _ in layers)]
     return Criticality(
         code=np.asarray(KINDS.index(kind), np.int32),
-        loss=np.asarray(bounds.loss),
-        bound=np.asarray(bound),
+        loss=np.asarray(found.loss),
+        bound=np.asarray(found.bound),
         stationarity=np.asarray(found.stationarity),
         tolerance=np.asarray(tolerance),
         layer=np.asarray(k, np.int32),
@@ -150,25 +149,32 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
         full_ranks=np.asarray(full, bool),
         assumption=np.asarray(holds),
         possible=np.asarray(k == 0 or (widths[k] == len(X) - 1 and widths[k + 1] == widths[-1])),
-        hessian=np.asarray(_hessian(network, layers, X, Y, k)),
+        hessian=np.asarray(found.hessian),
     )
 
 
 class _Evidence(NamedTuple):
-    features: list[Any]
-    """``[F_k, 1]`` for each layer k, F_k where layer k + 1 has no bias."""
+    features: Any
+    """``[F_k, 1]``, or F_k where layer k + 1 has no bias."""
     stationarity: Any
     """The dimensionless gradient."""
+    loss: Any
+    """The loss."""
+    bound: Any
+    """The smallest of the three bounds from layer k + 1."""
+    hessian: Any
+    """The smallest over the largest singular value of the Hessian block of layer k + 1."""
 
 
-def _evidence(network: FeedForward, layers: list[Layer], X: Any, Y: Any) -> _Evidence:
-    """Compute the features of all layers, and the largest dimensionless gradient of a layer."""
-    features, eta = [], jnp.zeros((), X.dtype)
-    for found in backward(forward(network, layers, X), layers, Y):
-        features.append(found.features.value)
+@partial(jax.jit, static_argnums=(0, 1))
+def _evidence(network: FeedForward, k: int, layers: list[Layer], X: Any, Y: Any) -> _Evidence:
+    passed, eta = backward(forward(network, layers, X), layers, Y), jnp.zeros((), X.dtype)
+    for found in passed:
         size = linalg.spectral_norm(found.features.value) * longest(found.jacobians.value) * linalg.norm(Y)
         eta = jnp.maximum(eta, linalg.norm(found.gradient.value) / jnp.where(size > 0, size, 1))
-    return _Evidence(features, eta)
+    bounds = loss_bounds([(w, b) for w, b in layers], X, Y, network)
+    bound = jnp.min(jnp.stack([bounds.product[k], bounds.per_sample[k], bounds.kernel[k]]))
+    return _Evidence(passed[k].features.value, eta, bounds.loss, bound, _hessian(network, layers, X, Y, k))
 
 
 def _condition(M: Any, n: int) -> float:
@@ -177,12 +183,12 @@ def _condition(M: Any, n: int) -> float:
     return float(s[0] / s[n - 1]) if n <= int(linalg.numerical_rank(M)) else np.inf
 
 
-def _hessian(network: FeedForward, layers: list[Layer], X: Any, Y: Any, k: int) -> float:
+def _hessian(network: FeedForward, layers: list[Layer], X: Any, Y: Any, k: int) -> Any:
     """Return the smallest over the largest singular value of the Hessian block of layer k + 1."""
     kernel, bias = layers[k]
     size = kernel.size + (0 if bias is None else bias.size)
     if k == 0 or size > _BLOCK:
-        return np.nan
+        return jnp.full((), jnp.nan, Y.dtype)
 
     def loss(flat: Any) -> Any:
         new = [(w, b) for w, b in layers]
@@ -190,8 +196,8 @@ def _hessian(network: FeedForward, layers: list[Layer], X: Any, Y: Any, k: int) 
         return 0.5 * jnp.sum(jnp.square(network(new, X) - Y))
 
     flat = jnp.concatenate([kernel.ravel(), *([] if bias is None else [bias])])
-    s = np.asarray(linalg.singular_values(jax.hessian(loss)(flat)))
-    return float(s[-1] / s[0]) if s[0] > 0 else 0.0
+    s = linalg.singular_values(jax.hessian(loss)(flat))
+    return s[-1] / jnp.where(s[0] > 0, s[0], 1)
 
 
 def _sentences(found: Criticality) -> list[str]:
