@@ -190,7 +190,8 @@ def real(name: str, array: Any) -> jax.Array:
         dtype('float32')
     """
     if not isinstance(array, jax.Array):
-        array = jnp.asarray(numbers(name, array))
+        # A copy, since a caller may change an array later; `device_put`, since `jnp.asarray` compiles for every shape.
+        array = jax.device_put(np.array(numbers(name, array)))
     dtype = array.dtype
     kind = getattr(dtype, "kind", "key")  # random keys have none
     if kind in "iub":

@@ -47,8 +47,7 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
         raise ValueError(f"lam: Expected: one number (`path` takes an array). Received: shape {np.shape(problem.lam)}.")
     X, Y, *leaves = in_one_dtype(host)
     dtype, params = X.dtype, jax.tree.unflatten(tree, leaves)
-    inside = jax.tree.leaves(jax.vmap(problem.theta.project)(params)) if problem.theta.is_cone else leaves
-    if any(bool(jnp.any(a != b)) for a, b in zip(inside, leaves, strict=True)):
+    if problem.theta.is_cone and not _inside(problem, params):
         raise ValueError("params: Expected: weights >= 0, where the penalty is finite. Received: negative ones.")
     check_degrees(problem, params, X)
     Y = jnp.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype)
@@ -59,6 +58,12 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
             f"params: Expected: weights whose objective is a number in {np.dtype(dtype)}. Received: {value}."
         )
     return params, X, Y
+
+
+def _inside(problem: Problem, params: Params) -> bool:
+    """Whether all weights are in the cone."""
+    pairs = zip(jax.tree.leaves(jax.vmap(problem.theta.project)(params)), jax.tree.leaves(params), strict=True)
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
 def check_network(problem: Problem, params: Params, X: Any) -> tuple[Params, jax.Array]:
