@@ -183,6 +183,7 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
     Raises:
         ValueError: an unknown name, slopes that are not finite pairs, or a function that mixes the entries of its
             array.
+        TypeError: JAX cannot trace the function.
 
     Example:
         >>> feed_forward("absolute")([jnp.ones((1, 1)), jnp.ones((1, 1))], jnp.array([[-2.0]])).tolist()
@@ -219,7 +220,17 @@ def _check_elementwise(function: Callable[[Any], Any]) -> None:
     """Raise ValueError if an entry of the result depends on another entry of the argument.
 
     The derivative of such a function is not one number for each unit and sample, as patterns are.
+
+    Raises:
+        TypeError: JAX cannot trace the function.
     """
+    try:
+        _ = jax.eval_shape(lambda z: function(z), jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            "activation: Expected: a function of JAX's arrays, such as jnp.tanh. Received: "
+            f"{getattr(function, '__name__', function)}, which needs NumPy's."
+        ) from error
     with jax.ensure_compile_time_eval():
         z = jnp.asarray([[-1.3, 0.4, 2.1], [0.7, -0.2, 1.1]], jnp.float32)
         whole = function(z)

@@ -23,10 +23,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from globopt_jax import deep_linear, linalg, results
-from globopt_jax.inputs import check_data, integer, real, typed_key
+from globopt_jax.inputs import check_data, integer, number, real, typed_key
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import kernels_of
 from globopt_jax.shapes import Array, Scalar
@@ -87,6 +89,10 @@ class PathActivity(NamedTuple):
     @property
     def reason(self) -> str:
         """The activity in a few sentences."""
+        if not np.isfinite(self.error):
+            return "Nothing is known: a number is NaN or infinite, or overflows."
+        if not float(self.rate):
+            return "No path is active for any sample, so that the output is zero."
         return (
             f"On average {float(self.rate):.3g} of the paths are active for a sample. The standard deviation between "
             f"samples is {float(self.over_samples):.2g}, and 0 under A5u-m. A path is active for some share of the "
@@ -184,7 +190,7 @@ def expected_output(weights: Any, X: Any, rho: Any, q: Any = None) -> Array:
     Args:
         weights: the kernels W_l (d_{l-1}, d_l).
         X: inputs (m, dx).
-        rho: the probability that a path is active, from 0 to 1.
+        rho: the probability that a path is active, above 0 and up to 1. A traced one outside of it gives NaN.
         q: the factor of normalization; None is ``1 / rho``, as in the theorem.
 
     Returns:
@@ -361,14 +367,16 @@ def path_activity(weights: Any, X: Any) -> PathActivity:
     if len(kernels) < 2:
         raise ValueError("weights: Expected: at least one hidden layer. Received: one kernel.")
     masks = unit_masks(kernels, X)
-    shares = jnp.stack([jnp.mean(mask, axis=1) for mask in masks])
+    output, linear = path_sum(kernels, X, masks), deep_linear.predict(kernels, X)
+    whole = linalg.norm(output)
+    # Units with NaN count as inactive in their masks.
+    known = jnp.where(jnp.isfinite(whole), 1, jnp.nan)
+    shares = known * jnp.stack([jnp.mean(mask, axis=1) for mask in masks])
     by_sample = jnp.prod(shares, axis=0)
     rate = jnp.mean(by_sample)
     variance = _common(masks) - jnp.square(rate)
-    output, linear = path_sum(kernels, X, masks), deep_linear.predict(kernels, X)
     size = jnp.sum(jnp.square(linear))
     factor = jnp.sum(output * linear) / jnp.where(size > 0, size, 1)
-    whole = linalg.norm(output)
     return PathActivity(
         layers=jnp.mean(shares, axis=1),
         by_sample=by_sample,
@@ -408,8 +416,9 @@ def _checked(weights: Any, X: Any) -> tuple[list[Any], Any]:
 
 
 def _factors(rho: Any, q: Any, dtype: Any) -> tuple[Any, Any]:
-    """Return rho and q as arrays, and check rho where it is a number."""
-    if isinstance(rho, int | float) and not 0 < rho <= 1:
-        raise ValueError(f"rho: Expected: a number above 0 and up to 1. Received: {rho}.")
+    """Return rho and q as arrays. A rho outside of (0, 1] is an error, or NaN where it is traced."""
+    if not isinstance(rho, jax.core.Tracer):
+        rho = number("rho", rho, "a number above 0 and up to 1", lambda v: 0 < v <= 1)
     rho = jnp.asarray(rho, dtype)
+    rho = jnp.where((rho > 0) & (rho <= 1), rho, jnp.nan)
     return rho, 1 / rho if q is None else jnp.asarray(q, dtype)

@@ -125,6 +125,10 @@ def test_a_network_that_is_linear_on_its_data():
     np.testing.assert_allclose([found.over_samples, found.over_paths, found.error], 0, atol=1e-7)
     nothing = path_sums.path_activity([0 * w for w in W], X)
     assert [float(nothing.rate), float(nothing.factor), float(nothing.error)] == [0, 0, 0]
+    assert "the output is zero" in nothing.reason
+    unknown = path_sums.path_activity(W, np.nan * X)
+    assert np.isnan([unknown.rate, unknown.over_samples, unknown.over_paths, unknown.error]).all()
+    assert "Nothing is known" in unknown.reason
 
 
 def test_contracts(dtype):
@@ -142,6 +146,17 @@ def test_gradients():
     slope = jax.grad(lambda W: path_sums.total_variance(W, X, 0.5))(W)[0][0, 0]
     moved = [path_sums.total_variance([W[0].at[0, 0].add(t), *W[1:]], X, 0.5) for t in (-1e-5, 1e-5)]
     np.testing.assert_allclose(slope, (moved[1] - moved[0]) / 2e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rho", [-0.5, 0.0, 2.0, np.nan])
+def test_probabilities_out_of_range(rho):
+    """An error, also for an array, and NaN where rho is traced."""
+    W, X = kernels(), rng.normal(size=(6, 3))
+    for given in (rho, np.asarray(rho), jnp.asarray(rho)):
+        with pytest.raises(ValueError, match="rho: Expected: a number above 0 and up to 1"):
+            _ = path_sums.total_variance(W, X, given)
+    assert np.isnan(jax.jit(lambda rho: path_sums.total_variance(W, X, rho))(rho))
+    assert np.isnan(jax.jit(lambda rho: path_sums.monte_carlo(W, X, rho, jax.random.key(0), 3).mean)(rho)).all()
 
 
 @pytest.mark.parametrize(

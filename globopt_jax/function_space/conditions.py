@@ -29,26 +29,40 @@ class Inequality(NamedTuple):
     eps1: Array
     """The smallest ``||h_{j-1:1}(x)|| / ||x||`` on the samples; 1 for j = 1."""
     eps2: Array
-    """The smallest ``sigma_dy(A)`` on the samples; 0 where layer j has fewer than dy outputs."""
+    """The smallest ``sigma_dy(A)`` on the samples; 0 if it is rounding, or if layer j has fewer than dy outputs."""
     left: Array
     """The left side."""
     right: Array
     """The right side."""
+    sizes: Array
+    """A bool: whether the sizes are those of the theorem, ``dx >= dy`` for Theorem 4.1, and ``d_{j-1} = dx <= dy`` for
+    Theorem 4.2, and ``d_j >= dy`` for both. Without them the inequality is one on these samples alone."""
+    distinct: Array
+    """A bool: whether no two samples give layer j the same input. If two do, no function of that input can tell them
+    apart, and `operator_norm` is larger than the norm over such functions."""
 
     @property
     def reason(self) -> str:
-        """The inequality in a sentence."""
+        """The inequality in a few sentences, with what of the theorem's conditions the samples show."""
         theorem, j = "4.1" if int(self.layer) == 1 else "4.2", int(self.layer)
-        eps = float(self.eps1) * float(self.eps2)
-        if not eps:
+        eps1, eps2, shown = float(self.eps1), float(self.eps2), f"{float(self.left):.6g} >= {float(self.right):.6g}"
+        if not self.distinct:
             return (
-                f"Theorem {theorem} says nothing at layer {j}: a Jacobian of the layers above lacks full row rank, or "
-                "the layers below map a sample to zero."
+                f"Theorem {theorem} says nothing at layer {j}: two samples have the same input there, so that no "
+                "function of it tells them apart."
             )
-        return (
-            f"Theorem {theorem} at layer {j}: {float(self.left):.6g} >= {float(self.right):.6g}, so that the gap "
-            f"L - L* = {float(self.gap):.6g} is at most {float(self.left) / (2 * eps):.6g}."
+        if not eps1 or not eps2:
+            lacking = "a Jacobian of the layers above lacks full row rank"
+            lacking = lacking if not eps2 else "the layers below map a sample to zero"
+            return f"Theorem {theorem} says nothing at layer {j}: {lacking}."
+        said = (
+            f"Theorem {theorem} at layer {j}: {shown}, so that the gap L - L* = {float(self.gap):.6g} is at most "
+            f"{float(self.left) / (2 * eps1 * eps2):.6g}."
         )
+        if self.sizes:
+            return said
+        wanted = f"dx >= dy and d_{j} >= dy" if j == 1 else f"d_{j - 1} = dx <= dy and d_{j} >= dy"
+        return f"{said} This holds on these samples alone: the theorem itself wants {wanted}."
 
     __str__ = results.words
     to_json = results.to_json
@@ -59,9 +73,16 @@ class Inequality(NamedTuple):
 def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
     """Return both sides of the inequality of Theorem 4.1 (layer 1) or 4.2 on samples.
 
-    The constants are the smallest values on these samples, for which the inequality holds on these samples. The
-    theorems ask for constants that hold everywhere, see `sigma_min_bound`; with them a critical point of the risk in
-    function space is a global minimum. The factor 2 is best possible; the paper's text absorbs it.
+    The constants are the smallest values on these samples, for which the inequality holds on these samples. With
+    constants that hold for all inputs, a critical point of the risk in function space is a global minimum. The
+    conditions are
+
+    - for Theorem 4.1 (layer 1): ``dx >= dy``, and ``sigma_dy(J[h_{H+1:2}](z)) >= eps2 > 0`` for all z;
+    - for Theorem 4.2 (layer j): ``dx <= dy``, ``d_{j-1} = dx``, ``d_j >= dy``, the layers below j are invertible with
+      ``||h_{j-1:1}(x)|| >= eps1 ||x||``, and ``sigma_dy(J[h_{H+1:j+1}](z)) >= eps2`` for all z, with both above 0.
+
+    `sigma_min_bound` proves an eps2 for all z. The fields `sizes` and `distinct` say what samples can say of the rest.
+    The factor 2 is best possible; the paper's text absorbs it.
 
     Array function: pure, works under `jit` and `vmap`.
 
@@ -93,9 +114,29 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
     norm, gap = norm_at(found), 0.5 * jnp.mean(jnp.square(errors))
     distance = jnp.max(errors / jnp.where(sizes > 0, sizes, 1))
     eps1 = jnp.min(inputs / jnp.where(sizes > 0, sizes, 1))
-    eps2 = jnp.min(s[:, -1]) if width >= dy else jnp.zeros((), X.dtype)
+    rounding = linalg.factorization_error(max(dy, width), X.dtype) * s[:, 0]
+    weakest = jnp.where(s[:, -1] > rounding, s[:, -1], 0)
+    eps2 = jnp.min(weakest) if width >= dy else jnp.zeros((), X.dtype)
     sides = norm * distance, 2 * eps1 * eps2 * gap
-    return Inequality(jnp.asarray(layer, jnp.int32), norm, distance, gap, eps1, eps2, *sides)
+    dx, own = X.shape[1], found.inputs.shape[1]
+    fits = width >= dy and (dx >= dy if layer == 1 else own == dx <= dy)
+    return Inequality(
+        jnp.asarray(layer, jnp.int32),
+        norm,
+        distance,
+        gap,
+        eps1,
+        eps2,
+        *sides,
+        sizes=jnp.asarray(fits),
+        distinct=_distinct(found.inputs),
+    )
+
+
+def _distinct(rows: Any) -> Any:
+    """Whether no two rows are equal: equal ones are neighbours after sorting."""
+    ordered = rows[jnp.lexsort(rows.T)]
+    return ~jnp.any(jnp.all(ordered[1:] == ordered[:-1], axis=1))
 
 
 def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from globopt_jax import linalg
 from globopt_jax.inputs import integer
 
 __all__ = ["global_minimum"]
@@ -25,7 +27,8 @@ def global_minimum(target: Callable[[Any], Any], widths: Sequence[int], layer: i
         The layers h_1, ..., h_{H+1}.
 
     Raises:
-        ValueError: the widths do not satisfy the conditions, or the target has another shape.
+        ValueError: the widths do not satisfy the conditions, or the target has another shape, or another value than 0
+            at 0.
 
     Example:
         >>> layers = global_minimum(lambda x: jnp.sin(x[:1]), (2, 3, 4, 1))
@@ -48,6 +51,10 @@ def global_minimum(target: Callable[[Any], Any], widths: Sequence[int], layer: i
     shape = jnp.shape(target(jnp.zeros(dx)))
     if shape != (dy,):
         raise ValueError(f"target: Expected: values of shape ({dy},). Received: {shape}.")
+    with jax.ensure_compile_time_eval():
+        size = float(linalg.norm(target(jnp.zeros(dx))))
+    if not size <= 8 * linalg.machine_epsilon(jnp.zeros(()).dtype):
+        raise ValueError(f"target: Expected: the value 0 at 0. Received: a value of norm {size:.4g}.")
 
     def resized(width: int) -> Callable[[Any], Any]:
         return lambda z: jnp.pad(z[:width], (0, max(width - len(z), 0)))

@@ -62,14 +62,16 @@ def norm(A: Any) -> Scalar:
     """Return the Euclidean norm of all entries; no intermediate square overflows or underflows to zero.
 
     All entries are divided by the largest before they are squared. In float32 squares of entries below 1e-19 underflow,
-    and a product of seven layers of size 1e-4 has such entries.
+    and a product of seven layers of size 1e-4 has such entries. The derivative at zero is 0.
 
     Example:
         >>> float(norm(jnp.array([[3e-30, 4e-30]], jnp.float32)) * 1e30)
         5.0...
     """
     size = jnp.max(jnp.abs(A), initial=0.0)
-    return size * jnp.sqrt(jnp.sum(jnp.square(A / jnp.where(size > 0, size, 1))))
+    # The ones in place of zeros keep the square root away from 0, where it has no derivative.
+    scaled = jnp.where(size > 0, A / jnp.where(size > 0, size, 1), 1)
+    return size * jnp.sqrt(jnp.sum(jnp.square(scaled)))
 
 
 class Svd(NamedTuple):

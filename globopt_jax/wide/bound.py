@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.inputs import check_data, integer, real
+from globopt_jax.inputs import all_finite, check_data, in_one_dtype, integer, real
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.networks import Layer, layers_of
 from globopt_jax.shapes import Array, Scalar
 from globopt_jax.wide.catalogue import network_of
-from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, longest
+from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, known, longest
 
-__all__ = ["MEMORY", "LossBounds", "checked", "loss_bound", "loss_bounds"]
+__all__ = ["MEMORY", "LossBounds", "checked", "concrete", "loss_bound", "loss_bounds"]
 
 #: The bytes that the matrices of a bound may take by default.
 MEMORY = 256 * 2**20
@@ -44,11 +44,16 @@ class LossBounds(NamedTuple):
     @property
     def reason(self) -> str:
         """The bounds in a sentence."""
+        if not np.isfinite(self.loss):
+            return f"The loss is {float(self.loss):.6g}, and nothing is known of it: a number is NaN, or overflows."
         if not np.isfinite(self.best):
-            return f"The loss is {float(self.loss):.6g}; no layer bounds it, since all constants are zero to rounding."
+            return (
+                f"The loss is {float(self.loss):.6g}, and no layer bounds it: constants are zero to rounding, or a "
+                "pre-activation is at a kink to rounding."
+            )
         return (
-            f"The loss is {float(self.loss):.6g}, and the gradient of layer {int(self.layer) + 1} proves that it is at "
-            f"most {float(self.best):.6g}."
+            f"The loss is {float(self.loss):.6g}, and it is at most {float(self.best):.6g}: the features of layer "
+            f"k = {int(self.layer)} and the gradient of layer k + 1 prove it."
         )
 
     __str__ = results.words
@@ -71,7 +76,8 @@ def loss_bound(
     The loss is at most ``1/2 ||g||^2 / c^2``, where g is the gradient of layer k + 1. So at a critical point with c > 0
     the loss is zero, which is Theorem 3.4 of NH17 (k = 0) and the usable form of its Theorem 3.8.
 
-    Array function: pure, works under `jit` and `vmap`.
+    Array function: pure, works under `jit`, `vmap` and `grad`. The derivative is that of the bound without its margin
+    for rounding.
 
     Args:
         params: a list of pairs (kernel (n_{l-1}, n_l), bias (n_l,) or None), or of kernels. The last layer is linear.
@@ -152,6 +158,22 @@ def loss_bounds(params: Any, X: Any, Y: Any, activation: Any = "tanh", *, memory
     return _bounds(layers, X, Y, range(len(layers)), activation, memory)
 
 
+def concrete(params: Any, X: Any, Y: Any) -> tuple[Any, Any, Any]:
+    """Return params, X and Y as arrays of one dtype, for functions that cannot be traced.
+
+    Raises:
+        ValueError: an array has NaN or inf, or its squares overflow.
+        TypeError: an array does not hold real numbers, or is traced.
+    """
+    given = layers_of(params)
+    named = [("X", X), ("Y", Y)]
+    named += [(f"params[{l}][0]", w) for l, (w, _) in enumerate(given)]
+    named += [(f"params[{l}][1]", b) for l, (_, b) in enumerate(given) if b is not None]
+    arrays = dict(zip((name for name, _ in named), in_one_dtype(all_finite(named)), strict=True))
+    pairs = [(arrays[f"params[{l}][0]"], arrays.get(f"params[{l}][1]")) for l in range(len(given))]
+    return pairs, arrays["X"], arrays["Y"]
+
+
 def checked(params: Any, X: Any, Y: Any) -> tuple[list[Layer], Any, Any]:
     """Return layers and data as arrays of one dtype, the widest of theirs, that fit together."""
     layers = [Layer(real("kernel", w), None if b is None else real("bias", b)) for w, b in layers_of(params)]
@@ -216,7 +238,7 @@ def _through_kernels(passed: Forward, layers: list[Layer], k: int) -> Array:
         slope = passed.slopes[l - 1]
         W = layers[l].kernel
         flattest = jnp.maximum(jnp.min(jnp.abs(slope.value)) - slope.error, 0)
-        c = c * flattest * _smallest(Known(W, zero), W.shape[1])
+        c = c * flattest * _smallest(known(W, zero), W.shape[1])
     return c * (1 - 8 * len(layers) * linalg.machine_epsilon(dtype))
 
 
@@ -243,7 +265,7 @@ def _of_kernel(found: Backward, memory: int) -> Array:
         R = lapack.qr(F.value.T, mode="r") if n > N else F.value.T  # Ft Ft^T = R^T R
         M = jnp.einsum("an,nqo->noaq", R, J.value, precision="highest").reshape(rows, -1)
         error = error + linalg.machine_epsilon(dtype) * linalg.norm(M)
-        return _smallest(Known(M, error), rows)
+        return _smallest(known(M, error), rows)
     if 3 * rows**2 * dtype.itemsize <= memory:
         outputs = J.value.transpose(0, 2, 1).reshape(rows, q)
         K = jnp.repeat(jnp.repeat(matmul(F.value, F.value.T), dy, 0), dy, 1) * matmul(outputs, outputs.T)

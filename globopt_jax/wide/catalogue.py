@@ -38,7 +38,8 @@ def smooth(function: Any, *, analytic: bool) -> Smooth:
         analytic: whether the function is real analytic, that is, equal to its Taylor series near every point.
 
     Raises:
-        TypeError: the function is not callable.
+        TypeError: the function is not callable, or JAX cannot trace it.
+        ValueError: it mixes the entries of its array.
 
     Example:
         >>> from globopt_jax.wide import assumption
@@ -47,6 +48,7 @@ def smooth(function: Any, *, analytic: bool) -> Smooth:
     """
     if not callable(function):
         raise TypeError(f"function: Expected: a function. Received: {type(function).__name__}.")
+    _ = feed_forward(function)  # checks that it acts on each entry
     return Smooth(function, bool(analytic))
 
 

@@ -12,7 +12,7 @@ from globopt_jax.inputs import integer
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
-from globopt_jax.wide.bound import checked
+from globopt_jax.wide.bound import checked, concrete
 from globopt_jax.wide.catalogue import network_of
 
 __all__ = ["Interpolation", "interpolate"]
@@ -77,9 +77,9 @@ def interpolate(params: Any, X: Any, Y: Any, layer: int, activation: Any = "tanh
         An `Interpolation`.
 
     Raises:
-        ValueError: the shapes do not fit, a layer above layer k has fewer than dy units or no bias, or the activation
-            is not increasing.
-        TypeError: an array does not hold real numbers.
+        ValueError: the shapes do not fit, an array has NaN or inf, a layer above layer k has fewer than dy units or no
+            bias, or the activation is not increasing.
+        TypeError: an array does not hold real numbers, or is traced.
 
     References:
         Nguyen & Hein 2017, Theorem 3.8.
@@ -93,7 +93,7 @@ def interpolate(params: Any, X: Any, Y: Any, layer: int, activation: Any = "tanh
         >>> int(found.rank), bool(found.loss < 1e-20)
         (4, True)
     """
-    layers, X, Y = checked(params, X, Y)
+    layers, X, Y = checked(*concrete(params, X, Y))
     k = integer("layer", layer, 0, len(layers) - 1)
     network, dy = network_of(activation), Y.shape[1]
     for l, upper in enumerate(layers[k + 1 :], start=k + 2):

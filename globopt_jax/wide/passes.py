@@ -28,7 +28,7 @@ class Known(NamedTuple):
     value: Array
     """The array as computed."""
     error: Array
-    """A bound of the Frobenius norm of the difference from the exact array."""
+    """A bound of the Frobenius norm of the difference from the exact array; a constant to derivatives."""
 
 
 class Forward(NamedTuple):
@@ -55,19 +55,24 @@ class Backward(NamedTuple):
     """The gradient of the loss in the kernel and bias of layer k + 1, (n_k + 1, n_{k+1}) or (n_k, n_{k+1})."""
 
 
+def known(value: Any, error: Any) -> Known:
+    """Return an array with the bound of its error, which has no derivative at zero biases and would be no use."""
+    return Known(value, jax.lax.stop_gradient(error))
+
+
 def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
     """Compute the features and slopes of all layers with bounds of their errors."""
     dtype = X.dtype
     unit = 8 * linalg.machine_epsilon(dtype)
-    features, slopes, smooth = [Known(X, jnp.zeros((), dtype))], [], jnp.asarray(True)
+    features, slopes, smooth = [known(X, jnp.zeros((), dtype))], [], jnp.asarray(True)
     for l, layer in enumerate(layers[:-1]):
         G = _affine(features[-1], layer)
         value, slope, curvature, distance = _activated(network, G.value, l, len(layers) - 1)
         steepest = jnp.max(jnp.abs(slope)) + 2 * jnp.max(jnp.abs(curvature)) * G.error + unit
         error = steepest * G.error + unit * (linalg.norm(value) + value.size**0.5)
-        features.append(Known(value, _HIGHER * error))
+        features.append(known(value, _HIGHER * error))
         error = 2 * (jnp.max(jnp.abs(curvature)) + unit) * G.error + unit * (1 + jnp.max(jnp.abs(slope)))
-        slopes.append(Known(slope, error))
+        slopes.append(known(slope, error))
         smooth = smooth & (distance > G.error)
     return Forward(features, slopes, _affine(features[-1], layers[-1]), smooth)
 
@@ -77,8 +82,8 @@ def backward(passed: Forward, layers: list[Layer], Y: Any) -> list[Backward]:
     dtype, dy = Y.dtype, Y.shape[1]
     eps = linalg.machine_epsilon(dtype)
     output = passed.output
-    E = Known(output.value - Y, output.error + eps * (linalg.norm(output.value) + linalg.norm(Y)))
-    J = Known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), jnp.zeros((), dtype))
+    E = known(output.value - Y, output.error + eps * (linalg.norm(output.value) + linalg.norm(Y)))
+    J = known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), jnp.zeros((), dtype))
     found = [_at(passed.features[-1], layers[-1], J, E)]
     for l in range(len(layers) - 1, 0, -1):  # from G_{l+1} to G_l, counted from 1
         J = _pulled(J, layers[l].kernel, passed.slopes[l - 1])
@@ -95,14 +100,14 @@ def _pulled(J: Known, W: Any, slope: Known) -> Known:
     steepest = jnp.max(jnp.abs(slope.value)) + slope.error
     rounding = linalg.machine_epsilon(dtype) * linalg.norm(product) * steepest
     error = steepest * error + slope.error * spectral * size + rounding
-    return Known(slope.value[:, :, None] * product, _HIGHER * error)
+    return known(slope.value[:, :, None] * product, _HIGHER * error)
 
 
 def _at(F: Known, layer: Layer, J: Known, E: Known) -> Backward:
     """Return what the bound needs of a layer, given the features below it, its Jacobians and the residual."""
     m, dtype = len(E.value), E.value.dtype
     if layer.bias is not None:
-        F = Known(jnp.concatenate([F.value, jnp.ones((m, 1), dtype)], axis=1), F.error)
+        F = known(jnp.concatenate([F.value, jnp.ones((m, 1), dtype)], axis=1), F.error)
     signals = jnp.einsum("nqo,no->nq", J.value, E.value, precision="highest")
     largest, worst = (longest(a) for a in (J.value, E.value))
     rounding = linalg.product_rounding(E.value.shape[1], dtype) * largest * linalg.norm(E.value)
@@ -110,7 +115,7 @@ def _at(F: Known, layer: Layer, J: Known, E: Known) -> Backward:
     gradient = matmul(F.value.T, signals)
     error = F.error * linalg.norm(signals) + (linalg.spectral_norm(F.value) + F.error) * signal_error
     error = error + linalg.product_rounding(m, dtype) * linalg.norm(F.value) * linalg.norm(signals)
-    return Backward(J, F, Known(gradient, _HIGHER * error))
+    return Backward(J, F, known(gradient, _HIGHER * error))
 
 
 def longest(A: Any) -> Any:
@@ -127,7 +132,7 @@ def _affine(F: Known, layer: Layer) -> Known:
     if layer.bias is not None:
         value = value + layer.bias[None]
         size = size + linalg.norm(layer.bias) * len(F.value) ** 0.5
-    return Known(value, _HIGHER * (error + linalg.product_rounding(W.shape[0] + 1, dtype) * size))
+    return known(value, _HIGHER * (error + linalg.product_rounding(W.shape[0] + 1, dtype) * size))
 
 
 def _activated(network: FeedForward, z: Any, l: int, hidden: int) -> tuple[Any, Any, Any, Any]:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.inputs import all_finite, in_one_dtype, integer
-from globopt_jax.networks import FeedForward, Layer, layers_of
+from globopt_jax.inputs import integer
+from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
 from globopt_jax.wide.assumption import assumption
-from globopt_jax.wide.bound import checked, loss_bounds
+from globopt_jax.wide.bound import checked, concrete, loss_bounds
 from globopt_jax.wide.catalogue import network_of
 from globopt_jax.wide.passes import backward, forward, longest
 
@@ -47,8 +47,9 @@ class Criticality(NamedTuple):
     """The condition numbers of ``[F_k, 1]`` and of the kernels ``W_{k+2}..W_L``; inf where the rank is not full."""
     full_ranks: Array
     """(L - k - 1,): bool, whether each of ``W_{k+2}..W_L`` has full column rank."""
-    assumption: Array
-    """Whether Assumption 3.2 holds."""
+    parts: Array
+    """(2,): bool, whether parts 1 and 2 of Assumption 3.2 hold, on the samples and on the activation. Part 3 is on the
+    loss, and the squared loss satisfies it."""
     possible: Array
     """Whether the Hessian block of Theorem 3.8 can be non-singular at a point of zero loss. True for k = 0, where
     Theorem 3.4 needs no Hessian."""
@@ -60,6 +61,11 @@ class Criticality(NamedTuple):
     def kind(self) -> str:
         """One of "global_minimum", "not_critical", "not_applicable", "undecided"."""
         return KINDS[int(self.code)]
+
+    @property
+    def assumption(self) -> bool:
+        """Whether Assumption 3.2 holds."""
+        return bool(np.all(self.parts))
 
     @property
     def reason(self) -> str:
@@ -111,17 +117,11 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
         >>> classify(params, X, Y, layer=0).kind
         'not_critical'
     """
-    given = layers_of(params)
-    named = [("X", X), ("Y", Y)]
-    named += [(f"params[{l}][0]", w) for l, (w, _) in enumerate(given)]
-    named += [(f"params[{l}][1]", b) for l, (_, b) in enumerate(given) if b is not None]
-    arrays = dict(zip((name for name, _ in named), in_one_dtype(all_finite(named)), strict=True))
-    layers = [Layer(arrays[f"params[{l}][0]"], arrays.get(f"params[{l}][1]")) for l in range(len(given))]
-    layers, X, Y = checked([(w, b) for w, b in layers], arrays["X"], arrays["Y"])
+    layers, X, Y = checked(*concrete(params, X, Y))
     k = integer("layer", layer, 0, len(layers) - 1)
     if not bool(jnp.any(Y)):
         raise ValueError("Y: Expected: targets that are not all zero. Received: zeros.")
-    holds = assumption(np.asarray(X), activation).holds
+    assumed = assumption(np.asarray(X), activation)
     network = network_of(activation)
     found = _evidence(network, k, layers, X, Y)
     Ft, kernels = found.features, [w for w, _ in layers[k + 1 :]]
@@ -134,7 +134,7 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
     elif float(found.stationarity) > tolerance:
         kind = "not_critical"
     else:
-        kind = "undecided" if holds and rank == len(X) and all(full) else "not_applicable"
+        kind = "undecided" if assumed.holds and rank == len(X) and all(full) else "not_applicable"
     widths = [X.shape[1], *(w.shape[1] for w, _ in layers)]
     return Criticality(
         code=np.asarray(KINDS.index(kind), np.int32),
@@ -147,7 +147,7 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
         rank=np.asarray(rank, np.int32),
         conditions=np.asarray([_condition(Ft, len(X)), *(_condition(w, w.shape[1]) for w in kernels)]),
         full_ranks=np.asarray(full, bool),
-        assumption=np.asarray(holds),
+        parts=np.asarray([assumed.distinct, not assumed.activation_code]),
         possible=np.asarray(k == 0 or (widths[k] == len(X) - 1 and widths[k + 1] == widths[-1])),
         hessian=np.asarray(found.hessian),
     )
@@ -212,13 +212,15 @@ def _sentences(found: Criticality) -> list[str]:
             f"point here would have no loss; the loss is {float(found.loss):.3g}."
         ],
     }[found.kind]
-    if not found.assumption:
-        said.append("A part of Assumption 3.2 fails.")
+    for part, holds, name in zip((1, 2), found.parts, ("samples", "activation"), strict=True):
+        if not holds:
+            said.append(f"Part {part} of Assumption 3.2 fails, on the {name}; `assumption` says why.")
     if int(found.rank) < N:
         said.append(f"The features of layer {k} have rank {int(found.rank)}, and the theorem needs {N}.")
     lacking = [str(k + 2 + i) for i, full in enumerate(found.full_ranks) if not full]
     if lacking:
-        said.append(f"The kernels of layers {', '.join(lacking)} lack full column rank.")
+        kernels = "kernel of layer" if len(lacking) == 1 else "kernels of layers"
+        said.append(f"The rank of the {kernels} {', '.join(lacking)} is not its number of columns.")
     if np.isfinite(found.bound):
         said.append(f"The gradient of layer {k + 1} proves that the loss is at most {float(found.bound):.3g}.")
     else:

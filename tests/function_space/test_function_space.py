@@ -142,6 +142,26 @@ def test_the_sides_by_hand():
     assert "says nothing at layer 1" in nothing.reason
 
 
+def test_what_the_samples_say_of_the_conditions():
+    """A Jacobian of rank 1 to rounding, sizes that no theorem allows, and layers that mix samples up."""
+    X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    narrow = fs.inequality(fs.layers_of([rng.normal(size=s) for s in ((3, 4), (4, 1), (1, 2))], "leaky_relu"), X, Y)
+    assert float(narrow.eps2) == 0
+    assert "a Jacobian of the layers above lacks full row rank" in narrow.reason
+    layers = fs.layers_of([rng.normal(size=s) for s in ((3, 5), (5, 4), (4, 2))], "leaky_relu")
+    first, second = (fs.inequality(layers, X, Y, layer) for layer in (1, 2))
+    assert (bool(first.sizes), bool(second.sizes)) == (True, False)
+    assert "the theorem itself wants d_1 = dx <= dy and d_2 >= dy" in second.reason
+    assert "alone" not in first.reason
+    square = fs.inequality(fs.layers_of([rng.normal(size=(3, 3))] * 3, "leaky_relu"), X, rng.normal(size=(20, 3)), 2)
+    assert bool(square.sizes)
+    assert bool(square.distinct)
+    equal = fs.inequality([lambda z: z] * 2, np.ones((2, 1)), np.array([[0.0], [2.0]]))
+    assert "two samples have the same input there" in equal.reason
+    dead = fs.inequality(fs.layers_of([np.ones((1, 1))] * 2), np.array([[-1.0], [1.0]]), np.ones((2, 1)), 2)
+    assert "the layers below map a sample to zero" in dead.reason
+
+
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_the_bound_over_all_z_is_below_every_sample(layer, dtype):
     widths, slope = (6, 5, 4, 2), 0.1
@@ -188,6 +208,11 @@ def test_a_global_minimum_by_construction(widths, layer):
 def test_widths_without_such_a_point(widths, layer):
     with pytest.raises(ValueError, match="widths: Expected:"):
         _ = fs.global_minimum(lambda x: jnp.zeros(widths[-1]), widths, layer)
+
+
+def test_a_target_that_is_not_zero_at_zero():
+    with pytest.raises(ValueError, match=r"target: Expected: the value 0 at 0. Received: a value of norm 1."):
+        _ = fs.global_minimum(lambda x: jnp.cos(x[:1]), (2, 3, 1))
 
 
 # -- contracts and bad input -----------------------------------------------------------------------------

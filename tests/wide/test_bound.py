@@ -45,7 +45,7 @@ def first(N, widths):
 def fitted(N, widths, count, seed, activation, dtype="float64"):
     """Weights that fit the data, moved by 1e-1 to 1e-15 of their size: losses down to rounding."""
     rng = np.random.default_rng([31, seed])
-    params, X, Y = points(N, widths, count, seed)
+    params, X, Y = jax.tree.map(lambda a: np.asarray(a, dtype), points(N, widths, count, seed))
     k = int(np.argmax(widths[:-1]))
     rows = []
     for i in range(count):
@@ -133,7 +133,7 @@ def test_by_hand():
     found = wide.loss_bounds([(jnp.zeros((2, 1)), None)], X, Y)
     np.testing.assert_allclose([*found.product, *found.per_sample, *found.kernel], 2.5, rtol=1e-12)  # (1 + 4) / 2
     assert float(found.loss) == 1.0
-    assert str(found) == "The loss is 1, and the gradient of layer 1 proves that it is at most 2.5."
+    assert str(found).startswith("The loss is 1, and it is at most 2.5: the features of layer k = 0")
     none = wide.loss_bounds([(jnp.zeros((1, 1)), None)], jnp.ones((2, 1)), Y)
     assert np.isinf(none.best)
     assert "no layer bounds it" in none.reason
@@ -201,6 +201,20 @@ def test_a_network_that_overflows_has_no_bound():
     for form in (found.product, found.per_sample, found.kernel):
         assert not np.any(np.isnan(form))
         assert np.isinf(form[0])
+    assert "overflows" in str(wide.loss_bounds([(1e300 * w, b) for w, b in params], X, Y, "softplus"))
+
+
+@pytest.mark.parametrize("form", ["product", "per_sample", "kernel"])
+def test_the_gradient_of_a_bound_at_zero_biases(form):
+    """Biases start at zero in most networks, where the norm of a bias has no derivative."""
+    draw = np.random.default_rng(3)
+    params = [(draw.normal(size=(6, 8)), np.zeros(8)), (draw.normal(size=(8, 2)), np.zeros(2))]
+    X, Y = draw.normal(size=(5, 6)), draw.normal(size=(5, 2))
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    f = jax.jit(lambda v: getattr(wide.loss_bounds(unravel(v), X, Y), form)[1])
+    slope, v = jax.grad(f)(flat), draw.normal(size=flat.shape)
+    moved = [float(f(flat + t * v)) for t in (-1e-6, 1e-6)]
+    np.testing.assert_allclose(slope @ v, (moved[1] - moved[0]) / 2e-6, rtol=1e-5)
 
 
 def test_contracts(dtype):

@@ -95,6 +95,12 @@ def test_bad_input():
         _ = wide.assumption(np.ones(3))
     with pytest.raises(TypeError, match="function: Expected: a function"):
         _ = wide.smooth(3, analytic=True)
+    with pytest.raises(TypeError, match="tanh, which needs NumPy's"):
+        _ = wide.smooth(np.tanh, analytic=True)
+    with pytest.raises(ValueError, match="which mixes entries"):
+        _ = wide.smooth(jnp.sum, analytic=True)
+    with pytest.raises(TypeError, match="X: .* a tracer"):
+        _ = jax.jit(lambda X: wide.interpolate(network((3, 4, 2)), X, np.ones((3, 2)), 1).loss)(np.eye(3))
     with pytest.raises(ValueError, match="Y: Expected: targets that are not all zero"):
         _ = wide.classify(network((3, 2)), np.eye(3), np.zeros((3, 2)))
 
@@ -175,10 +181,12 @@ def test_where_the_theorems_do_not_apply():
     found = wide.classify([dead[0], (np.zeros((4, 2)), np.zeros(2))], X, Y_free, 0)
     assert found.kind == "not_applicable"
     assert "rank 4, and the theorem needs 8" in found.reason
-    assert "The kernels of layers 2 lack full column rank." in found.reason
+    assert "The rank of the kernel of layer 2 is not its number of columns." in found.reason
     assert np.isinf(found.bound)
     relu = wide.classify([dead[0], (np.zeros((4, 2)), np.zeros(2))], X, Y_free, 0, "relu")
-    assert "A part of Assumption 3.2 fails." in relu.reason
+    assert "Part 2 of Assumption 3.2 fails, on the activation" in relu.reason
+    twice = wide.classify([dead[0], (np.zeros((4, 2)), np.zeros(2))], X.repeat(2, 0), Y_free.repeat(2, 0), 0)
+    assert "Part 1 of Assumption 3.2 fails, on the samples" in twice.reason
 
 
 def test_what_the_printed_theorem_can_say():
