@@ -202,22 +202,26 @@ def real(name: str, array: Any) -> jax.Array:
     return array.astype(np.float32) if dtype.itemsize < 4 else array
 
 
-def check_data(X: Any, Y: Any, *, flat: bool = True) -> None:
+def check_data(X: Any, Y: Any, *, flat: bool = True, targets: str = "Y") -> None:
     """Check the shapes of inputs and targets.
 
     Args:
         X: inputs (m, dx), or (m, ...) if `flat` is False.
         Y: targets (m, dy).
         flat: whether X has to be a matrix.
+        targets: the name of Y in messages.
 
     Raises:
         ValueError: X or Y has another shape or is empty. If Y is a vector, the message explains how to convert it.
     """
     fits = X.ndim == 2 and X.size if flat else X.ndim >= 1
     if not fits or Y.ndim != 2 or len(X) != len(Y) or not Y.size:
-        hint = " Labels need one-hot rows, datasets.one_hot(Y); scalar targets Y.reshape(m, 1)." if Y.ndim == 1 else ""
+        hint = " Labels need one-hot rows, datasets.one_hot(Y); scalar targets Y.reshape(m, 1)."
+        hint = hint if Y.ndim == 1 and targets == "Y" else ""
         shape = "(m, dx)" if flat else "(m, ...)"
-        raise ValueError(f"X, Y: Expected: shapes {shape} and (m, dy). Received: {X.shape} and {Y.shape}.{hint}")
+        raise ValueError(
+            f"X, {targets}: Expected: shapes {shape} and (m, dy). Received: {X.shape} and {Y.shape}.{hint}"
+        )
 
 
 def all_finite(named: Iterable[tuple[str, Any]]) -> dict[str, np.ndarray]:

@@ -61,10 +61,10 @@ def non_negative(theta: Regularizer | str) -> NonNegative:
     polar are those of theta without the cone. They hold inside it too, but are less tight there.
 
     Args:
-        theta: the penalty, or its name: sum_of_powers or product_of_norms.
+        theta: any penalty, or one of the names sum_of_powers and product_of_norms.
 
     Raises:
-        TypeError: theta is neither.
+        TypeError: theta is no penalty.
         ValueError: an unknown name.
 
     >>> import jax.numpy as jnp

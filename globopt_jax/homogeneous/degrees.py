@@ -114,6 +114,8 @@ def check_degrees(problem: Problem, params: Params, X: Inputs) -> None:
 
 #: Random weights at which signs are tried; degrees are measured at the first of them.
 TRIALS, MEASURED = 256, 3
+#: The scale of a layer at which the growth of phi and theta is compared.
+FAR = 2.0**20
 
 
 def _try_out(problem: Problem, params: Params, X: Inputs) -> None:
@@ -153,6 +155,7 @@ def _try_out(problem: Problem, params: Params, X: Inputs) -> None:
             _check_stated_degree(label, fn, weights, arguments)
         if theta.moves_scale:
             _check_layers(phi, weights, X)
+        _check_growth(problem, weights, X)
 
 
 def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple[Any, ...]) -> None:
@@ -166,6 +169,27 @@ def _check_stated_degree(label: str, fn: Any, weights: Weights, arguments: tuple
             f"{label}(w). Received: degree {degree:.4g} at random weights, with relative departures up to "
             f"{departure:.2g} from any power law."
         )
+
+
+def _check_growth(problem: Problem, weights: Weights, X: Inputs) -> None:
+    """Raise ValueError if ``||phi|| / theta`` grows without end with one layer of these weights.
+
+    Then the polar is infinite: HV17's pair has to be nondegenerate.
+    """
+    leaves, tree = jax.tree.flatten(weights)
+
+    def ratio(k: int, scale: float) -> float:
+        moved = jax.tree.unflatten(tree, [w * scale if l == k else w for l, w in enumerate(leaves)])
+        cost = float(problem.theta(moved))
+        return float(linalg.norm(problem.phi(moved, X))) / cost if 0 < cost < np.inf else np.nan
+
+    for k in range(len(leaves)):
+        if ratio(k, FAR) > FAR**0.5 * ratio(k, 1.0):  # False where a number is not finite
+            raise ValueError(
+                "theta: Expected: a penalty that grows with every layer as fast as phi (HV17, nondegenerate pair). "
+                f"Received: one beside which phi grows without end with the weights of layer {k}: the polar is "
+                "infinite, and no network is a minimum."
+            )
 
 
 def _check_layers(phi: Any, weights: Weights, X: Inputs) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from globopt_jax import results
 from globopt_jax.homogeneous.capacity import pad
 from globopt_jax.homogeneous.effort import Effort, EffortName, effort_named
 from globopt_jax.homogeneous.grading import Certificate, refine
@@ -28,6 +29,13 @@ class Solution(NamedTuple):
     """How far they are at most from the global minimum over all widths."""
     trace: Trace
     """The record of the training, a row a step."""
+
+    @property
+    def reason(self) -> str:
+        """The certificate in a sentence, and why the training ended."""
+        return f"{self.certificate} {self.trace.reason}"
+
+    __str__ = results.words
 
 
 def minimize(

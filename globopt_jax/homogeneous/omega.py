@@ -17,6 +17,7 @@ from globopt_jax.homogeneous.maps import ElementalMap, Neuron, PiecewiseLinear
 from globopt_jax.homogeneous.minimize import minimize
 from globopt_jax.homogeneous.polar import ascent, bound_of, directions
 from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.homogeneous.prune import exact
 from globopt_jax.homogeneous.regularizers import Regularizer
 from globopt_jax.homogeneous.tensors import CPTensor
 from globopt_jax.homogeneous.training.steps import each, reduce, rescaled
@@ -46,7 +47,7 @@ class Omega(NamedTuple):
     params: Params
     """The subnetworks on a leading axis, at most card(Z) = m dy of them; one zero subnetwork if upper is inf."""
     residual: Array
-    """``||Phi(params) - Z|| / ||Z||``: rounding, unless upper is inf."""
+    """``||Phi(params) - Z|| / ||Z||``: rounding, or 1 if upper is inf."""
     rigorous: Array
     """Whether the lower bound is from an upper bound of the polar that is not infinite."""
 
@@ -57,9 +58,12 @@ class Omega(NamedTuple):
         if not self.rigorous:
             lower = "at least 0, since no bound of the polar is known,"
         if not np.isfinite(self.upper):
-            return f"No sum of subnetworks was found that is Z. Omega(Z) is {lower}, and infinite if there is none."
+            return (
+                f"The search found no sum of subnetworks that is Z. Omega(Z) is {lower}, and infinite if there is no "
+                "such sum; another key or a higher effort may find one."
+            )
         count = len(jax.tree.leaves(self.params)[0])
-        return f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetworks."
+        return f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
 
     __str__ = results.words
 
@@ -122,12 +126,13 @@ def omega(
     problem = Problem(phi, theta, squared, 1.0)
     key, work = check_key(key), effort_named(effort)
     Z, X = finite("Z", Z), finite("X", X)
-    check_data(X, Z)
+    check_data(X, Z, targets="Z")
     if params is None:
         if not isinstance(problem.phi, PiecewiseLinear | CPTensor):
             raise ValueError("params: Expected: some subnetworks, since the map is your own. Received: None.")
         params = problem.phi.init(key, r=1, dx=X.shape[1], dy=Z.shape[1], widths=widths)
         params = jax.tree.map(lambda w: w.astype(np.result_type(X.dtype, np.float32)), params)
+        params = jax.vmap(problem.theta.project)(params)
     params, X, Z = check(problem, params, X, Z)
     if not bool(jnp.any(Z)):
         return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
@@ -146,8 +151,8 @@ def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, prov
     return Omega(
         upper=np.asarray(costs.sum() if reached else np.inf),
         lower=np.asarray(max(lower, 0.0)),
-        params=params,
-        residual=np.asarray(residual),
+        params=params if reached else jax.tree.map(lambda w: jnp.zeros_like(w[:1]), params),
+        residual=np.asarray(residual if reached else 1.0),
         rigorous=np.asarray(proved),
     )
 
@@ -196,7 +201,7 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         scale = float(np.sum(targets**2)) / max(lower, float(certificate.objective) / lam)
     solved = pool.program(targets)
     if not solved.feasible and Z.size <= SPANNED:
-        _ = pool.add(ascent.starts(problem.phi, params, X, next(keys), 3 * Z.size))
+        _ = pool.add(_spanning(problem, params, X, next(keys), Z.size))
         solved = pool.program(targets)
     values, best = [np.inf], (0.0, solved.dual)
     for _ in range(ROUNDS):
@@ -210,7 +215,10 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         done = stuck or best[0] >= values[-1] * (1 - EXCESS)
         if done or found.candidates is None or not pool.add(found.candidates):
             break
-        solved = pool.program(targets)
+        last, solved = solved, pool.program(targets)
+        if last.feasible and not solved.feasible:  # by the tolerances of the program, among columns nearly equal
+            solved = last
+            break
     if isinstance(problem.phi, CPTensor) and getattr(problem.theta, "is_l2", False):
         lower, proved = max(lower, _unfolded(problem.phi, targets, np.asarray(X, np.float64))), True
     elif solved.feasible:
@@ -219,11 +227,24 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         lower = max(lower, _paired(np.asarray(U, np.float64), targets, polar))
         proved = proved or bool(np.isfinite(polar))
     if solved.feasible and Z.size <= SPANNED:
-        _ = pool.add(ascent.starts(problem.phi, params, X, next(keys), 3 * Z.size))
+        _ = pool.add(_spanning(problem, params, X, next(keys), Z.size))
         solved = pool.completed(solved, targets)
     found = reduce(problem, pool.weights(solved, params, Z.dtype), X)
     keep = np.flatnonzero(alive(found)) if solved.feasible else np.arange(1)
     return _answer(problem, jax.tree.map(lambda w: w[keep], found), X, Z, lower, proved)
+
+
+def _spanning(problem: Problem, params: Params, X: Any, key: Array, size: int) -> Params:
+    """Return random subnetworks in whose cone every matrix of this size lies, as far as the map has such a sum.
+
+    Where the last layer is linear each comes with its negative, so that it suffices that they span the space.
+    """
+    drawn = ascent.starts(problem.phi, params, X, key, 3 * size)
+    if problem.theta.is_cone or not isinstance(problem.phi, PiecewiseLinear | CPTensor):
+        return drawn
+    *below, last = jax.tree.leaves(drawn)
+    doubled = [jnp.concatenate([w, w]) for w in below] + [jnp.concatenate([last, -last])]
+    return jax.tree.unflatten(jax.tree.structure(drawn), doubled)
 
 
 def _unfolded(phi: CPTensor, Z: np.ndarray, X: np.ndarray) -> float:
@@ -306,7 +327,7 @@ class _Pool:
             solved = linprog(cost, A_eq=np.hstack([A, slack, -slack]), b_eq=b, method="highs-ds", options=options)
         u = np.asarray(solved.eqlin.marginals) / (sizes[0] if feasible else 1.0)
         dual = (u if basis is None else basis @ u).reshape(Z.shape)
-        t = np.asarray(solved.x)[:n] * sizes[1] / sizes[0]
+        t = np.maximum(np.asarray(solved.x)[:n], 0) * sizes[1] / sizes[0]
         return _Program(feasible, self._refined(t, target) if feasible else t, dual)
 
     def completed(self, solved: _Program, Z: np.ndarray) -> _Program:
@@ -323,14 +344,9 @@ class _Pool:
         return _Program(True, t, solved.dual)
 
     def _refined(self, t: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Return the scales of the same vertex with the accuracy of least squares, where they stay positive."""
-        support = np.flatnonzero(t > 1e-10 * np.max(t))
-        exact = np.linalg.lstsq(self.outputs[support].T, target, rcond=None)[0]
-        if np.any(exact <= 0):
-            return t
-        refined = np.zeros_like(t)
-        refined[support] = exact
-        return refined
+        """Return the scales of the same vertex with the accuracy of least squares, where that is closer."""
+        better = exact(self.outputs.T, t, target)
+        return min((better, t), key=lambda scales: np.linalg.norm(scales @ self.outputs - target))
 
     def weights(self, solved: _Program, like: Params, dtype: Any) -> Params:
         """Return the subnetworks of a combination that is Z; one zero subnetwork where there is none."""

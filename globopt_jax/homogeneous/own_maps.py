@@ -1,5 +1,6 @@
 """Maps of your own: a function or a Flax module, with the degree that you state."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,16 @@ class _Applied:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def check(self, dx: int) -> None:
+        """Raise ValueError if rows of dx numbers are no samples of the shape."""
+        if self.shape and dx != math.prod(self.shape):
+            raise ValueError(
+                f"X: Expected: rows of {math.prod(self.shape)} numbers, for samples of shape {self.shape}. Received: "
+                f"rows of {dx}."
+            )
+
     def __call__(self, weights: Weights, X: Inputs) -> Any:
+        self.check(X.shape[1])
         samples = jnp.reshape(X, (len(X), *self.shape)) if self.shape else X
         with jax.numpy_dtype_promotion("standard"):  # some layers mix dtypes
             return jnp.reshape(self.module.apply({"params": weights}, samples), (len(X), -1))
@@ -77,9 +87,16 @@ class FlaxSubnetwork(Elemental):
         if r < 1:
             raise ValueError(f"r: Expected: at least one subnetwork. Received: {r}.")
         applied: Any = self.fn
-        sample = jnp.ones((1, *(applied.shape or (dx,))))
-        with jax.numpy_dtype_promotion("standard"):
-            variables = jax.vmap(lambda k: applied.module.init(k, sample))(jax.random.split(typed_key(key), r))
+        applied.check(dx)
+        sample, keys = jnp.ones((1, *(applied.shape or (dx,)))), jax.random.split(typed_key(key), r)
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                variables = jax.vmap(lambda k: applied.module.init(k, sample))(keys)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"shape: Expected: the shape of one sample as the module takes it. Received: {applied.shape or (dx,)}, "
+                f"for which the module fails ({error})."
+            ) from error
         if others := sorted(set(variables) - {"params"}):
             raise ValueError(
                 "module: Expected: one whose variables are all parameters. Received: also "

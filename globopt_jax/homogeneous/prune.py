@@ -12,7 +12,7 @@ from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.training.steps import each, reduce, rescaled
 from globopt_jax.shapes import Params
 
-__all__ = ["METHODS", "cheapest", "prune"]
+__all__ = ["METHODS", "cheapest", "exact", "prune"]
 
 #: The ways of `prune`.
 METHODS = ("program", "steps")
@@ -76,6 +76,21 @@ def _cheapest_scales(problem: Problem, params: Params, X: jax.Array) -> np.ndarr
     return factors
 
 
+def exact(columns: np.ndarray, scales: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    """Return the scales >= 0 of those columns that a program's solution uses, with the accuracy of least squares.
+
+    Columns whose scale is not positive then are left out.
+    """
+    t, support = np.zeros(len(scales)), np.flatnonzero(scales > 1e-9 * np.max(scales))
+    while len(support):
+        t[support] = np.linalg.lstsq(columns[:, support], Z, rcond=None)[0]
+        if np.all(t[support] > 0):
+            break
+        t[support[t[support] <= 0]] = 0.0
+        support = support[t[support] > 0]
+    return t
+
+
 def cheapest(columns: np.ndarray, start: np.ndarray) -> np.ndarray | None:
     """Return a vertex of ``min sum t`` subject to ``columns t = columns start`` and ``t >= 0``.
 
@@ -96,13 +111,6 @@ def cheapest(columns: np.ndarray, start: np.ndarray) -> np.ndarray | None:
     solved = linprog(np.ones(columns.shape[1]), A_eq=rows, b_eq=wanted / scale, method="highs-ds")
     if solved.x is None:
         return None
-    t = np.zeros(columns.shape[1])
-    support = np.flatnonzero(solved.x > 1e-9 * np.max(solved.x))
-    while len(support):
-        t[support] = np.linalg.lstsq(columns[:, support], Z, rcond=None)[0]
-        if np.all(t[support] > 0):
-            break
-        t[support[t[support] <= 0]] = 0.0
-        support = support[t[support] > 0]
+    t = exact(columns, solved.x, Z)
     size = np.linalg.norm(columns, axis=0) @ (t + start)
     return t if np.linalg.norm(columns @ t - Z) <= 1e3 * eps * size else None

@@ -254,7 +254,9 @@ def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "the
     """
     makers = {"sum_of_powers": sum_of_powers, "product_of_norms": product_of_norms}
     if name not in makers:
-        raise ValueError(f"{argument}: Expected: {' or '.join(makers)}. Received: {name!r}.")
+        raise ValueError(
+            f"{argument}: Expected: {' or '.join(makers)}, or a penalty such as path_norm(2). Received: {name!r}."
+        )
     return makers[name](norms=norms)
 
 

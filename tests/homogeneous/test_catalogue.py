@@ -267,6 +267,24 @@ def test_a_flax_module_with_biases_above_the_first_layer_is_refused():
         homogeneous.check_degrees(problem, params, jnp.asarray(normal(5, 16), jnp.float32))
 
 
+def test_samples_of_another_shape_are_refused():
+    phi = homogeneous.flax_subnetwork(Convolution(), degree=2, shape=(4, 4, 1))
+    with pytest.raises(ValueError, match=r"X: Expected: rows of 16 numbers, .* Received: rows of 20\."):
+        phi.init(KEY, r=2, dx=20)
+    with pytest.raises(ValueError, match=r"X: Expected: rows of 16 numbers"):
+        phi.total(phi.init(KEY, r=2, dx=16), jnp.ones((3, 20), jnp.float32))
+    with pytest.raises(ValueError, match=r"shape: Expected: the shape of one sample .* Received: \(16,\)"):
+        homogeneous.flax_subnetwork(Convolution(), degree=2).init(KEY, r=2, dx=16)
+
+
+def test_a_penalty_that_forgets_a_layer_is_refused():
+    theta = homogeneous.regularizer(lambda w: jnp.sum(jnp.square(w[0])), degree=2)
+    problem = homogeneous.Problem("relu", theta, losses.squared, 1.0)
+    params = problem.phi.init(KEY, r=2, dx=3, dy=1)
+    with pytest.raises(ValueError, match="phi grows without end with the weights of layer 1"):
+        homogeneous.check_degrees(problem, params, jnp.asarray(normal(5, 3), params[0].dtype))
+
+
 class Normalized(linen.Module):
     @linen.compact
     def __call__(self, x):

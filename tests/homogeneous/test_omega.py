@@ -47,8 +47,12 @@ def test_outputs_out_of_reach():
     found = homogeneous.omega("linear", "sum_of_powers", Z, X, key=KEY)
     assert np.isinf(found.upper)
     assert float(found.residual) == 1
-    assert "infinite if there is none" in found.reason
+    assert "infinite if there is no such sum" in found.reason
     assert np.isinf(homogeneous.omega("linear", "sum_of_powers", Z, 0 * X, key=KEY).upper)
+    rng = np.random.default_rng(0)
+    partly = homogeneous.omega("linear", "sum_of_powers", rng.normal(size=(5, 4)), rng.normal(size=(5, 3)), key=KEY)
+    assert (float(partly.upper), float(partly.residual)) == (np.inf, 1)
+    assert not any(np.any(w) for w in partly.params)
     zero = homogeneous.omega("relu", "sum_of_powers", 0 * Z, X, key=KEY)
     assert (float(zero.lower), float(zero.upper)) == (0, 0)
 
@@ -133,10 +137,26 @@ def test_a_map_of_your_own():
     assert float(found.upper) >= unfolding * (1 - 1e-9)
 
 
+def test_every_tensor_is_a_sum():
+    """Two parts whose sum the search for other parts does not find: subnetworks that span all outputs have it."""
+    T = np.einsum("i,j,k->ijk", [1.0, 2, 0], [1.0, 0], [2.0, 1]) + np.einsum("i,j,k->ijk", [0, 0, 3.0], [0, 1], [1, -1])
+    phi = homogeneous.cp_tensor(2, 2)
+    found = homogeneous.omega(phi, "product_of_norms", T.reshape(3, 4), np.eye(3), key=KEY, effort="quick")
+    np.testing.assert_allclose([found.lower, found.upper], 5 + 3 * 2**0.5, rtol=1e-8)
+
+
+def test_non_negative_sums():
+    """Without given subnetworks the search draws some in the cone; Z has the rank 1 and no negative entry."""
+    found = homogeneous.omega(
+        "linear", homogeneous.non_negative("sum_of_powers"), np.ones((2, 2)), np.eye(2), key=KEY, effort="quick"
+    )
+    np.testing.assert_allclose([found.lower, found.upper], 2, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"Z": np.ones((3, 2))}, "X, Y: Expected: shapes (m, dx) and (m, dy)."),
+        ({"Z": np.ones((3, 2))}, "X, Z: Expected: shapes (m, dx) and (m, dy)."),
         ({"Z": np.full((2, 2), np.inf)}, "Z: Expected: finite numbers."),
         ({"phi": "tanh"}, "activation: Expected: a positively homogeneous one"),
         ({"phi": homogeneous.elemental(lambda w, X: X @ w, degree=1)}, "params: Expected: some subnetworks"),

@@ -279,7 +279,7 @@ def test_arguments_of_another_kind_are_named():
     [
         (("rleu", "sum_of_powers", "squared"), "activation: Expected: .* Received: 'rleu'"),
         (("relu:x", "sum_of_powers", "squared"), "phi: Expected: NAME or NAME:LAYERS"),
-        (("relu", "powers", "squared"), "theta: Expected: sum_of_powers or product_of_norms. Received: 'powers'"),
+        (("relu", "powers", "squared"), "theta: Expected: sum_of_powers or product_of_norms, or a penalty"),
         (("relu", "sum_of_powers", "mse"), "loss: Expected: one of squared, .* Received: 'mse'"),
     ],
 )
