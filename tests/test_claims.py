@@ -108,7 +108,7 @@ def test_claims_are_selected_by_whole_words(select, keys):
 
 
 def test_a_selection_that_matches_nothing_is_refused_at_once():
-    with pytest.raises(ValueError, match="among: P1 Thm 1, P1 Thm 10, P2 Lemma 1. Received: 'P'"):
+    with pytest.raises(ValueError, match="P1 Thm 1; P1 Thm 10; P2 Lemma 1. Received: 'P'"):
         claims.verify(0, ["P1", "P"], CLAIMS)
 
 

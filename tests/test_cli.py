@@ -585,12 +585,17 @@ def test_verify_shows_a_verdict_a_claim(monkeypatch):
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document["holds"] is True
+    assert document["seed"] == 0
+    assert document["provenance"]["dtype"] == "float64"
     assert [record["claim"] for record in document["claims"]] == ["A 1"]
     assert document["claims"][0]["control"] == 1.0
     assert document["claims"][0]["instances"] == 1
     done = globopt("verify", "--select", "B")
     assert done.exit_code == 2
-    assert "A 1, A 2" in done.stderr
+    assert "A 1; A 2" in done.stderr
+    done = globopt("verify", "--list", "--select", "A 2")
+    assert done.stdout == "A 2 Made up.\n"
+    assert [record["claim"] for record in json.loads(globopt("verify", "--list", "--json").stdout)] == ["A 1", "A 2"]
     done = globopt("verify", "--instances", "0")
     assert done.exit_code == 2
     assert "instances: Expected: an integer, at least 1. Received: 0." in done.stderr

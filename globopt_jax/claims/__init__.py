@@ -9,9 +9,9 @@ A new module needs no other registration.
     ['True']
 """
 
-from globopt_jax.claims.registry import Claim, Outcome, Verdict, all_claims, outcome, statements, verify
+from globopt_jax.claims.registry import Claim, Outcome, Verdict, all_claims, chosen, outcome, statements, verify
 
-__all__ = ["Claim", "Outcome", "Verdict", "all_claims", "outcome", "statements", "verify"]
+__all__ = ["Claim", "Outcome", "Verdict", "all_claims", "chosen", "outcome", "statements", "verify"]
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 import collections
 import importlib
 import pkgutil
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -146,8 +147,7 @@ def verify(
 
     Args:
         seed: the seed of the random instances.
-        select: keys, or beginnings of keys in whole words and in any case: "HV17", or "hv17 thm 1", which does not
-            match HV17 Thm 10. None selects all claims.
+        select: keys, or beginnings of keys, as in `chosen`. None selects all claims.
         claims: the claims to select from. None is `all_claims()`.
         instances: the number of random instances of each claim.
 
@@ -155,16 +155,36 @@ def verify(
         ValueError: a selection matches no claim, or the number of instances is below 1. The error comes from the call,
             before any claim is tried.
     """
+    claims = chosen(select, claims)
+    return _verdicts(seed, claims, integer("instances", instances))
+
+
+def chosen(select: str | Sequence[str] | None = None, claims: Sequence[Claim] | None = None) -> Sequence[Claim]:
+    """Return the claims whose keys begin with the selected words or numbers.
+
+    Args:
+        select: keys, or beginnings of keys in any case. A beginning ends at a space, a dot or a comma: "YSJ18 Thm 4"
+            selects Theorems 4.1 and 4.2, and "HV17 Thm 1" does not select HV17 Thm 10. None selects all claims.
+        claims: the claims to select from. None is `all_claims()`.
+
+    Raises:
+        ValueError: a selection matches no claim.
+
+    >>> [claim.key for claim in chosen("ysj18 thm 4")]
+    ['YSJ18 Thm 4.1', 'YSJ18 Thm 4.2']
+    """
     claims = all_claims() if claims is None else claims
-    instances = integer("instances", instances)
+    if select is None:
+        return claims
     wanted = [select] if isinstance(select, str) else select
-    if wanted is not None:
-        for words in wanted:
-            if not any(_matches(claim, words) for claim in claims):
-                known = ", ".join(claim.key for claim in claims) or "none"
-                raise ValueError(f"select: Expected: the beginning of a key among: {known}. Received: {words!r}.")
-        claims = [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
-    return _verdicts(seed, claims, instances)
+    for words in wanted:
+        if not any(_matches(claim, words) for claim in claims):
+            known = "; ".join(claim.key for claim in claims) or "none"
+            raise ValueError(
+                f"select: Expected: a key among the following, or its beginning up to a space or a dot. {known}. "
+                f"Received: {words!r}."
+            )
+    return [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
 
 
 def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Verdict]:
@@ -203,5 +223,5 @@ def _worst(found: Outcome) -> Outcome:
 
 
 def _matches(claim: Claim, words: str) -> bool:
-    start = words.lower().split()
-    return claim.key.lower().split()[: len(start)] == start
+    start, key = (re.split(r"[\s.,]+", text.lower().strip(" .,")) for text in (words, claim.key))
+    return key[: len(start)] == start

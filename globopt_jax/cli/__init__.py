@@ -396,12 +396,16 @@ def reproduce(
 def verify(
     select: Annotated[
         list[str] | None,
-        _option("The claims to try: a key or its beginning, such as HV17. The option can be repeated.", "all claims"),
+        _option(
+            'The claims to try: a key or its beginning, such as HV17 or "YSJ18 Thm 4". The option can be repeated.',
+            "all claims",
+        ),
     ] = None,
     instances: Annotated[int, _option("The number of random instances of each claim.", 1)] = 1,
     seed: Annotated[int, _option("The seed of the random instances.", 0)] = 0,
     dtype: Dtype = "float64",
     statements: Annotated[bool, typer.Option("--statements", help="Print the statement below each claim.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Print keys and statements, and try nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -413,9 +417,12 @@ def verify(
     from globopt_jax.cli import inspection
 
     with _bad_input():
+        if only_list:
+            inspection.listed(select, json=json, quiet=quiet)
+            return
         check_device()
         verdicts = inspection.selected(select, seed, instances, dtype)
-    _finish(inspection.verify(verdicts, dtype=dtype, statements=statements, json=json, quiet=quiet))
+    _finish(inspection.verify(verdicts, seed=seed, dtype=dtype, statements=statements, json=json, quiet=quiet))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from globopt_jax import claims, rigorous
+from globopt_jax import claims, origin, rigorous
 from globopt_jax import datasets as data
 from globopt_jax.cli import report
 from globopt_jax.cli.task import is_float64
@@ -54,7 +54,24 @@ def selected(select: Sequence[str] | None, seed: int, instances: int, dtype: str
     return claims.verify(seed, select or None, instances=instances)
 
 
-def verify(verdicts: Iterator[claims.Verdict], *, dtype: str, statements: bool, json: bool, quiet: bool) -> bool:
+def listed(select: Sequence[str] | None, *, json: bool, quiet: bool) -> None:
+    """Print the keys and statements of the selected claims, without trying them.
+
+    Raises:
+        ValueError: a selection matches no claim.
+    """
+    found = claims.chosen(select or None)
+    if json:
+        report.document([{name: getattr(claim, name) for name in _OF_CLAIM} | {"claim": claim.key} for claim in found])
+        return
+    console, width = Console(quiet=quiet), max(len(claim.key) for claim in found)
+    for claim in found:
+        console.print(Text(f"{claim.key:<{width}} {claim.statement}"), soft_wrap=True)
+
+
+def verify(
+    verdicts: Iterator[claims.Verdict], *, seed: int, dtype: str, statements: bool, json: bool, quiet: bool
+) -> bool:
     """Print each verdict on a line as soon as it is known, and return whether all claims hold."""
     console = Console(quiet=quiet or json)
     width = max(len(claim.key) for claim in claims.all_claims())
@@ -82,18 +99,23 @@ def verify(verdicts: Iterator[claims.Verdict], *, dtype: str, statements: bool, 
         Text(f"{len(failing)} of {len(records)} claims FAIL: {', '.join(failing)}." if failing else _all(records))
     )
     if json:
-        report.document({"holds": not failing, "dtype": dtype, "claims": records})
+        made = origin.provenance(dtype=dtype)
+        report.document({"holds": not failing, "seed": seed, "claims": records, "provenance": made})
     return not failing
 
 
 #: The columns of `verify`, and their widths.
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
+#: What JSON says of a claim beside its key.
+_OF_CLAIM = ("statement", "paper", "equation")
 
 
 def _all(records: Sequence[dict[str, Any]]) -> str:
     """Return the sentence on claims that all hold."""
     runs = sum(record["instances"] for record in records)
-    return f"All {len(records)} claims hold on all of {runs} random instances, and every control fails as it should."
+    said = f"All {len(records)} claims hold" if len(records) > 1 else "The claim holds"
+    on = f"all of {runs} random instances" if runs > 1 else "a random instance"
+    return f"{said} on {on}, and every control fails as it should."
 
 
 def datasets(*, json: bool, quiet: bool) -> None:
@@ -119,9 +141,7 @@ def _record(verdict: claims.Verdict) -> dict[str, Any]:
     claim, found = verdict.claim, verdict.outcome
     return {
         "claim": claim.key,
-        "statement": claim.statement,
-        "paper": claim.paper,
-        "equation": claim.equation,
+        **{name: getattr(claim, name) for name in _OF_CLAIM},
         "residual": float(found.residual),
         "tolerance": float(found.tolerance),
         "control": None if found.control is None else float(found.control),

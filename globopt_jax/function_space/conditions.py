@@ -100,7 +100,7 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
         TypeError: an array does not hold real numbers.
 
     References:
-        Yun, Sra & Jadbabaie 2018, Theorems 4.1 and 4.2 and appendix A.
+        Yun, Sra & Jadbabaie 2018, Theorems 4.1 and 4.2, and appendix A.
 
     Example:
         >>> print(inequality([lambda z: 2 * z, lambda z: 3 * z], jnp.ones((1, 1)), jnp.zeros((1, 1))))
@@ -160,6 +160,9 @@ def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:
     Raises:
         ValueError: the kernels do not fit, the slope is negative, or the layer is out of range.
         TypeError: a kernel does not hold real numbers.
+
+    References:
+        Yun, Sra & Jadbabaie 2018, the condition of Theorems 4.1 and 4.2. The bound is ours.
 
     Example:
         >>> round(float(sigma_min_bound([jnp.eye(3), jnp.eye(3), 2 * jnp.eye(3)], slope=0.1)), 6)

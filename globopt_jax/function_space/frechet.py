@@ -237,6 +237,9 @@ def descent_direction(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Array:
         ValueError: the shapes do not fit, or the layer is out of range.
         TypeError: an array does not hold real numbers.
 
+    References:
+        Yun, Sra & Jadbabaie 2018, Theorems 4.1 and 4.2, proofs in appendix A.
+
     Example:
         >>> layers, X, Y = [lambda z: 2 * z, lambda z: 3 * z], jnp.ones((1, 1)), jnp.zeros((1, 1))
         >>> round(float(derivative(layers, X, Y, descent_direction(layers, X, Y))), 5), float(risk(layers, X, Y))

@@ -111,6 +111,9 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
             unknown.
         TypeError: an array does not hold real numbers.
 
+    References:
+        Nguyen & Hein 2017, Theorems 3.4 and 3.8.
+
     Example:
         >>> X, Y = np.eye(3), np.array([[1.0], [-1.0], [2.0]])
         >>> params = [(np.eye(3), np.zeros(3)), (np.zeros((3, 1)), np.zeros(1))]  # no signal goes through zeros

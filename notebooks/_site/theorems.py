@@ -36,9 +36,17 @@ MATERIAL = {
     "networks.feed_forward",
     "local_minima.vec",
     "deep_linear.loss",
+    "linalg.machine_epsilon",
 }
 PAPERS = "HV17|K18|YSJ18|KHK19|NH17"
 #: The words of docstrings and their short forms in the keys of claims.
+AUTHORS = {
+    "Haeffele & Vidal 2017": "HV17",
+    "Koh 2018": "K18",
+    "Yun, Sra & Jadbabaie 2018": "YSJ18",
+    "Kawaguchi, Huang & Kaelbling 2019": "KHK19",
+    "Nguyen & Hein 2017": "NH17",
+}
 SHORT = {"Theorem": "Thm", "Corollary": "Cor", "Proposition": "Prop", "Definition": "Def", "Lemma": "Lemma"}
 
 
@@ -54,15 +62,25 @@ def public() -> Iterator[tuple[str, Any]]:
 def cited_in(text: str) -> set[str]:
     """The statements that a docstring cites, as beginnings of keys: ``HV17 Theorems 1 and 2`` gives two.
 
+    A paper may be named by its tag, before or after the number, or by its authors.
+
     >>> sorted(cited_in("Decides by value (YSJ18 Theorems 2.1, 2.2 and Lemma B.1; K18 2.4)."))
     ['YSJ18 Lemma B.1', 'YSJ18 Thm 2.1', 'YSJ18 Thm 2.2']
+    >>> sorted(cited_in("This is Theorem 3.4 of NH17. Reference: Haeffele & Vidal 2017, Proposition 1."))
+    ['HV17 Prop 1', 'NH17 Thm 3.4']
     """
     found: set[str] = set()
     text = " ".join(text.split())
+    for names, tag in {**AUTHORS, "Corollaries": "Corollary"}.items():
+        text = text.replace(names, tag)
     number = r"(?:[A-Z]\.)?\d+(?:\.\d+)?"
-    for tag, rest in re.findall(rf"({PAPERS})((?:(?!{PAPERS}).){{0,120}})", text.replace("Corollaries", "Corollary")):
-        for word, numbers in re.findall(rf"\b({'|'.join(SHORT)})s? ({number}(?:(?:, | and | to ){number})*)", rest):
-            found |= {f"{tag} {SHORT[word]} {one}" for one in re.findall(number, numbers)}
+    statement = rf"\b({'|'.join(SHORT)})s? ({number}(?:(?:, | and | to ){number})*)"
+    cited: list[tuple[str, str, str]] = []
+    for tag, rest in re.findall(rf"({PAPERS})((?:(?!{PAPERS}).){{0,120}})", text):
+        cited += [(tag, word, numbers) for word, numbers in re.findall(statement, rest)]
+    cited += [(tag, word, numbers) for word, numbers, tag in re.findall(rf"{statement} of ({PAPERS})", text)]
+    for tag, word, numbers in cited:
+        found |= {f"{tag} {SHORT[word]} {one}" for one in re.findall(number, numbers)}
     return found
 
 
@@ -97,10 +115,15 @@ def called_by(claim: Claim) -> frozenset[str]:
     level = [unwrapped(claim.check)]
     while level and not found:
         found = {name for function in level for name in names_in(function)} - MATERIAL
-        called = {n.id for function in level for n in ast.walk(tree_of(function)) if isinstance(n, ast.Name)}
-        module = level[0].__globals__
-        level = [module[name] for name in sorted(called) if inspect.isfunction(module.get(name))]
+        level = [helper for function in level for helper in _helpers(function)]
     return frozenset(found)
+
+
+def _helpers(function: Any) -> list[Any]:
+    """The functions of its own module that a function names."""
+    names = {node.id for node in ast.walk(tree_of(function)) if isinstance(node, ast.Name)}
+    values = [inspect.unwrap(function.__globals__[n]) for n in sorted(names) if callable(function.__globals__.get(n))]
+    return [v for v in values if inspect.isfunction(v) and v.__module__ == function.__module__]
 
 
 @cache
@@ -108,7 +131,8 @@ def functions_behind() -> dict[str, list[str]]:
     """For the key of every claim the public functions behind it: first those that cite it, then the most special."""
     claims = all_claims()
     how_often = Counter(name for claim in claims for name in called_by(claim))
-    cited = {name: cited_in(inspect.getdoc(value) or "") for name, value in public() if callable(value)}
+    works = [(name, value) for name, value in public() if callable(value) and not name.startswith("claims.")]
+    cited = {name: cited_in(inspect.getdoc(value) or "") for name, value in works}
     found: dict[str, list[str]] = {}
     for claim in claims:
         key = claim.key.partition(",")[0]
