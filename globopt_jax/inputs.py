@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["all_finite", "check_data", "check_key", "check_range", "common_dtype", "finite", "in_one_dtype", "integer"]
-__all__ += ["number", "numbers", "real", "typed_key"]
+__all__ += ["is_traced", "number", "numbers", "real", "typed_key"]
 
 
 def numbers(name: str, array: Any) -> np.ndarray:
@@ -135,6 +135,20 @@ def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool
     if not np.isfinite(found) or not allowed(found):
         raise ValueError(f"{name}: Expected: {expected}. Received: {value!r}.")
     return found
+
+
+def is_traced(value: Any) -> bool:
+    """Return whether a value is an array of `jit`, `vmap` or `grad` without numbers that could be looked at.
+
+    Example:
+        >>> is_traced(jnp.ones(2)), jax.eval_shape(lambda x: jnp.zeros(1 + is_traced(x)), jnp.ones(2)).shape
+        (False, (2,))
+    """
+    try:
+        _ = np.asarray(value) if isinstance(value, jax.Array) else None
+    except jax.errors.TracerArrayConversionError:
+        return True
+    return False
 
 
 def check_key(key: Any) -> jax.Array:

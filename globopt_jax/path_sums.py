@@ -23,12 +23,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import deep_linear, linalg, results
-from globopt_jax.inputs import check_data, integer, number, real, typed_key
+from globopt_jax.inputs import check_data, integer, is_traced, number, real, typed_key
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import kernels_of
 from globopt_jax.shapes import Array, Scalar
@@ -417,7 +416,7 @@ def _checked(weights: Any, X: Any) -> tuple[list[Any], Any]:
 
 def _factors(rho: Any, q: Any, dtype: Any) -> tuple[Any, Any]:
     """Return rho and q as arrays. A rho outside of (0, 1] is an error, or NaN where it is traced."""
-    if not isinstance(rho, jax.core.Tracer):
+    if not is_traced(rho):
         rho = number("rho", rho, "a number above 0 and up to 1", lambda v: 0 < v <= 1)
     rho = jnp.asarray(rho, dtype)
     rho = jnp.where((rho > 0) & (rho <= 1), rho, jnp.nan)

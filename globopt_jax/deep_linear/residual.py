@@ -8,13 +8,12 @@ linear networks also applies to linear residual networks.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax import linalg
 from globopt_jax.deep_linear.network import Weights, floats, gradients, loss, widths_of
-from globopt_jax.inputs import real
+from globopt_jax.inputs import is_traced, real
 from globopt_jax.linalg import lapack, matmul
 from globopt_jax.shapes import Array, Scalar
 
@@ -84,13 +83,10 @@ def population_data(R: Float[Array, "dx dy"], covariance: Float[Array, "dx dx"])
             f"{jnp.shape(covariance)}."
         )
     values, V = lapack.eigh(0.5 * (covariance + covariance.T))
-    try:
-        low, high = float(values[0]), float(values[-1])
-    except jax.errors.ConcretizationTypeError:
-        low = high = 0.0  # the eigenvalues are traced, so that they cannot be checked
-    if low < -1e-3 * max(high, -low):
+    if not is_traced(values) and values[0] < -1e-3 * max(values[-1], -values[0]):
         raise ValueError(
-            f"covariance: Expected: a positive semidefinite matrix. Received: eigenvalues from {low:.3g} to {high:.3g}."
+            "covariance: Expected: a positive semidefinite matrix. Received: eigenvalues from "
+            f"{float(values[0]):.3g} to {float(values[-1]):.3g}."
         )
     X = jnp.sqrt(jnp.maximum(values, 0))[:, None] * V.T
     return X, matmul(X, R)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
 from globopt_jax import linalg
-from globopt_jax.inputs import integer
+from globopt_jax.inputs import integer, is_traced
 
 __all__ = ["global_minimum"]
 
@@ -55,7 +54,7 @@ def global_minimum(target: Callable[[Any], Any], widths: Sequence[int], layer: i
     with jax.ensure_compile_time_eval():
         size = linalg.norm(target(jnp.zeros(dx)))
     # A target made of traced arrays has no number that could be looked at.
-    if not isinstance(size, jax.core.Tracer) and not size <= 8 * linalg.machine_epsilon(size.dtype):
+    if not is_traced(size) and not size <= 8 * linalg.machine_epsilon(size.dtype):
         raise ValueError(f"target: Expected: the value 0 at 0. Received: a value of norm {float(size):.4g}.")
 
     def resized(width: int) -> Callable[[Any], Any]:
