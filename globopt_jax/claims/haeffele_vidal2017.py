@@ -1,6 +1,6 @@
 """HV17: Haeffele & Vidal, Global optimality in neural network training, CVPR 2017."""
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import homogeneous, linalg, losses, rigorous
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome, remembered
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.training import steps
 from globopt_jax.linalg import matmul
@@ -36,15 +36,9 @@ class Trained(NamedTuple):
 TRAINED = "a trained ReLU network"
 
 
+@remembered
 def trained(key: jax.Array) -> Trained:
-    """Return the problem of a key and its run; the last runs are kept, since several claims look at each."""
-    return _trained(tuple(np.asarray(jax.random.key_data(key)).tolist()), eps())
-
-
-@lru_cache(maxsize=128)
-def _trained(data: tuple[int, ...], precision: float) -> Trained:
-    del precision  # so that runs in float32 and float64 are kept apart
-    key = jax.random.wrap_key_data(jnp.asarray(data, jnp.uint32))
+    """Return the problem of a key and its run."""
     problem, X, Y = _neurons(key)
     start = problem.phi.init(key, r=1, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=key, effort="quick")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import deep_linear, linalg, local_minima, networks
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, outcome, remembered
 
 _PAPER = "Kawaguchi, Huang & Kaelbling 2019, Effect of depth and width on local minima in deep learning"
 _claim = partial(Claim, paper=_PAPER)
@@ -53,9 +53,20 @@ def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, 
     return _Minimum(W, X, jnp.asarray(Yhat + E, X.dtype), 0.5 * float(np.sum(E**2)))
 
 
+#: The family of the claims that share these local minima, and the sets of layers whose bounds they share.
+_MINIMA, _SETS = "a local minimum", ((), (1,), (2,), (1, 2), (0,))
+
+
+@remembered
 def _instance(key: jax.Array) -> _Minimum:
     kx, kw, ke = jax.random.split(key, 3)
     return _minimum(ke, _weights(kw, _WIDTHS), _MIXED, jax.random.normal(kx, (_SAMPLES, _WIDTHS[0])))
+
+
+@remembered
+def _bounds(key: jax.Array) -> Any:
+    at = _instance(key)
+    return local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, _SETS)
 
 
 def _lemma_1(key: jax.Array) -> Outcome:
@@ -147,8 +158,7 @@ def _proposition_2(key: jax.Array) -> Outcome:
 
 def _lemma_3(key: jax.Array) -> Outcome:
     """Compare the shares of Theorem 2, summed, with one projection on what the tangent space adds to the features."""
-    at = _instance(key)
-    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(1, 2)])
+    at, found = _instance(key), _bounds(key)
     y = np.asarray(local_minima.vec(at.Y), np.float64)
     features = [np.asarray(at.X, np.float64)]
     for w, slopes in zip(at.W[:-1], _MIXED, strict=True):
@@ -165,7 +175,7 @@ def _lemma_3(key: jax.Array) -> Outcome:
         return 0.5 * float(np.sum((U[:, s > 1e3 * eps() * s[0]].T @ y) ** 2))
 
     wanted, scale = explained(np.hstack([Phi, D])) - explained(Phi), 0.5 * float(y @ y)
-    said = sum(float(np.sum(share)) for share in found.shares)
+    said = sum(float(np.sum(share[_SETS.index((1, 2))])) for share in found.shares)
     # Control: the tangent space alone, without the features taken out first.
     return outcome(abs(said - wanted) / scale, 1e5 * eps(), abs(explained(D) - wanted) / scale)
 
@@ -196,15 +206,13 @@ def _separated(key: jax.Array, *, strong: bool) -> Outcome:
 
 
 def _lemma_4(key: jax.Array) -> Outcome:
-    at = _instance(key)
-    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [()])
+    found = _bounds(key)
     t = int(found.t)
     return outcome(np.max(found.residuals[t:]), 1e3 * eps(), np.max(found.residuals[:t], initial=0.0))
 
 
 def _theorem_2(key: jax.Array) -> Outcome:
-    at = _instance(key)
-    found = local_minima.regression_bounds(at.W, at.X, at.Y, _MIXED, [(), (1,), (2,), (1, 2), (0,)])
+    found = _bounds(key)
     distance = np.abs(found.value - found.loss) / float(found.loss)
     return outcome(np.max(distance[found.admissible]), 1e4 * eps(), np.min(distance[~found.admissible]))
 
@@ -255,18 +263,21 @@ CLAIMS = (
         statement="vec(Yhat) is D^(l) vec(W_l) for every layer l, with vec stacking columns.",
         equation="appendix A, Lemma 1",
         check=_lemma_1,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Thm 1",
         statement="At differentiable local minima the loss equals J; elsewhere the tangent gap is the difference.",
         equation="Theorem 1, (4.2)",
         check=_theorem_1,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Thm 1, shares",
         statement="J is 1/2 ||Y||^2 minus the shares of all units, in order, each orthogonal to the earlier ones.",
         equation="Theorem 1, (4.2), Lemma 3",
         check=_decomposition,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Prop 1",
@@ -310,18 +321,21 @@ CLAIMS = (
         statement="The improvement of Theorem 2 is the sum of the shares of all units, in order.",
         equation="appendix A, Lemma 3",
         check=_lemma_3,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Lemma 4",
         statement="At local minima the features of all layers from t on are orthogonal to the residual.",
         equation="appendix A, Lemma 4",
         check=_lemma_4,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Thm 2",
         statement="The loss at local minima equals the regression bound for every set S of layers from t on.",
         equation="Theorem 2, (5.1)",
         check=_theorem_2,
+        family=_MINIMA,
     ),
     _claim(
         key="KHK19 Thm 2, linear",
@@ -340,5 +354,6 @@ CLAIMS = (
         statement="With strongly separated linear units the bound holds for S in {t, H}.",
         equation="Corollary 2",
         check=_corollary_2,
+        family=_MINIMA,
     ),
 )

@@ -1,6 +1,7 @@
 """The record of a claim, the collection of all of them, and their verification."""
 
 import collections
+import functools
 import importlib
 import pkgutil
 import re
@@ -8,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,27 @@ from globopt_jax import linalg
 from globopt_jax.inputs import integer
 from globopt_jax.shapes import Array
 
+T = TypeVar("T")
+
 
 def eps() -> float:
     """Return the machine epsilon of the dtype that the claims are tried in: float64 where x64 is on."""
     return linalg.machine_epsilon(jnp.zeros(()).dtype)
+
+
+def remembered(make: Callable[[jax.Array], T]) -> Callable[[jax.Array], T]:
+    """Return a function of a key that keeps its last results, which the claims of a family share."""
+
+    @functools.lru_cache(maxsize=128)
+    def kept(data: tuple[int, ...], precision: float) -> T:
+        del precision  # so that results in float32 and float64 are kept apart
+        return make(jax.random.wrap_key_data(jnp.asarray(data, jnp.uint32)))
+
+    @functools.wraps(make)
+    def of_key(key: jax.Array) -> T:
+        return kept(tuple(np.asarray(jax.random.key_data(key)).tolist()), eps())
+
+    return of_key
 
 
 class Outcome(NamedTuple):

@@ -129,10 +129,10 @@ def regression_bounds(
 
         ``L <= 1/2 ||PN[Phi^(S)] Y||^2 - sum_(l <= H) sum_k 1/2 ||P[N_k^(l) PN[I_dy (x) Phi^(S)] D_k^(l)] vec Y||^2``
 
-    for every subset S of (t..H), the empty set included, and L equals the right side (KHK19 Theorem 2, (5.1)). Here
-    Phi^(S) are the features of the layers in S, P[M] projects onto the column space of M, PN[M] onto its orthogonal
-    complement, and D_k^(l), N_k^(l) are those of `decompose`. Every network has t <= H. A stationary point need not
-    obey the bound: the deep linear network of zeros is stationary.
+    for every subset S of (t..H), the empty set included, and L equals the right side (KHK19 Theorem 2, (5.1); the sum
+    is that of Lemma 3). Here Phi^(S) are the features of the layers in S, P[M] projects onto the column space of M,
+    PN[M] onto its orthogonal complement, and D_k^(l), N_k^(l) are those of `decompose`. Every network has t <= H. A
+    stationary point need not obey the bound: the deep linear network of zeros is stationary.
 
     With `restricted`, the bound is for local minima over the weights without the edges that Definition 1 requires to
     vanish; derivatives in these edges then do not count (Corollary 1, (5.2)). With `strong`, the bound is for local
