@@ -128,13 +128,13 @@ def zero_subnetwork(key: jax.Array) -> Outcome:
     certificate = homogeneous.certify(at.problem, params, at.X, at.Y, effort="quick")
     worse = homogeneous.certify(at.problem, jax.tree.map(lambda w: 1.1 * w, params), at.X, at.Y, effort="quick")
     has_zero = int(certificate.zero_subnetworks) > 0
-    return outcome(float(certificate.relative_gap) + (not has_zero), 1e2 * eps() ** 0.5, worse.relative_gap)
+    return outcome(float(certificate.relative_gap) + (not has_zero), 4 * eps() ** 0.5, worse.relative_gap)
 
 
 def _escape(key: jax.Array) -> Outcome:
     """Control: a local minimum of one neuron alone is not global, and its polar exceeds lam."""
     polar = np.asarray(trained(key).trace.polar)
-    return outcome(polar[-1] - 1, 1e2 * eps() ** 0.5, polar[polar > 0][0] - 1)
+    return outcome(polar[-1] - 1, 4 * eps() ** 0.5, polar[polar > 0][0] - 1)
 
 
 def _reduction(key: jax.Array) -> Outcome:
@@ -158,7 +158,7 @@ def monotone(key: jax.Array) -> Outcome:
     objective = np.asarray(at.trace.objective)
     rise = float(np.max(np.diff(objective) / objective[:-1], initial=0.0))
     gap = float(at.certificate.relative_gap)
-    return outcome(max(rise, gap), 1e2 * eps() ** 0.5, objective[0] / objective[-1] - 1)
+    return outcome(max(rise, gap), 4 * eps() ** 0.5, objective[0] / objective[-1] - 1)
 
 
 def _low_degree(key: jax.Array) -> Outcome:

@@ -37,8 +37,12 @@ def _weights(key: jax.Array, widths: tuple[int, ...]) -> list[jax.Array]:
     return [jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(keys, shapes, strict=True)]
 
 
-def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, free: Any = None) -> _Minimum:
-    """Return a local minimum, whose targets are the network's output plus noise orthogonal to the tangent space."""
+def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, free: Any = None) -> _Minimum | None:
+    """Return a local minimum, whose targets are the network's output plus noise orthogonal to the tangent space.
+
+    None is returned where a singular value is so small that rounding tilts its direction: there the dtype does not tell
+    what is orthogonal.
+    """
     D = local_minima.jacobian_blocks(W, X, activation)
     A = np.concatenate([np.asarray(block, np.float64).transpose(1, 2, 0).reshape(block.shape[1], -1) for block in D], 1)
     if free is not None:
@@ -46,8 +50,11 @@ def _minimum(key: jax.Array, W: list[jax.Array], activation: Any, X: jax.Array, 
     Yhat = np.asarray(networks.feed_forward(activation)(W, X), np.float64)
     noise = np.asarray(jax.random.normal(key, (Yhat.size,)), np.float64)
     U, s, _ = np.linalg.svd(A, full_matrices=False)
-    U = U[:, s > 1e3 * eps() * s[0]]
-    noise, _ = linalg.split(U, noise)
+    # Zeros come out as rounding of the blocks in their dtype, and of the decomposition in float64.
+    zero, solid = eps() + 4 * np.finfo(np.float64).eps, 300 * eps()
+    if np.any((s > zero * s[0]) & (s < solid * s[0])):
+        return None
+    noise, _ = linalg.split(U[:, s >= solid * s[0]], noise)
     noise *= 0.02 * np.linalg.norm(Yhat) / np.linalg.norm(noise)
     E = noise.reshape(Yhat.shape[::-1]).T  # vec stacks columns
     return _Minimum(W, X, jnp.asarray(Yhat + E, X.dtype), 0.5 * float(np.sum(E**2)))
@@ -59,8 +66,11 @@ _MINIMA, _SETS = "a local minimum", ((), (1,), (2,), (1, 2), (0,))
 
 @remembered
 def _instance(key: jax.Array) -> _Minimum:
-    kx, kw, ke = jax.random.split(key, 3)
-    return _minimum(ke, _weights(kw, _WIDTHS), _MIXED, jax.random.normal(kx, (_SAMPLES, _WIDTHS[0])))
+    found = None
+    while found is None:
+        key, kx, kw, ke = jax.random.split(key, 4)
+        found = _minimum(ke, _weights(kw, _WIDTHS), _MIXED, jax.random.normal(kx, (_SAMPLES, _WIDTHS[0])))
+    return found
 
 
 @remembered
@@ -236,12 +246,12 @@ def _corollary_1(key: jax.Array) -> Outcome:
     X = jax.random.normal(kx, (_SAMPLES, 3)).at[:, 0].set(1)
     # The other units take absolute values: such units are never dead, and rarely linear on all samples.
     activation = ((_RELU, *((-1.0, 1.0),) * 3),) * 3
-    W: list[Any] = []
-    while not W or any(np.sum(chosen) > 1 for chosen in local_minima.linear_units(W, X, activation).sets):
+    at, W = None, list[Any]()
+    while at is None:
         kw, again = jax.random.split(kw)
         W = local_minima.with_linear_units(again, X, (4, 4, 4, 1), 0, activation=activation)
-    free = np.concatenate([np.asarray(w).ravel() != 0 for w in W])
-    at = _minimum(ke, W, activation, X, free)
+        if all(np.sum(chosen) <= 1 for chosen in local_minima.linear_units(W, X, activation).sets):
+            at = _minimum(ke, W, activation, X, np.concatenate([np.asarray(w).ravel() != 0 for w in W]))
     moved = [w * (1 + 0.03 * l) for l, w in enumerate(W)]
     sets = [(), (0,), (1, 3)]
     found, away = (local_minima.regression_bounds(w, X, at.Y, activation, sets, restricted=True) for w in (W, moved))

@@ -56,7 +56,7 @@ def _first_order(key: jax.Array) -> Outcome:
     beta = np.asarray(jax.random.normal(jax.random.fold_in(key, 2), at.certificate.residuals.shape))
     worse = homogeneous.certify(at.problem, jax.tree.map(lambda w: 1.1 * w, at.params), at.X, at.Y, effort="quick")
     residual = abs(float(beta @ at.certificate.residuals))
-    return outcome(residual, 1e2 * eps() ** 0.5, abs(float(beta @ worse.residuals)))
+    return outcome(residual, 4 * eps() ** 0.5, abs(float(beta @ worse.residuals)))
 
 
 def _weak_duality(key: jax.Array) -> Outcome:
@@ -85,7 +85,7 @@ def _local_minima(widths: tuple[int, ...], of_map: bool, key: jax.Array) -> Outc
     # The other direction: the minimizer of the rank-constrained problem is a product of weights.
     back = deep_linear.loss(deep_linear.factors(best.map, widths), X, Y)
     errors = [jnp.abs(value - best.value) / jnp.sum(Y * Y) for value in (found, back, deep_linear.loss(start, X, Y))]
-    return outcome(jnp.maximum(errors[0], errors[1]), 1e2 * eps() ** 0.5, errors[2])
+    return outcome(jnp.maximum(errors[0], errors[1]), 4 * eps() ** 0.5, errors[2])
 
 
 def _path_sum(key: jax.Array) -> Outcome:
