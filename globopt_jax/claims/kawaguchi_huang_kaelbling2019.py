@@ -246,7 +246,8 @@ def _corollary_1(key: jax.Array) -> Outcome:
     X = jax.random.normal(kx, (_SAMPLES, 3)).at[:, 0].set(1)
     # The other units take absolute values: such units are never dead, and rarely linear on all samples.
     activation = ((_RELU, *((-1.0, 1.0),) * 3),) * 3
-    at, W = None, list[Any]()
+    at: _Minimum | None = None
+    W: list[Any] = []
     while at is None:
         kw, again = jax.random.split(kw)
         W = local_minima.with_linear_units(again, X, (4, 4, 4, 1), 0, activation=activation)
