@@ -61,7 +61,10 @@ def _in_threads(worker: Worker, threads: int, portions: Sequence[Portion], do: A
     futures = {pool.submit(done, portion): portion for portion in portions}
     try:
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            if future.exception() is not None:  # what is finished comes first, so that it is not lost
+                for other in [f for f in futures if f.done() and f.exception() is None]:
+                    yield futures[other], other.result()
+            yield futures.pop(future), future.result()
     finally:
         worker.stopped = True
         pool.shutdown(cancel_futures=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -87,6 +88,37 @@ def test_an_error_ends_all_threads(monkeypatch):
         _ = [*engines.here(plan, plan.portions(), fails)]
     assert threading.active_count() == threads
     assert len(begun) < 10
+
+
+def test_what_is_finished_when_an_error_comes_is_not_lost(monkeypatch):
+    monkeypatch.setattr(engines, "_cores", lambda: 2)
+    plan = plan_of(tangent=False)
+    order, failed = plan.portions()[:3], threading.Event()
+
+    def third_after_the_error(worker, portion):
+        del worker
+        if portion is order[1]:
+            assert first_is_out.wait(60)
+            failed.set()
+            raise OSError("no space left")
+        if portion is order[2]:
+            assert failed.wait(60)
+            third_is_done.set()
+        return portion
+
+    first_is_out, third_is_done = threading.Event(), threading.Event()
+    found = []
+
+    def collect():
+        for portion, _ in engines.here(plan, order, third_after_the_error):
+            found.append(portion)
+            first_is_out.set()
+            assert third_is_done.wait(60)
+            time.sleep(0.1)  # until its thread has handed the result over
+
+    with pytest.raises(OSError, match="no space left"):
+        collect()
+    assert found == [order[0], order[2]]
 
 
 def test_what_the_caller_leaves_is_not_done(monkeypatch):
