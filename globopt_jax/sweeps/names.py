@@ -13,6 +13,10 @@ from globopt_jax.origin import hash_arrays
 
 __all__ = ["digest", "function_named"]
 
+#: The kinds of global values that a hash covers.
+_TOLD = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None))
+_TOLD += (np.ndarray, np.generic, jax.Array, types.FunctionType, functools.partial)
+
 #: Packages whose functions keep their meaning under their names.
 _PACKAGES = frozenset({"flax", "globopt_jax", "jax", "numpy", "optax"})
 
@@ -21,8 +25,8 @@ def function_named(function: Any) -> str:
     """Return the module and the name of a function, with a hash where the name alone does not tell the function.
 
     Functions of jax, optax and similar packages are told by their names. Lambdas share one name, and a function of the
-    caller can change under its name. The hash covers the code of the function, its defaults, and the local variables
-    that it takes from around it; it does not cover what the function finds by a global name.
+    caller can change under its name. The hash covers the code of the function, its defaults, the local variables that
+    it takes from around it, and the global numbers, strings, containers, arrays and functions that it names.
 
     Example:
         >>> function_named(np.linalg.norm)
@@ -75,12 +79,22 @@ def _content(value: Any) -> tuple[Any, ...] | None:
             return value.__module__, value.__qualname__
         case types.FunctionType():
             around = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-            return value.__code__, value.__defaults__, value.__kwdefaults__, around
+            return value.__code__, value.__defaults__, value.__kwdefaults__, around, _globals(value)
     if hasattr(value, "__wrapped__"):
         return (value.__wrapped__,)
     if hasattr(value, "__dict__") and not isinstance(value, type):
         return type(value).__qualname__, vars(value), vars(type(value)).get("__call__")
     return None
+
+
+def _globals(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Return the global values that the code of a function names; of other objects their kinds alone."""
+    names, codes = set[str](), [function.__code__]
+    for code in codes:  # grows by the functions inside
+        names.update(code.co_names)
+        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+    found = [(name, function.__globals__[name]) for name in sorted(names & function.__globals__.keys())]
+    return [(name, value if isinstance(value, _TOLD) else type(value).__qualname__) for name, value in found]
 
 
 def _is_known(module: Any, name: str) -> bool:

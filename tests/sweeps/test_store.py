@@ -16,6 +16,7 @@ import optax
 import pytest
 
 from globopt_jax import losses, sweeps
+from globopt_jax.sweeps.names import function_named
 from globopt_jax.sweeps.plan import AXES
 
 SETTINGS: dict[str, Any] = {"data": "x", "stages": ["initial", "trained"]}
@@ -127,6 +128,20 @@ def test_other_files_are_refused(tmp_path):
         sweeps.sweep(X, Y, **OPTIONS, store=tmp_path / "nowhere" / "cells.sqlite")
 
 
+def test_a_function_is_told_by_the_globals_that_it_names():
+    """Numbers and functions around it, but no module: a store of scale 1 is none of scale 2."""
+    source = "def inner(x): return shift + x\ndef outer(x): return [np.tanh(scale * inner(y)) for y in x]"
+
+    def named(**around):
+        scope = {"np": np, **around}
+        exec(source, scope)
+        return function_named(scope["outer"])
+
+    plain = named(scale=1.0, shift=np.ones(2))
+    assert plain == named(scale=1.0, shift=np.ones(2), other=3)
+    assert len({plain, named(scale=2.0, shift=np.ones(2)), named(scale=1.0, shift=np.zeros(2))}) == 3
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -231,6 +246,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path):
 PROGRAM = """
 import sys, time, numpy as np
 from globopt_jax import sweeps
+from globopt_jax.sweeps.names import function_named
 import jax; jax.config.update("jax_enable_x64", True)
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
