@@ -45,7 +45,7 @@ class Inequality(NamedTuple):
     def reason(self) -> str:
         """The inequality in a few sentences, with what of the theorem's conditions the samples show."""
         theorem, j = "4.1" if int(self.layer) == 1 else "4.2", int(self.layer)
-        eps1, eps2, shown = float(self.eps1), float(self.eps2), f"{float(self.left):.6g} >= {float(self.right):.6g}"
+        eps1, eps2 = float(self.eps1), float(self.eps2)
         if not self.distinct:
             return (
                 f"Theorem {theorem} says nothing at layer {j}: two samples have the same input there, so that no "
@@ -56,8 +56,8 @@ class Inequality(NamedTuple):
             lacking = lacking if not eps2 else "the layers below map a sample to zero"
             return f"Theorem {theorem} says nothing at layer {j}: {lacking}."
         said = (
-            f"Theorem {theorem} at layer {j}: {shown}, so that the gap L - L* = {float(self.gap):.6g} is at most "
-            f"{float(self.left) / (2 * eps1 * eps2):.6g}."
+            f"Theorem {theorem} at layer {j}: {float(self.left):.6g} >= {float(self.right):.6g}, so that the gap "
+            f"L - L* = {float(self.gap):.6g} is at most {float(self.left) / (2 * eps1 * eps2):.6g}."
         )
         if self.sizes:
             return said
