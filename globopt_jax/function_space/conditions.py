@@ -48,8 +48,8 @@ class Inequality(NamedTuple):
         eps1, eps2 = float(self.eps1), float(self.eps2)
         if not self.distinct:
             return (
-                f"Theorem {theorem} says nothing at layer {j}: two samples have the same input there, so that no "
-                "function of it tells them apart."
+                f"Theorem {theorem} says nothing at layer {j}: two samples have the same input there, and no function "
+                "of that input tells them apart."
             )
         if not eps1 or not eps2:
             lacking = "a Jacobian of the layers above lacks full row rank"

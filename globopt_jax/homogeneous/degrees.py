@@ -178,17 +178,19 @@ def _check_growth(problem: Problem, weights: Weights, X: Inputs) -> None:
     """
     leaves, tree = jax.tree.flatten(weights)
 
-    def ratio(k: int, scale: float) -> float:
-        moved = jax.tree.unflatten(tree, [w * scale if l == k else w for l, w in enumerate(leaves)])
+    def ratio(k: int | None = None) -> float:
+        """The ratio with layer k scaled up, or at the weights themselves."""
+        moved = jax.tree.unflatten(tree, [w * FAR if l == k else w for l, w in enumerate(leaves)])
         cost = float(problem.theta(moved))
         return float(linalg.norm(problem.phi(moved, X))) / cost if 0 < cost < np.inf else np.nan
 
+    base = ratio()
     for k in range(len(leaves)):
-        if ratio(k, FAR) > FAR**0.5 * ratio(k, 1.0):  # False where a number is not finite
+        if ratio(k) > FAR**0.5 * base:  # False where a number is not finite
             raise ValueError(
                 "theta: Expected: a penalty that grows with every layer as fast as phi (HV17, nondegenerate pair). "
-                f"Received: one beside which phi grows without end with the weights of layer {k}: the polar is "
-                "infinite, and no network is a minimum."
+                f"Received: one that grows more slowly with the weights of layer {k}: the polar is infinite, and no "
+                "network is a minimum."
             )
 
 

@@ -235,9 +235,10 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
 
 
 def _spanning(problem: Problem, params: Params, X: Any, key: Array, size: int) -> Params:
-    """Return random subnetworks in whose cone every matrix of this size lies, as far as the map has such a sum.
+    """Return random subnetworks to write any matrix of this size as a sum of.
 
-    Where the last layer is linear each comes with its negative, so that it suffices that they span the space.
+    Where the last layer is linear each comes with its negative, and then it is enough that the outputs span the space.
+    Elsewhere their non-negative sums may miss some matrices.
     """
     drawn = ascent.starts(problem.phi, params, X, key, 3 * size)
     if problem.theta.is_cone or not isinstance(problem.phi, PiecewiseLinear | CPTensor):

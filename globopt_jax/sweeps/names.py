@@ -94,7 +94,9 @@ def _globals(function: types.FunctionType) -> list[tuple[str, Any]]:
         names.update(code.co_names)
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
     found = [(name, function.__globals__[name]) for name in sorted(names & function.__globals__.keys())]
-    return [(name, value if isinstance(value, _TOLD) else type(value).__qualname__) for name, value in found]
+    # Jitted functions and the like have the function that they wrap.
+    told = [isinstance(value, _TOLD) or hasattr(value, "__wrapped__") for _, value in found]
+    return [(name, v if yes else type(v).__qualname__) for (name, v), yes in zip(found, told, strict=True)]
 
 
 def _is_known(module: Any, name: str) -> bool:

@@ -203,7 +203,7 @@ class Store:
         Raises:
             FileNotFoundError: there is no store at this path.
         """
-        self._exists()
+        self._check_there()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = list(columns(self.identity or {"stages": []}))
@@ -222,13 +222,13 @@ class Store:
         Raises:
             FileNotFoundError: there is no store at this path.
         """
-        self._exists()
+        self._check_there()
         rows = self.rows()
         axes = {name: tuple(sorted({row[name] for row in rows})) for name in AXES}
         scalars = {name for name in AXES if name not in ("depth", "width", "seed") and len(axes[name]) == 1}
         return dataset(rows, axes, scalars, self.identity or {"stages": []})
 
-    def _exists(self) -> None:
+    def _check_there(self) -> None:
         if not self.path.exists():
             raise FileNotFoundError(f"path: Expected: a store of a sweep. Received: {self.path}, where there is none.")
 

@@ -281,7 +281,7 @@ def test_a_penalty_that_forgets_a_layer_is_refused():
     theta = homogeneous.regularizer(lambda w: jnp.sum(jnp.square(w[0])), degree=2)
     problem = homogeneous.Problem("relu", theta, losses.squared, 1.0)
     params = problem.phi.init(KEY, r=2, dx=3, dy=1)
-    with pytest.raises(ValueError, match="phi grows without end with the weights of layer 1"):
+    with pytest.raises(ValueError, match="one that grows more slowly with the weights of layer 1"):
         homogeneous.check_degrees(problem, params, jnp.asarray(normal(5, 3), params[0].dtype))
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -140,6 +141,8 @@ def test_a_function_is_told_by_the_globals_that_it_names():
     plain = named(scale=1.0, shift=np.ones(2))
     assert plain == named(scale=1.0, shift=np.ones(2), other=3)
     assert len({plain, named(scale=2.0, shift=np.ones(2)), named(scale=1.0, shift=np.zeros(2))}) == 3
+    jitted = [named(scale=jax.jit(f), shift=1.0) for f in (lambda x: x, lambda x: 2 * x)]
+    assert jitted[0] != jitted[1]
 
 
 @pytest.mark.parametrize(
