@@ -39,8 +39,9 @@ class NonNegative(Regularizer):
         inside = jnp.all(jnp.stack([jnp.all(w >= 0) for w in jax.tree.leaves(weights)]))
         # At 0 the derivative is the one from above, at the smallest positive number: an l1 norm is a sum here.
         above = jax.tree.map(lambda w: jnp.where(w > 0, w, w + linalg.smallest_normal(w.dtype)), weights)
-        slope = self.theta(above)
-        return jnp.where(inside, self.theta(weights) + slope - jax.lax.stop_gradient(slope), jnp.inf)
+        sloped = self.theta(above)
+        value = jax.lax.stop_gradient(self.theta(weights) - sloped) + sloped
+        return jnp.where(inside, value, jnp.inf)
 
     def balance(self, weights: Weights) -> Weights:
         return self.theta.balance(weights)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from globopt_jax import homogeneous
 from globopt_jax.homogeneous.degrees import measured_degree
@@ -78,6 +79,18 @@ def test_norm_and_its_subgradient_at_zero(kind, dtype):
     unit = np.asarray(w) / np.linalg.norm(w)
     expected = {"l1": np.sign(w), "l2": unit, "linf": [[0, -1, 0]], "l21": unit}[kind]
     np.testing.assert_allclose(jax.grad(lambda w: norm(kind, w))(w), np.asarray(expected, dtype), rtol=1e-6)
+
+
+def test_derivatives_are_those_of_the_values():
+    """Of every penalty, and of the same one with non-negative weights, at weights without a zero or a tie."""
+    phi, weights = homogeneous.deep_subnetwork("relu", layers=2), [jnp.abs(w) for w in kernels(2, jnp.float64)]
+    plain = [make(norms=kind) for make in (homogeneous.product_of_norms, homogeneous.sum_of_powers) for kind in NORMS]
+    plain += [homogeneous.path_norm(q) for q in (1, 2, 3.5)]
+    bound = [theta.bind(phi) for theta in plain]
+    cones = [homogeneous.non_negative(theta).bind(phi) for theta in plain]
+    for thetas in (bound, cones):
+        together = jax.jit(lambda w, thetas=thetas: jnp.stack([theta(w) for theta in thetas]))
+        check_grads(together, (weights,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("K", [2, 3, 4])

@@ -97,7 +97,8 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     With ``sum_i beta_i phi(W_i) = 0``, min beta = -1 and ``sum_i beta_i theta(W_i) <= 0``, the step
     ``W_i <- (1 + beta_i)^{1/p} W_i`` leaves the prediction as it is, changes the objective by ``lam sum beta_i
     theta_i``, which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away
-    from local minima too). The null vectors come from one QR factorization of the outputs, scaled by theta.
+    from local minima too). The null vectors come from one QR factorization of the outputs, scaled by theta,
+    and stay orthonormal as subnetworks go.
     """
     # theta = 0 means phi = 0 (one layer of a product of norms is zero): no cost to divide by, and zeroed below.
     living = alive(params)
@@ -112,24 +113,34 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     cost = theta.copy()  # theta of each subnetwork as the reductions go on
     left = np.arange(len(keep))
     while len(left) > 1:
-        _, sigma, right = np.linalg.svd(np.take(R, left, axis=1), full_matrices=True)
-        sigma = np.append(sigma, np.zeros(len(left) - len(sigma)))
-        if sigma[-1] > eps * max(outputs.shape) * sigma[0]:
+        null = _null_space(np.take(R, left, axis=1), eps * max(outputs.shape))
+        if not null.shape[1]:
             break
-        g = right[-1]
-        g = -g if g.sum() > 0 else g
-        g = -g if (g / cost[left]).min() >= 0 else g
-        beta = g / cost[left]
-        beta = beta / -beta.min()
-        cost[left] *= 1 + beta
-        cost[left[np.argmin(beta)]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
-        left = left[cost[left] > 0]  # ties vanish together
+        while null.shape[1] and len(left) > 1:
+            g = null[:, -1]
+            g = -g if g.sum() > 0 else g
+            g = -g if (g / cost[left]).min() >= 0 else g
+            beta = g / cost[left]
+            beta = beta / -beta.min()
+            cost[left] *= 1 + beta
+            cost[left[np.argmin(beta)]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
+            stays = cost[left] > 0  # ties vanish together
+            # The null vectors of the columns that stay are those that are zero on the others.
+            rotation = np.linalg.qr(null[~stays].T, mode="complete")[0]
+            null, left = (null @ rotation[:, (~stays).sum() :])[stays], left[stays]
     if len(left) == living.sum():
         return params
     factors = np.zeros(len(living))
     factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
 
     return rescaled(params, factors)
+
+
+def _null_space(M: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return an orthonormal basis (n, k) of the null vectors of M (m, n); tolerance is relative to its norm."""
+    _, sigma, right = np.linalg.svd(M, full_matrices=True)
+    sigma = np.append(sigma, np.zeros(len(right) - len(sigma)))
+    return right[sigma <= tolerance * sigma[0]].T
 
 
 @jax.jit
