@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +17,7 @@ from globopt_jax.homogeneous.lam_max import lam_max
 from globopt_jax.homogeneous.maps import ElementalMap, Neuron, PiecewiseLinear
 from globopt_jax.homogeneous.minimize import minimize
 from globopt_jax.homogeneous.polar import ascent, bound_of, directions
-from globopt_jax.homogeneous.problem import Problem
+from globopt_jax.homogeneous.problem import Problem, predict
 from globopt_jax.homogeneous.prune import exact
 from globopt_jax.homogeneous.regularizers import Regularizer
 from globopt_jax.homogeneous.tensors import CPTensor
@@ -231,7 +232,32 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         solved = pool.completed(solved, targets)
     found = reduce(problem, pool.weights(solved, params, Z.dtype), X)
     keep = np.flatnonzero(alive(found)) if solved.feasible else np.arange(1)
-    return _answer(problem, jax.tree.map(lambda w: w[keep], found), X, Z, lower, proved)
+    found = _closed(problem, jax.tree.map(lambda w: w[keep], found), X, Z)
+    return _answer(problem, found, X, Z, lower, proved)
+
+
+def _closed(problem: Problem, params: Params, X: Any, Z: Any) -> Params:
+    """Take what the search has left of Z out of it, by Gauss-Newton steps of the weights that are not 0.
+
+    In a cone the subnetworks that span all outputs cannot do so: there Z may have one decomposition alone.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    size = float(jnp.linalg.norm(Z))
+
+    def rest(flat: jax.Array) -> Array:
+        return jnp.ravel(predict(problem, unravel(flat), X) - Z)
+
+    for _ in range(3):
+        r = rest(flat)
+        if not 100 * linalg.machine_epsilon(Z.dtype) < float(jnp.linalg.norm(r)) / size < EXCESS or r.size > SPANNED:
+            break
+        J = jnp.where(flat != 0, jax.jacobian(rest)(flat), 0)
+        moved = flat - jnp.linalg.lstsq(J, r)[0]
+        inside = np.isfinite(float(jnp.sum(jax.vmap(problem.theta)(unravel(moved)))))
+        if not (inside and float(jnp.linalg.norm(rest(moved))) < float(jnp.linalg.norm(r))):
+            break
+        flat = moved
+    return unravel(flat)
 
 
 def _spanning(problem: Problem, params: Params, X: Any, key: Array, size: int) -> Params:

@@ -25,13 +25,13 @@ def scalar_problem(seed, m=None):
     return homogeneous.Problem(phi, theta, losses.squared, 0.1 * float(top.lower)), X, Y
 
 
-def assert_global(problem, X, Y, optimum, r, seed, tolerance=1e-6):
+def assert_global(problem, X, Y, optimum, r, seed, gap=1e-6):
     start = problem.phi.init(jax.random.key(seed), r=r, dx=2, dy=1)
     found = homogeneous.minimize(problem, start, X, Y, key=jax.random.key(seed + 1))
     objective, bound = float(found.certificate.objective), float(found.certificate.lower_bound)
-    assert abs(objective - optimum) <= tolerance * optimum
+    assert abs(objective - optimum) <= 1e-6 * optimum
     assert bool(found.certificate.rigorous)
-    assert float(found.certificate.relative_gap) <= tolerance
+    assert float(found.certificate.relative_gap) <= gap
     assert bound <= optimum * (1 + 1e-8)  # the oracle's own accuracy
     assert_never_increases(found.trace)
 
@@ -44,7 +44,8 @@ def assert_never_increases(trace):
 @pytest.mark.parametrize("r", [1, 5])
 def test_scalar_problems_reach_the_convex_optimum(r):
     problem, X, Y = scalar_problem(seed=3, m=30)
-    assert_global(problem, X, Y, global_minimum("squared", X, Y, problem.lam), r, seed=0)
+    # The last Newton steps leave a gap that the objective's rounding would hide from a line search.
+    assert_global(problem, X, Y, global_minimum("squared", X, Y, problem.lam), r, seed=0, gap=1e-10)
 
 
 @pytest.mark.slow

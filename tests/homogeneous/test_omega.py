@@ -151,6 +151,7 @@ def test_non_negative_sums():
         "linear", homogeneous.non_negative("sum_of_powers"), np.ones((2, 2)), np.eye(2), key=KEY, effort="quick"
     )
     np.testing.assert_allclose([found.lower, found.upper], 2, rtol=1e-6)
+    assert found.residual < 1e-13
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from globopt_jax import linalg
 from globopt_jax.homogeneous.maps import Neuron
@@ -26,7 +27,10 @@ __all__ = ["applies", "polish"]
 
 
 class _State(NamedTuple):
-    """The weights, the sign patterns S (r, m), the objective, steps without gain, and steps."""
+    """The weights, the sign patterns S (r, m), the objective, and counts of steps: without gain, all, beyond rounding.
+
+    A step beyond rounding makes the gradient smaller where the objective's rounding hides what it gains.
+    """
 
     w1: Array
     w2: Array
@@ -34,6 +38,7 @@ class _State(NamedTuple):
     value: Scalar
     still: Scalar
     step: Scalar
+    beyond: Scalar
 
 
 class _Faces(NamedTuple):
@@ -49,6 +54,10 @@ class _Faces(NamedTuple):
     @property
     def lam(self) -> Array:
         return jnp.asarray(self.problem.lam, self.Y.dtype)
+
+    def rounding(self, value: Scalar) -> Scalar:
+        """What an objective of this size cannot resolve."""
+        return 4 * linalg.machine_epsilon(self.Y.dtype) * jnp.abs(value)
 
     def true_value(self, w1: Array, w2: Array) -> Scalar:
         """The objective itself."""
@@ -101,7 +110,10 @@ def _apply(P: Array, w: Array) -> Array:
 def polish(
     problem: Problem, params: Params, X: Inputs, Y: Targets, *, snap: Scalar, steps: int
 ) -> tuple[Params, Array]:
-    """At most `steps` Newton steps from params; the result's objective is never larger.
+    """At most `steps` Newton steps from params; the result's objective is never larger, up to its rounding.
+
+    The last steps make the gradient smaller than the objective can tell: its rounding hides gradients below 1e-8 or so,
+    but the polar sees them.
 
     Args:
         problem: a problem for which `applies` is true.
@@ -119,9 +131,11 @@ def polish(
     start_w1, start_w2 = params
     faces = _Faces(problem, X, Y, row_norm, unit_rows, jnp.any(start_w2 != 0, axis=1))
     w1, S = _snapped(faces, start_w1, start_w2, snap)
-    first = _State(w1, start_w2, S, faces.true_value(w1, start_w2), jnp.asarray(0), jnp.asarray(0))
+    zero = jnp.asarray(0)
+    first = _State(w1, start_w2, S, faces.true_value(w1, start_w2), zero, zero, zero)
     end = jax.lax.while_loop(lambda s: (s.step < steps) & (s.still < 3), partial(_advance, faces), first)
-    better = end.value < faces.true_value(start_w1, start_w2)
+    value = faces.true_value(start_w1, start_w2)
+    better = (end.value < value) | ((end.beyond > 0) & (end.value <= value + faces.rounding(value)))
     w1 = jnp.where(better, end.w1, start_w1)
     w2 = jnp.where(better, end.w2, start_w2)
     return (w1, w2), end.step
@@ -146,24 +160,22 @@ def _snapped(faces: _Faces, w1: Array, w2: Array, snap: Scalar) -> tuple[Array, 
 
 def _advance(faces: _Faces, state: _State) -> _State:
     """One Newton step on the faces, after releasing kinks that no longer hold; the objective never goes up."""
-    S, release = _released(faces, state)
+    S = _released(faces, state)
     P, _ = faces.projectors(S)
     d = _newton_direction(faces, S, P, (state.w1, state.w2))
-    w1, w2, S = _moved(faces, state, S, d)
+    w1, w2, S, beyond = _moved(faces, state, S, P, d)
     value = faces.true_value(w1, w2)
-    eps = linalg.machine_epsilon(faces.Y.dtype)
-    gain = value < state.value - 4 * eps * jnp.abs(state.value)
-    still = jnp.where(gain | jnp.any(release), 0, state.still + 1)
-    still = jnp.where(jnp.any(release) & ~gain, state.still + 1, still)
-    return _State(w1, w2, S, value, still, state.step + 1)
+    gain = value < state.value - faces.rounding(state.value)
+    still = jnp.where(gain, 0, state.still + 1)
+    return _State(w1, w2, S, value, still, state.step + 1, jnp.where(beyond, state.beyond + 1, state.beyond))
 
 
-def _released(faces: _Faces, state: _State) -> tuple[Array, Array]:
-    """The patterns without the worst kink of each unit whose multiplier is out of bounds, and which units have one.
+def _released(faces: _Faces, state: _State) -> Array:
+    """The patterns without the worst kink of each unit whose multiplier is out of bounds.
 
     At a stationary point of the face ``dF/dw1 + sum_j lambda_j x_j = 0`` with lambda_j between 0 and c_j.
     """
-    w1, w2, S, _, _, _ = state
+    w1, w2, S, *_ = state
     living = faces.living
     eps = linalg.machine_epsilon(faces.Y.dtype)
     P, inverse = faces.projectors(S)
@@ -182,14 +194,17 @@ def _released(faces: _Faces, state: _State) -> tuple[Array, Array]:
     rows = jnp.arange(S.shape[0])
     release = ready & (violation[rows, worst] > 1e-7)
     side = jnp.where(above[rows, worst] > below[rows, worst], 1, -1).astype(S.dtype)
-    return jnp.asarray(S).at[rows, worst].set(jnp.where(release, side, S[rows, worst])), release
+    return jnp.asarray(S).at[rows, worst].set(jnp.where(release, side, S[rows, worst]))
+
+
+def _along(faces: _Faces, P: Array, v: Params) -> Params:
+    """The part of a direction along the face."""
+    return _apply(P, v[0]), jnp.where(faces.living[:, None], v[1], 0)
 
 
 def _newton_direction(faces: _Faces, S: Array, P: Array, w: Params) -> Params:
     """A descent direction on the face: conjugate gradients on its Hessian, cut at negative curvature."""
-
-    def project(v: Params) -> Params:
-        return _apply(P, v[0]), jnp.where(faces.living[:, None], v[1], 0)
+    project = partial(_along, faces, P)
 
     def dot(a: Params, b: Params) -> Scalar:
         return jnp.sum(a[0] * b[0]) + jnp.sum(a[1] * b[1])
@@ -228,8 +243,12 @@ def _newton_direction(faces: _Faces, S: Array, P: Array, w: Params) -> Params:
     return x
 
 
-def _moved(faces: _Faces, state: _State, S: Array, d: Params) -> tuple[Array, Array, Array]:
-    """The best point of the true objective along d, at kinks that it crosses too, and the pattern there."""
+def _moved(faces: _Faces, state: _State, S: Array, P: Array, d: Params) -> tuple[Array, Array, Array, Array]:
+    """The best point of the true objective along d, at kinks that it crosses too, and the pattern there.
+
+    Where no point along d gains more than rounding, the end of d is the best one if the gradient is smaller there.
+    The last result tells whether it was so.
+    """
     w1, w2, living = state.w1, state.w2, faces.living
     dtype = faces.Y.dtype
     # Where the step would cross kinks: the nearest ones are candidates for landing.
@@ -242,11 +261,18 @@ def _moved(faces: _Faces, state: _State, S: Array, d: Params) -> tuple[Array, Ar
     values = jax.lax.map(lambda t: faces.true_value(w1 + t * d[0], w2 + t * d[1]), ts)
     best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
     improved = values[best] < state.value
-    landing = (best >= len(lengths)) & improved
-    t = jnp.where(improved, ts[best], 0)
+    rounding = faces.rounding(state.value)
+    level = (values[best] >= state.value - rounding) & (values[0] <= state.value + rounding) & (nearest[0] > 1)
+    before, after = (
+        optax.tree.norm(_along(faces, P, jax.grad(partial(faces.value, S))(w)))
+        for w in ((w1, w2), (w1 + d[0], w2 + d[1]))
+    )
+    beyond = level & (after < 0.5 * before)
+    landing = (best >= len(lengths)) & improved & ~beyond
+    t = jnp.where(beyond, 1, jnp.where(improved, ts[best], 0))
     w1, w2 = jnp.asarray(w1 + t * d[0]), w2 + t * d[1]
     w1, S = _landed(faces, w1, S, index[jnp.maximum(best - len(lengths), 0)], landing)
-    return w1, w2, S
+    return w1, w2, S, beyond
 
 
 def _landed(faces: _Faces, w1: Array, S: Array, hit: Array, landing: Array) -> tuple[Array, Array]:
