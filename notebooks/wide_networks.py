@@ -161,7 +161,7 @@ def losses_of(history, X, Y, activation):
 print(f"{'N':>2}  {'widths':<20} {'activation':<10}" + "".join(f"{name:>12}" for name in ("end", *FORMS)))
 for n, above, activation in CASES if ROWS >= 500 else CASES[:1]:
     widths, part = (64, n + 10, *above), (X[:n], Y[:n])
-    history = train(draw(jax.random.key(2), widths), *part, activation, steps=120)
+    history = train(draw(jax.random.key(2), widths), *part, activation, steps=60)
     losses = losses_of(history, *part, activation)
     trained = int(np.argmax(losses <= 1e-4))
     loss, forms = bounds_of(jax.tree.map(lambda a, k=trained: a[k, None], history), *part, activation)

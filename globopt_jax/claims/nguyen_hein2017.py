@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from globopt_jax import wide
+from globopt_jax import linalg, wide
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Nguyen & Hein 2017, The loss surface of deep and wide neural networks"
@@ -50,8 +50,9 @@ def _bounded(layer: int, widths: tuple[int, ...], key: jax.Array) -> Outcome:
     excess = jnp.max(found.loss - bounds) / found.loss
     # Control: one layer, more samples than inputs, and the least-squares solution, whose gradient is zero.
     X, Y = _data(key, 3, 2, 8)
-    W = jnp.linalg.lstsq(X, Y)[0]
-    g, s = X.T @ (X @ W - Y), jnp.linalg.svd(X, compute_uv=False)
+    found = linalg.svd(X)
+    W, s = found.Vt.T @ ((found.U.T @ Y) / found.s[:, None]), found.s
+    g = X.T @ (X @ W - Y)
     claimed = 0.5 * jnp.sum(jnp.square(g)) / s[-1] ** 2  # the last singular value instead of the N-th, which is 0
     loss = 0.5 * jnp.sum(jnp.square(X @ W - Y))
     return outcome(jnp.maximum(excess, 0), 10 * eps(), (loss - claimed) / loss)

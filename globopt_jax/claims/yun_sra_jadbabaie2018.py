@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax import deep_linear, function_space
+from globopt_jax import deep_linear, function_space, linalg
 from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
 
 _PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
@@ -108,9 +108,9 @@ def _full_rank(key: jax.Array) -> Outcome:
     W = _weights(key, _WIDE)
 
     def eps_over_needed(W: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        above = jnp.linalg.svd(deep_linear.product(W[1:]), compute_uv=False)[-1]
-        whole = jnp.linalg.svd(deep_linear.product(W), compute_uv=False)[_WIDE[-1] - 1]
-        return above, whole / jnp.linalg.norm(W[0], 2)
+        above = linalg.singular_values(deep_linear.product(W[1:]))[-1]
+        whole = linalg.singular_values(deep_linear.product(W))[_WIDE[-1] - 1]
+        return above, whole / linalg.spectral_norm(W[0])
 
     above, needed = eps_over_needed(W)
     none, _ = eps_over_needed([*W[:-1], 0 * W[-1]])

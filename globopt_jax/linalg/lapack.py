@@ -1,9 +1,10 @@
-"""Decompositions by LAPACK that cannot deadlock under `vmap`.
+"""Decompositions by LAPACK of one matrix or a stack of them that cannot deadlock.
 
 Before version 0.11.2, jaxlib hands each matrix of a batch to the threads of the program, and waits for them on one of
-these threads. Two decompositions that do not depend on each other then wait forever on two cores, as ``svd(R)`` and the
-orthogonal factor of ``Q, R = qr(A)`` do. With such a version, the matrices of a batch are decomposed one after the
-other on CPUs. Derivatives are JAX's own, with its decompositions of batches.
+these threads. Two decompositions that do not depend on each other then wait forever on two cores, as ``svd(R)`` and
+the orthogonal factor of ``Q, R = qr(A)`` do. With such a version, the matrices of a batch are decomposed one after
+the other on CPUs, whether the batch is from `vmap` or an argument with leading axes. Derivatives are JAX's own, with
+its decompositions of batches.
 """
 
 import functools
@@ -64,4 +65,8 @@ def _safe(name: str, **options: Hashable) -> Callable[[Array], Any]:
     # `custom_vmap` has no derivatives of its own.
     differentiable = jax.custom_jvp(mapped)
     _ = differentiable.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
-    return differentiable
+
+    def stacked(M: Array) -> Any:
+        return differentiable(M) if M.ndim == 2 else jax.vmap(stacked)(M)
+
+    return stacked

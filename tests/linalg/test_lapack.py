@@ -1,5 +1,6 @@
-"""Decompositions under vmap: JAX's values and derivatives, and no batch that jaxlib could wait for forever."""
+"""Decompositions of batches: JAX's values and derivatives, and no batch that jaxlib could wait for forever."""
 
+import pathlib
 import re
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import linalg, local_minima, networks
+from globopt_jax import function_space, linalg, local_minima, networks, wide
 from globopt_jax.linalg import lapack
 
 RNG = np.random.default_rng(0)
@@ -30,6 +31,19 @@ def test_values_and_derivatives_are_those_of_jax(name):
         looped = np.stack([expected(M) for M in batch])
         np.testing.assert_allclose(jax.jit(jax.vmap(f))(batch), looped, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(jax.vmap(jax.vmap(f))(batch[None])[0], looped, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_leading_axes_are_a_batch(name):
+    f = getattr(lapack, name)
+    stack = (BATCH + BATCH.swapaxes(-1, -2))[None]
+    for ours, expected in zip(
+        jax.tree.leaves(f(stack)), jax.tree.leaves(getattr(jnp.linalg, name)(stack)), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+    calls, batched = batches(f, stack)
+    assert calls
+    assert bool(batched) == (not lapack.DEADLOCKS)
 
 
 def batches(program, *arguments):
@@ -57,3 +71,33 @@ def test_linear_algebra_decomposes_no_batches(name):
     calls, batched = batches(jax.vmap(getattr(linalg, name)), BATCH)
     assert calls
     assert bool(batched) == (not lapack.DEADLOCKS)
+
+
+def layers():
+    return [(RNG.normal(size=(3, 6)), RNG.normal(size=6)), (RNG.normal(size=(6, 2)), RNG.normal(size=2))]
+
+
+PROGRAMS = {
+    "loss_bounds": lambda X, Y: wide.loss_bounds(layers(), X, Y),
+    "descent_direction": lambda X, Y: function_space.descent_direction(
+        function_space.layers_of([w for w, _ in layers()]), X, Y
+    ),
+    "inequality": lambda X, Y: function_space.inequality(function_space.layers_of([w for w, _ in layers()]), X, Y),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_jacobians_of_samples_are_decomposed_one_by_one(name):
+    calls, batched = batches(PROGRAMS[name], RNG.normal(size=(5, 3)), RNG.normal(size=(5, 2)))
+    assert calls
+    assert bool(batched) == (not lapack.DEADLOCKS)
+
+
+def test_no_module_calls_jax_for_what_could_be_a_batch():
+    """But for matrices that the host decomposes one at a time, and chains in which each waits for the one before."""
+    chains = {"linalg/lapack.py", "homogeneous/training/active_set.py", "homogeneous/polar/relaxation.py"}
+    hosts = {"homogeneous/omega.py", "wide/interpolation.py", "claims/haeffele_vidal2017.py"}
+    package = pathlib.Path(linalg.__file__).parents[1]
+    calls = re.compile(r"jnp\.linalg\.(svd|qr|eigh|eigvalsh|lstsq|pinv|matrix_rank|cond)|linalg\.norm\(.*, (ord=)?2\)")
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if calls.search(path.read_text())}
+    assert found <= chains | hosts
