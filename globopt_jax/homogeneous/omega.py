@@ -241,20 +241,23 @@ def _closed(problem: Problem, params: Params, X: Any, Z: Any) -> Params:
 
     In a cone the subnetworks that span all outputs cannot do so: there Z may have one decomposition alone.
     """
+    if Z.size > SPANNED:
+        return params
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    size = float(jnp.linalg.norm(Z))
+    rounding, much = (share * float(jnp.linalg.norm(Z)) for share in (100 * linalg.machine_epsilon(Z.dtype), EXCESS))
 
     def rest(flat: jax.Array) -> Array:
         return jnp.ravel(predict(problem, unravel(flat), X) - Z)
 
     for _ in range(3):
         r = rest(flat)
-        if not 100 * linalg.machine_epsilon(Z.dtype) < float(jnp.linalg.norm(r)) / size < EXCESS or r.size > SPANNED:
+        left = float(jnp.linalg.norm(r))
+        if not rounding < left < much:
             break
         J = jnp.where(flat != 0, jax.jacobian(rest)(flat), 0)
         moved = flat - jnp.linalg.lstsq(J, r)[0]
         inside = np.isfinite(float(jnp.sum(jax.vmap(problem.theta)(unravel(moved)))))
-        if not (inside and float(jnp.linalg.norm(rest(moved))) < float(jnp.linalg.norm(r))):
+        if not (inside and float(jnp.linalg.norm(rest(moved))) < left):
             break
         flat = moved
     return unravel(flat)

@@ -67,6 +67,6 @@ def _safe(name: str, **options: Hashable) -> Callable[[Array], Any]:
     _ = differentiable.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
 
     def stacked(M: Array) -> Any:
-        return differentiable(M) if M.ndim == 2 else jax.vmap(stacked)(M)
+        return differentiable(M) if M.ndim <= 2 else jax.vmap(stacked)(M)
 
     return stacked

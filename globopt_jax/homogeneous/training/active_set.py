@@ -27,7 +27,7 @@ __all__ = ["applies", "polish"]
 
 
 class _State(NamedTuple):
-    """The weights, the sign patterns S (r, m), the objective, and counts of steps: without gain, all, beyond rounding.
+    """The weights, the patterns S (r, m), the objective, steps without gain, steps, and if one was beyond rounding.
 
     A step beyond rounding makes the gradient smaller where the objective's rounding hides what it gains.
     """
@@ -38,7 +38,7 @@ class _State(NamedTuple):
     value: Scalar
     still: Scalar
     step: Scalar
-    beyond: Scalar
+    beyond: Array
 
 
 class _Faces(NamedTuple):
@@ -132,10 +132,10 @@ def polish(
     faces = _Faces(problem, X, Y, row_norm, unit_rows, jnp.any(start_w2 != 0, axis=1))
     w1, S = _snapped(faces, start_w1, start_w2, snap)
     zero = jnp.asarray(0)
-    first = _State(w1, start_w2, S, faces.true_value(w1, start_w2), zero, zero, zero)
+    first = _State(w1, start_w2, S, faces.true_value(w1, start_w2), zero, zero, jnp.asarray(False))
     end = jax.lax.while_loop(lambda s: (s.step < steps) & (s.still < 3), partial(_advance, faces), first)
     value = faces.true_value(start_w1, start_w2)
-    better = (end.value < value) | ((end.beyond > 0) & (end.value <= value + faces.rounding(value)))
+    better = (end.value < value) | (end.beyond & (end.value <= value + faces.rounding(value)))
     w1 = jnp.where(better, end.w1, start_w1)
     w2 = jnp.where(better, end.w2, start_w2)
     return (w1, w2), end.step
@@ -159,7 +159,7 @@ def _snapped(faces: _Faces, w1: Array, w2: Array, snap: Scalar) -> tuple[Array, 
 
 
 def _advance(faces: _Faces, state: _State) -> _State:
-    """One Newton step on the faces, after releasing kinks that no longer hold; the objective never goes up."""
+    """One Newton step, after releasing kinks that no longer hold; the objective rises by rounding at most."""
     S = _released(faces, state)
     P, _ = faces.projectors(S)
     d = _newton_direction(faces, S, P, (state.w1, state.w2))
@@ -167,7 +167,7 @@ def _advance(faces: _Faces, state: _State) -> _State:
     value = faces.true_value(w1, w2)
     gain = value < state.value - faces.rounding(state.value)
     still = jnp.where(gain, 0, state.still + 1)
-    return _State(w1, w2, S, value, still, state.step + 1, jnp.where(beyond, state.beyond + 1, state.beyond))
+    return _State(w1, w2, S, value, still, state.step + 1, state.beyond | beyond)
 
 
 def _released(faces: _Faces, state: _State) -> Array:
