@@ -119,6 +119,12 @@ def _room_for_compiled_programs(request: pytest.FixtureRequest):
         _make_room()
 
 
+@pytest.fixture
+def rng():
+    """The same random numbers for a test, whichever tests ran before it."""
+    return np.random.default_rng(0)
+
+
 @pytest.fixture(params=[jnp.float64, jnp.float32], ids=["x64", "x32"])
 def dtype(request: pytest.FixtureRequest):
     """The dtype to compute in; float32 comes with x64 switched off, as most users have it."""

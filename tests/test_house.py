@@ -173,3 +173,21 @@ def test_every_module_says_what_it_is(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_test_draws_from_a_generator_of_its_module(path):
+    """Its numbers would depend on the tests that ran before it."""
+    tree = ast.parse(path.read_text())
+    shared = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("np.random.default_rng(")
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Lambda)):
+        loaded = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        own = stored | {argument.arg for argument in ast.walk(function) if isinstance(argument, ast.arg)}
+        assert not (loaded & shared) - own, f"{path.name}:{function.lineno} uses {loaded & shared}"

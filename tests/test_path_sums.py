@@ -11,7 +11,6 @@ import pytest
 from globopt_jax import deep_linear, networks, path_sums
 from tests.contracts import assert_kept
 
-rng = np.random.default_rng(0)
 WIDTHS = (3, 4, 2, 2)
 
 
@@ -32,7 +31,7 @@ def listed(W, x, masks, q=1.0):
 
 
 @pytest.mark.parametrize("output_relu", [False, True])
-def test_the_sum_over_paths_is_the_list_and_the_forward_pass(output_relu):
+def test_the_sum_over_paths_is_the_list_and_the_forward_pass(output_relu, rng):
     W, X = kernels(), rng.normal(size=(6, 3))
     masks = path_sums.unit_masks(W, X, output_relu=output_relu)
     found = path_sums.path_sum(W, X, masks, q=2.0)
@@ -45,7 +44,7 @@ def test_the_sum_over_paths_is_the_list_and_the_forward_pass(output_relu):
     np.testing.assert_allclose(path_sums.path_sum(W, X, any_masks), lists, rtol=1e-12)
 
 
-def test_masks_are_the_patterns_of_the_network():
+def test_masks_are_the_patterns_of_the_network(rng):
     W, X = kernels((5, 7, 6, 3)), rng.normal(size=(40, 5))
     patterns = networks.feed_forward("relu").sweep(W, X).patterns
     for mask, pattern in zip(path_sums.unit_masks(W, X), patterns, strict=True):
@@ -53,7 +52,7 @@ def test_masks_are_the_patterns_of_the_network():
 
 
 @pytest.mark.parametrize("output_relu", [False, True])
-def test_moments_over_all_masks(output_relu):
+def test_moments_over_all_masks(output_relu, rng):
     """All 2^6 or 2^8 masks with their probabilities, against contractions."""
     W, X, rho = kernels(), rng.normal(size=(2, 3)), 0.3
     widths = WIDTHS[1:] if output_relu else WIDTHS[1:-1]
@@ -78,7 +77,7 @@ def test_moments_over_all_masks(output_relu):
     assert np.any(np.abs(wrong.mean - mean) > 4 * wrong.error)
 
 
-def test_the_reduction_is_a_deep_linear_problem():
+def test_the_reduction_is_a_deep_linear_problem(rng):
     """The loss of the expectation is that of the deep linear network, so that its theorems apply."""
     W, X, Y = kernels(), rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     for q in (None, 0.7):
@@ -93,7 +92,7 @@ def test_the_reduction_is_a_deep_linear_problem():
     assert deep_linear.classify(*path_sums.reduce(minimum, X, Y, 0.4)).kind == "global_minimum"
 
 
-def test_path_activity_against_the_list():
+def test_path_activity_against_the_list(rng):
     W, X = kernels(), rng.normal(size=(11, 3))
     found = path_sums.path_activity(W, X)
     masks = [np.asarray(mask) for mask in path_sums.unit_masks(W, X)]
@@ -110,14 +109,14 @@ def test_path_activity_against_the_list():
     assert "of the paths are active" in str(found)
 
 
-def test_pairs_of_samples_in_chunks(monkeypatch):
+def test_pairs_of_samples_in_chunks(monkeypatch, rng):
     W, X = kernels(), rng.normal(size=(50, 3))
     whole = path_sums.path_activity(W, X)
     monkeypatch.setattr(path_sums, "_MEMORY", 7 * 50 * 8)
     np.testing.assert_allclose(path_sums.path_activity(W, X).over_paths, whole.over_paths, rtol=1e-9)
 
 
-def test_a_network_that_is_linear_on_its_data():
+def test_a_network_that_is_linear_on_its_data(rng):
     """Positive weights and inputs: all paths are active, and the assumptions hold."""
     W, X = [np.abs(w) for w in kernels()], np.abs(rng.normal(size=(5, 3)))
     found = path_sums.path_activity(W, X)
@@ -141,7 +140,7 @@ def test_contracts(dtype):
     assert_kept(lambda W, X: path_sums.monte_carlo(W, X, 0.5, jax.random.key(0), 10), make, dtype)
 
 
-def test_gradients():
+def test_gradients(rng):
     W, X = [jnp.asarray(w) for w in kernels()], rng.normal(size=(4, 3))
     slope = jax.grad(lambda W: path_sums.total_variance(W, X, 0.5))(W)[0][0, 0]
     moved = [path_sums.total_variance([W[0].at[0, 0].add(t), *W[1:]], X, 0.5) for t in (-1e-5, 1e-5)]
@@ -149,7 +148,7 @@ def test_gradients():
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 2.0, np.nan])
-def test_probabilities_out_of_range(rho):
+def test_probabilities_out_of_range(rho, rng):
     """An error, also for an array, and NaN where rho is traced."""
     W, X = kernels(), rng.normal(size=(6, 3))
     for given in (rho, np.asarray(rho), jnp.asarray(rho)):
@@ -173,6 +172,6 @@ def test_probabilities_out_of_range(rho):
         (lambda W, X: path_sums.unit_masks([np.ones((3, 0)), np.ones((0, 1))], X), "at least one unit in each layer"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input(call, message, rng):
     with pytest.raises(ValueError, match=re.escape(message)):
         _ = call(kernels(), rng.normal(size=(6, 3)))

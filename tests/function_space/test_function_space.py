@@ -11,8 +11,6 @@ import pytest
 from globopt_jax import function_space as fs
 from tests.contracts import assert_kept
 
-rng = np.random.default_rng(0)
-
 
 def smooth_leaky(t):
     """A smooth function with slopes from 0.1 to 1 and the value 0 at 0."""
@@ -33,7 +31,7 @@ def samples(widths, m=20, seed=0):
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
-def test_the_derivative_against_differences(layer):
+def test_the_derivative_against_differences(layer, rng):
     widths = (3, 4, 5, 2)
     layers, (X, Y) = fs.layers_of(kernels(widths), smooth_leaky), samples(widths)
     V = rng.normal(size=(widths[layer - 1], widths[layer]))
@@ -67,7 +65,7 @@ def test_layers_are_those_of_the_network():
 
 
 @pytest.mark.parametrize("layer", [1, 2])
-def test_the_operator_norm_is_attained(layer):
+def test_the_operator_norm_is_attained(layer, rng):
     """By eta(z_i) = ||z_i|| A_i^T e_i / ||A_i^T e_i||, and no direction of norm 1 exceeds it."""
     widths = (3, 4, 4, 2)
     layers, (X, Y) = fs.layers_of(kernels(widths), smooth_leaky), samples(widths)
@@ -142,7 +140,7 @@ def test_the_sides_by_hand():
     assert "says nothing at layer 1" in nothing.reason
 
 
-def test_what_the_samples_say_of_the_conditions():
+def test_what_the_samples_say_of_the_conditions(rng):
     """A Jacobian of rank 1 to rounding, sizes that no theorem allows, and layers that mix samples up."""
     X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
     narrow = fs.inequality(fs.layers_of([rng.normal(size=s) for s in ((3, 4), (4, 1), (1, 2))], "leaky_relu"), X, Y)
@@ -187,7 +185,7 @@ def test_where_there_is_no_bound():
 @pytest.mark.parametrize(
     ("widths", "layer"), [((3, 4, 2, 2), 1), ((2, 3, 5, 3), 1), ((2, 2, 5, 3), 2), ((2, 3, 2, 3, 3), 3)]
 )
-def test_a_global_minimum_by_construction(widths, layer):
+def test_a_global_minimum_by_construction(widths, layer, rng):
     V = rng.normal(size=(widths[0], widths[-1]))
 
     def target(x):

@@ -57,9 +57,9 @@ def batches(program, *arguments):
 
 
 @pytest.mark.parametrize("method", ["dense", "gram", "dual"])
-def test_tangent_values_decompose_no_batches(method):
-    weights = [RNG.normal(size=(3, 4, 5)), RNG.normal(size=(3, 5, 2))]
-    X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
+def test_tangent_values_decompose_no_batches(method, rng):
+    weights = [rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 5, 2))]
+    X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
     network = networks.feed_forward("relu")
     calls, batched = batches(jax.vmap(lambda W: local_minima.tangent_value(network, W, X, Y, method=method)), weights)
     assert calls
@@ -73,22 +73,17 @@ def test_linear_algebra_decomposes_no_batches(name):
     assert bool(batched) == (not lapack.DEADLOCKS)
 
 
-def layers():
-    return [(RNG.normal(size=(3, 6)), RNG.normal(size=6)), (RNG.normal(size=(6, 2)), RNG.normal(size=2))]
-
-
+KERNELS = [RNG.normal(size=(3, 6)), RNG.normal(size=(6, 2))]
 PROGRAMS = {
-    "loss_bounds": lambda X, Y: wide.loss_bounds(layers(), X, Y),
-    "descent_direction": lambda X, Y: function_space.descent_direction(
-        function_space.layers_of([w for w, _ in layers()]), X, Y
-    ),
-    "inequality": lambda X, Y: function_space.inequality(function_space.layers_of([w for w, _ in layers()]), X, Y),
+    "loss_bounds": lambda X, Y: wide.loss_bounds([(w, w[0]) for w in KERNELS], X, Y),
+    "descent_direction": lambda X, Y: function_space.descent_direction(function_space.layers_of(KERNELS), X, Y),
+    "inequality": lambda X, Y: function_space.inequality(function_space.layers_of(KERNELS), X, Y),
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_jacobians_of_samples_are_decomposed_one_by_one(name):
-    calls, batched = batches(PROGRAMS[name], RNG.normal(size=(5, 3)), RNG.normal(size=(5, 2)))
+def test_jacobians_of_samples_are_decomposed_one_by_one(name, rng):
+    calls, batched = batches(PROGRAMS[name], rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
     assert calls
     assert bool(batched) == (not lapack.DEADLOCKS)
 

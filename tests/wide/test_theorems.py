@@ -11,8 +11,6 @@ import pytest
 from globopt_jax import losses, wide
 from tests.wide import oracle
 
-rng = np.random.default_rng(0)
-
 
 def network(widths, seed=0):
     draw = np.random.default_rng([41, seed])
@@ -72,7 +70,7 @@ def test_losses_of_your_own():
     assert not wide.assumption(np.eye(3), "tanh", losses.huber(0.1)).holds
 
 
-def test_equal_samples():
+def test_equal_samples(rng):
     X = rng.normal(size=(2000, 3))
     X[1900] = X[7]
     found = wide.assumption(X)
@@ -112,7 +110,7 @@ def test_bad_input():
     ("N", "widths", "k"), [(6, (3, 5, 4, 2), 1), (6, (5, 4, 2), 0), (6, (3, 4, 8, 2), 2), (6, (3, 4, 5, 3, 3, 1), 2)]
 )
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "leaky_relu"])
-def test_weights_that_fit(N, widths, k, activation):
+def test_weights_that_fit(N, widths, k, activation, rng):
     X, Y, params = rng.normal(size=(N, widths[0])), 100 * rng.normal(size=(N, widths[-1])), network(widths)
     found = wide.interpolate(params, X, Y, k, activation)
     assert int(found.rank) == N
@@ -123,7 +121,7 @@ def test_weights_that_fit(N, widths, k, activation):
         assert float(oracle.loss(found.params, X, Y, activation)) < 1e-14 * np.sum(Y**2)
 
 
-def test_weights_that_cannot_fit():
+def test_weights_that_cannot_fit(rng):
     X, Y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     found = wide.interpolate(network((3, 4, 2)), X, Y, 1)
     assert int(found.rank) == 5
@@ -138,7 +136,7 @@ def test_weights_that_cannot_fit():
 # -- Theorems 3.4 and 3.8 --------------------------------------------------------------------------------
 
 
-def test_training_to_a_critical_point_reaches_zero_loss():
+def test_training_to_a_critical_point_reaches_zero_loss(rng):
     """Theorem 3.4 at trained weights: the verdict before, on the way and after."""
     X, Y, params = rng.normal(size=(4, 4)), rng.normal(size=(4, 1)), network((4, 3, 1))
 
@@ -170,7 +168,7 @@ def test_training_to_a_critical_point_reaches_zero_loss():
     assert np.all(np.isfinite(found.conditions))
 
 
-def test_where_the_theorems_do_not_apply():
+def test_where_the_theorems_do_not_apply(rng):
     """Features of rank below N, and kernels that lack rank: stationary points with loss."""
     X, Y = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
     W = rng.normal(size=(3, 4))
@@ -189,7 +187,7 @@ def test_where_the_theorems_do_not_apply():
     assert "Part 1 of Assumption 3.2 fails, on the samples" in twice.reason
 
 
-def test_what_the_printed_theorem_can_say():
+def test_what_the_printed_theorem_can_say(rng):
     """At zero loss the Hessian of layer k + 1 is non-singular only for n_k = N - 1 and n_{k+1} = n_L."""
     for widths, possible in (((2, 5, 2), True), ((2, 5, 3, 2), False), ((2, 6, 2), False)):
         X, Y = rng.normal(size=(6, 2)), rng.normal(size=(6, 2))
