@@ -20,6 +20,7 @@ Pure array functions are `path_sum`, `unit_masks`, `expected_output`, `total_var
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -107,7 +108,7 @@ class PathActivity(NamedTuple):
 
 
 def unit_masks(weights: Any, X: Any, *, output_relu: bool = False) -> list[Array]:
-    """Return which units are active: 1 where a pre-activation is positive, 0 elsewhere.
+    """Return which units are active: 1 where a pre-activation is positive, 0 elsewhere, NaN where it is not finite.
 
     Array function: pure, works under `jit` and `vmap`.
 
@@ -131,7 +132,7 @@ def unit_masks(weights: Any, X: Any, *, output_relu: bool = False) -> list[Array
     masks, h = [], X
     for w in kernels if output_relu else kernels[:-1]:
         h = matmul(h, w)
-        masks.append((h > 0).astype(h.dtype))
+        masks.append(jnp.where(jnp.isfinite(h), (h > 0).astype(h.dtype), jnp.nan))  # XLA takes 0 times NaN for 0
         h = h * masks[-1]
     return masks
 
@@ -271,7 +272,11 @@ def total_variance(weights: Any, X: Any, rho: Any, q: Any = None, *, output_relu
     """
     kernels, X = _checked(weights, X)
     rho, q = _factors(rho, q, X.dtype)
-    masked = len(kernels) if output_relu else len(kernels) - 1
+    return _total_variance(kernels, X, rho, q, len(kernels) if output_relu else len(kernels) - 1)
+
+
+@partial(jax.jit, static_argnums=4)  # outside of a program, every call would compile the loop again
+def _total_variance(kernels: list[Any], X: Any, rho: Any, q: Any, masked: int) -> Scalar:
     p = rho ** (1 / masked) if masked else jnp.ones((), X.dtype)
 
     def of_sample(x: Any) -> Any:
@@ -320,8 +325,13 @@ def monte_carlo(
     kernels, X = _checked(weights, X)
     samples, key = integer("samples", samples, 2), typed_key(key)
     rho, q = _factors(rho, q, X.dtype)
-    widths = [w.shape[1] for w in (kernels if output_relu else kernels[:-1])]
-    p = rho ** (1 / len(widths)) if widths else rho
+    return _monte_carlo(kernels, X, rho, q, key, samples, len(kernels) if output_relu else len(kernels) - 1)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _monte_carlo(kernels: list[Any], X: Any, rho: Any, q: Any, key: Any, samples: int, masked: int) -> Estimate:
+    widths = [w.shape[1] for w in kernels[:masked]]
+    p = rho ** (1 / masked) if masked else rho
 
     def draw(carry: Any, key: Any) -> tuple[Any, None]:
         count, mean, spread = carry
@@ -365,10 +375,14 @@ def path_activity(weights: Any, X: Any) -> PathActivity:
     kernels, X = _checked(weights, X)
     if len(kernels) < 2:
         raise ValueError("weights: Expected: at least one hidden layer. Received: one kernel.")
+    return _path_activity(kernels, X)
+
+
+@jax.jit
+def _path_activity(kernels: list[Any], X: Any) -> PathActivity:
     masks = unit_masks(kernels, X)
     output, linear = path_sum(kernels, X, masks), deep_linear.predict(kernels, X)
     whole = linalg.norm(output)
-    # Units with NaN count as inactive in their masks.
     known = jnp.where(jnp.isfinite(whole), 1, jnp.nan)
     shares = known * jnp.stack([jnp.mean(mask, axis=1) for mask in masks])
     by_sample = jnp.prod(shares, axis=0)

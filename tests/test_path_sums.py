@@ -113,6 +113,7 @@ def test_pairs_of_samples_in_chunks(monkeypatch, rng):
     W, X = kernels(), rng.normal(size=(50, 3))
     whole = path_sums.path_activity(W, X)
     monkeypatch.setattr(path_sums, "_MEMORY", 7 * 50 * 8)
+    path_sums._path_activity.clear_cache()
     np.testing.assert_allclose(path_sums.path_activity(W, X).over_paths, whole.over_paths, rtol=1e-9)
 
 
@@ -128,6 +129,10 @@ def test_a_network_that_is_linear_on_its_data(rng):
     unknown = path_sums.path_activity(W, np.nan * X)
     assert np.isnan([unknown.rate, unknown.over_samples, unknown.over_paths, unknown.error]).all()
     assert "Nothing is known" in unknown.reason
+    single = X.copy()
+    single[2, 0] = np.nan
+    outputs = jax.jit(lambda X: path_sums.path_sum(W, X, path_sums.unit_masks(W, X)))(single)
+    assert np.isnan(outputs).all(axis=1).tolist() == [False, False, True, False, False]
 
 
 def test_contracts(dtype):

@@ -1,12 +1,14 @@
 """Theorems 4.1 and 4.2 of YSJ18: their conditions, and both sides of their inequalities."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.function_space.frechet import Layers, at, norm_at
+from globopt_jax.function_space.frechet import At, Layers, at, norm_at
 from globopt_jax.inputs import integer, number, real
 from globopt_jax.linalg import lapack
 from globopt_jax.networks import kernels_of
@@ -46,6 +48,8 @@ class Inequality(NamedTuple):
         """The inequality in a few sentences, with what of the theorem's conditions the samples show."""
         theorem, j = "4.1" if int(self.layer) == 1 else "4.2", int(self.layer)
         eps1, eps2 = float(self.eps1), float(self.eps2)
+        if not np.isfinite(float(self.left) + float(self.right)):
+            return "Nothing is known: a number is NaN or infinite, or overflows."
         if not self.distinct:
             return (
                 f"Theorem {theorem} says nothing at layer {j}: two samples have the same input there, and no function "
@@ -106,8 +110,11 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
         >>> print(inequality([lambda z: 2 * z, lambda z: 3 * z], jnp.ones((1, 1)), jnp.zeros((1, 1))))
         Theorem 4.1 at layer 1: 108 >= 108, so that the gap L - L* = 18 is at most 18.
     """
-    found = at(layers, X, Y, layer)
-    X = real("X", X)
+    return _inequality(at(layers, X, Y, layer), real("X", X), int(layer))
+
+
+@partial(jax.jit, static_argnums=2)
+def _inequality(found: At, X: Any, layer: int) -> Inequality:
     dy, width = found.jacobians.shape[1:]
     sizes, errors, inputs = (jnp.linalg.norm(a, axis=1) for a in (X, found.errors, found.inputs))
     s = lapack.svd(found.jacobians, compute_uv=False, full_matrices=False)
@@ -115,7 +122,7 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
     distance = jnp.max(errors / jnp.where(sizes > 0, sizes, 1))
     eps1 = jnp.min(inputs / jnp.where(sizes > 0, sizes, 1))
     rounding = linalg.factorization_error(max(dy, width), X.dtype) * s[:, 0]
-    weakest = jnp.where(s[:, -1] > rounding, s[:, -1], 0)
+    weakest = jnp.where(s[:, -1] <= rounding, 0, s[:, -1])  # NaN stays
     eps2 = jnp.min(weakest) if width >= dy else jnp.zeros((), X.dtype)
     sides = norm * distance, 2 * eps1 * eps2 * gap
     dx, own = X.shape[1], found.inputs.shape[1]

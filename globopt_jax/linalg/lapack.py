@@ -66,6 +66,7 @@ def _safe(name: str, **options: Hashable) -> Callable[[Array], Any]:
     differentiable = jax.custom_jvp(mapped)
     _ = differentiable.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
 
+    @jax.jit  # outside of a program, every call would compile the loop over a stack again
     def stacked(M: Array) -> Any:
         return differentiable(M) if M.ndim <= 2 else jax.vmap(stacked)(M)
 

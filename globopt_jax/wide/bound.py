@@ -1,5 +1,6 @@
 """A bound on the loss at any point of a network, from the gradient of one layer (Nguyen & Hein 2018, Lemma 4.3)."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from globopt_jax import linalg, results
 from globopt_jax.inputs import all_finite, check_data, in_one_dtype, integer, real
 from globopt_jax.linalg import lapack, matmul
-from globopt_jax.networks import Layer, layers_of
+from globopt_jax.networks import FeedForward, Layer, layers_of
 from globopt_jax.shapes import Array, Scalar
 from globopt_jax.wide.catalogue import network_of
 from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, known, longest
@@ -113,7 +114,7 @@ def loss_bound(
     """
     layers, X, Y = checked(params, X, Y)
     chosen = range(len(layers)) if layer is None else [integer("layer", layer, 0, len(layers) - 1)]
-    return _bounds(layers, X, Y, chosen, activation, memory).best
+    return _bounds(layers, X, Y, tuple(chosen), network_of(activation), memory).best
 
 
 def loss_bounds(params: Any, X: Any, Y: Any, activation: Any = "tanh", *, memory: int = MEMORY) -> LossBounds:
@@ -155,7 +156,7 @@ def loss_bounds(params: Any, X: Any, Y: Any, activation: Any = "tanh", *, memory
         True
     """
     layers, X, Y = checked(params, X, Y)
-    return _bounds(layers, X, Y, range(len(layers)), activation, memory)
+    return _bounds(layers, X, Y, tuple(range(len(layers))), network_of(activation), memory)
 
 
 def concrete(params: Any, X: Any, Y: Any) -> tuple[Any, Any, Any]:
@@ -192,15 +193,17 @@ def checked(params: Any, X: Any, Y: Any) -> tuple[list[Layer], Any, Any]:
     return layers, X, Y
 
 
-def _bounds(layers: list[Layer], X: Any, Y: Any, chosen: Any, activation: Any, memory: int) -> LossBounds:
-    network = network_of(activation)
+@partial(jax.jit, static_argnums=(3, 4, 5))  # without jit a first call would take three times as long
+def _bounds(
+    layers: list[Layer], X: Any, Y: Any, chosen: tuple[int, ...], network: FeedForward, memory: int
+) -> LossBounds:
     passed = forward(network, layers, X)
     found = backward(passed, layers, Y)
     rows = [_of_layer(passed, layers, found[k], k, memory) for k in chosen]
     product, per_sample, kernel, gradient = (jnp.stack(column) for column in zip(*rows, strict=True))
     loss = 0.5 * jnp.sum(jnp.square(passed.output.value - Y))
     smallest = jnp.minimum(jnp.minimum(product, per_sample), kernel)
-    layer = jnp.asarray(list(chosen), jnp.int32)[jnp.argmin(smallest)]
+    layer = jnp.asarray(chosen, jnp.int32)[jnp.argmin(smallest)]
     return LossBounds(product, per_sample, kernel, gradient, loss, jnp.min(smallest), layer)
 
 

@@ -158,6 +158,8 @@ def test_what_the_samples_say_of_the_conditions(rng):
     assert "two samples have the same input there" in equal.reason
     dead = fs.inequality(fs.layers_of([np.ones((1, 1))] * 2), np.array([[-1.0], [1.0]]), np.ones((2, 1)), 2)
     assert "the layers below map a sample to zero" in dead.reason
+    X[3, 1] = np.nan
+    assert fs.inequality(layers, X, Y).reason.startswith("Nothing is known: a number is NaN")
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
