@@ -158,6 +158,8 @@ class _Reach(NamedTuple):
     """For the layers l = 0..H: the singular values of ``X P_l``."""
     suffix: list[Array]
     """For the layers l = 0..H: the singular values of ``S_{l+1}``."""
+    gradients: Array
+    """(H+1,): upper bounds of ``||dL/dW_l||``."""
 
     @property
     def eps(self) -> float:
@@ -166,22 +168,8 @@ class _Reach(NamedTuple):
 
     def from_gradient(self, l: int, c: Array) -> Array:
         """Return ``||dL/dW_l||^2 / (2 c^2)``; inf where c is 0 or so small that the gradient may have underflowed."""
-        g = linalg.norm(self.point.gradients[l]) + self._slack(l)
         solid = c > linalg.smallest_normal(self.fit.inputs.dtype) / self.eps
-        return jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf)
-
-    def _slack(self, l: int) -> Array:
-        """Bound the rounding error of the gradient of layer l (0-based)."""
-        point, fit = self.point, self.fit
-        left, right = linalg.norm(point.before[l]), linalg.norm(point.after[l + 1])
-        residual = linalg.norm(point.residual)
-        size = linalg.norm(point.before[-1]) + linalg.norm(fit.targets)
-        inner = sum(point.before[l].shape) + fit.targets.shape[1]
-        return (
-            point.before_error[l] * residual * right
-            + left * residual * point.after_error[l + 1]
-            + left * right * (point.before_error[-1] + inner * self.eps * size + 2 * fit.accuracy * (size + fit.size))
-        )
+        return jnp.where(solid, 0.5 * jnp.square(self.gradients[l] / jnp.where(solid, c, 1)), jnp.inf)
 
     def before(self, l: int, index: Array | int) -> Array:
         """Return a lower bound of the singular value of ``X P_l`` with this 1-based index."""
@@ -199,7 +187,17 @@ def _reach_of(point: Point, fit: Fit, row: linalg.Svd, column: linalg.Svd) -> _R
     layers = len(point.gradients)
     spectra = [fit.scales, *(linalg.singular_values(a) for a in point.before[1:-2]), column.s][:layers]
     suffix = [row.s, *(linalg.singular_values(s) for s in point.after[2:])]
-    return _Reach(point, fit, spectra, suffix)
+    return _Reach(point, fit, spectra, suffix, point.gradient_norms + _slack(point, fit))
+
+
+def _slack(point: Point, fit: Fit) -> Array:
+    """Bound the rounding errors of the gradients of all layers."""
+    dtype, dy = fit.inputs.dtype, fit.targets.shape[1]
+    left, right, residual = point.before_norms[:-1], point.after_norms[1:], point.residual_norm
+    size = point.before_norms[-1] + linalg.norm(fit.targets)
+    inner = jnp.asarray([sum(a.shape) + dy for a in point.before[:-1]], dtype)
+    off = point.before_error[-1] + inner * linalg.machine_epsilon(dtype) * size + 2 * fit.accuracy * (size + fit.size)
+    return point.before_error[:-1] * residual * right + left * residual * point.after_error[1:] + left * right * off
 
 
 def _at_least(values: Array, index: Array | int, error: Array, eps: float) -> Array:

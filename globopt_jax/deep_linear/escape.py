@@ -255,8 +255,8 @@ def increment(old: Weights, new: Weights, point: Point, fit: Fit) -> tuple[Array
         error = linalg.product_error(error, left, linalg.norm(b), b.shape[0], dtype)
         before = matmul(before, b)
     dZ = sum(terms[1:], terms[0])
-    size, change = linalg.norm(point.residual), linalg.norm(dZ)
-    known = point.before_error[-1] + fit.accuracy * (fit.size + linalg.norm(point.before[-1]))
+    size, change = point.residual_norm, linalg.norm(dZ)
+    known = point.before_error[-1] + fit.accuracy * (fit.size + point.before_norms[-1])
     rounding = off * (size + change + 0.5 * off) + known * change
     return jnp.sum(point.residual * dZ) + 0.5 * jnp.sum(jnp.square(dZ)), rounding
 

@@ -20,6 +20,10 @@ class Point(NamedTuple):
     """``T P_l`` (q, d_l) for every l."""
     after: list[Any]
     """``S_l`` (d_l, dy) for every l."""
+    before_norms: Array
+    """(H+2,): the Frobenius norms of ``before``."""
+    after_norms: Array
+    """(H+2,): the Frobenius norms of ``after``."""
     before_error: Array
     """(H+2,): bounds of the rounding errors of ``before`` in the Frobenius norm."""
     after_error: Array
@@ -30,8 +34,12 @@ class Point(NamedTuple):
     """(H+2,): ``||S_l||_2``."""
     residual: Array
     """(q, dy): ``T R - C``."""
+    residual_norm: Array
+    """``||T R - C||_F``."""
     gradients: list[Any]
     """dL/dW_l for l = 1..H+1."""
+    gradient_norms: Array
+    """(H+1,): the Frobenius norms of ``gradients``."""
     reach: Array
     """An upper bound of ``||diag(n) R||_F``, where n are the norms of the columns of X."""
 
@@ -43,28 +51,32 @@ def at(weights: Weights, fit: Fit) -> Point:
     norms = [linalg.norm(w) for w in weights]
     prefix: Any = None
     before: list[Any] = [fit.inputs]
+    before_norms = [linalg.norm(fit.inputs)]
     error: list[Any] = [jnp.zeros((), dtype)]
     prefix_norms: list[Any] = [jnp.ones((), dtype)]
     for w, norm, inner in zip(weights, norms, widths, strict=False):
-        error.append(linalg.product_error(error[-1], linalg.norm(before[-1]), norm, inner, dtype))
+        error.append(linalg.product_error(error[-1], before_norms[-1], norm, inner, dtype))
         before.append(matmul(before[-1], w))
+        before_norms.append(linalg.norm(before[-1]))
         prefix = w if prefix is None else matmul(prefix, w)
         prefix_norms.append(linalg.spectral_norm(prefix))
     after: list[Any] = [jnp.eye(dy, dtype=dtype)]
+    after_norms = [jnp.asarray(dy**0.5, dtype)]
     after_error: list[Any] = [jnp.zeros((), dtype)]
     for w, norm, inner in zip(reversed(weights), reversed(norms), reversed(widths), strict=False):
         # The last kernel is multiplied by the identity, which is exact.
         inner = inner if len(after) > 1 else 0
-        after_error.append(linalg.product_error(after_error[-1], linalg.norm(after[-1]), norm, inner, dtype))
+        after_error.append(linalg.product_error(after_error[-1], after_norms[-1], norm, inner, dtype))
         after.append(w if len(after) == 1 else matmul(w, after[-1]))
-    after, after_error = after[::-1], after_error[::-1]
+        after_norms.append(linalg.norm(after[-1]))
+    after, after_norms, after_error = after[::-1], after_norms[::-1], after_error[::-1]
     # The error of layer l passes through S_l, whose norm is mostly far smaller than the product of the later norms.
     suffix_norms = [linalg.spectral_norm(s) for s in after]
     first = fit.columns[:, None] * weights[0]
     size = linalg.norm(first)
-    spread = linalg.product_error(after_error[1], linalg.norm(after[1]), size, widths[1], dtype)
+    spread = linalg.product_error(after_error[1], after_norms[1], size, widths[1], dtype)
     scaled = linalg.norm(fit.inputs / jnp.where(fit.columns > 0, fit.columns, 1)[None])
-    sizes = [scaled * size, *(linalg.norm(a) * w for a, w in zip(before[1:], norms[1:], strict=False))]
+    sizes = [scaled * size, *(a * w for a, w in zip(before_norms[1:], norms[1:], strict=False))]
     passed = [linalg.product_rounding(inner, dtype) * a for a, inner in zip(sizes, widths, strict=False)]
     through = [1.01 * s + off for s, off in zip(suffix_norms[1:], after_error[1:], strict=True)]
     error[-1] = jnp.minimum(error[-1], sum(a * b for a, b in zip(passed, through, strict=True)))
@@ -73,12 +85,16 @@ def at(weights: Weights, fit: Fit) -> Point:
     return Point(
         before,
         after,
+        jnp.stack(before_norms),
+        jnp.stack(after_norms),
         jnp.stack(error),
         jnp.stack(after_error),
         jnp.stack(prefix_norms),
         jnp.stack(suffix_norms),
         residual,
+        linalg.norm(residual),
         gradients,
+        jnp.stack([linalg.norm(g) for g in gradients]),
         linalg.norm(matmul(first, after[1])) + spread,
     )
 
@@ -105,7 +121,7 @@ def gap_of(point: Point, fit: Fit, k: int) -> tuple[Array, Array]:
        error of ``hidden_error = s + accuracy ||Y||``. The argument holds for every a; `least_squares` takes the a
        with the smallest bound.
     """
-    size, fitted = linalg.norm(point.residual), linalg.norm(point.before[-1])
+    size, fitted = point.residual_norm, point.before_norms[-1]
     beyond, squares = tail(fit, k), 0.5 * jnp.square(size)
     off = fit.accuracy * (fitted + point.reach) + fit.spill * point.reach + point.before_error[-1]
     moved = fit.accuracy * fit.size
@@ -130,8 +146,8 @@ def stationarity(point: Point, fit: Fit) -> Array:
     gradient.
     """
     scale = point.prefix_norms[:-1] * point.suffix_norms[1:] * fit.scales[0]
-    size = jnp.stack([*map(linalg.norm, point.gradients), linalg.norm(matmul(point.residual, point.after[1].T))])
-    scale = jnp.append(scale, point.suffix_norms[1]) * (linalg.norm(point.before[-1]) + fit.size)
+    size = jnp.append(point.gradient_norms, linalg.norm(matmul(point.residual, point.after[1].T)))
+    scale = jnp.append(scale, point.suffix_norms[1]) * (point.before_norms[-1] + fit.size)
     return jnp.max(jnp.where(size > 0, size / jnp.where(scale > 0, scale, 1), 0))
 
 

@@ -39,7 +39,7 @@ def is_strict(weights: Weights, point: Point, fit: Fit) -> Array:
     other = jnp.sum(kept * energy) < top - tolerance * jnp.sum(energy)
     strict = (n >= min(widths)) | other
     norms = [linalg.norm(w) for w in weights]
-    size = linalg.norm(point.before[-1]) + fit.size
+    size = point.before_norms[-1] + fit.size
     for i in range(layers - 1):
         middle: Any = None  # the product of the layers between i and j
         error: Any = jnp.zeros((), dtype)

@@ -1,6 +1,7 @@
 """Path norms, ``theta(w) = (sum over paths prod_k |w_k|^q)^(1/q)``."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,19 +38,7 @@ class PathNorm(Regularizer):
         return replace(self, layers=phi.degree)
 
     def __call__(self, weights: Weights) -> Scalar:
-        leaves = jax.tree.leaves(weights)
-        # The logarithm of the sum over paths, since powers underflow and overflow.
-        paths: Any = jnp.zeros((), leaves[0].dtype)
-        for w in leaves:
-            live = w != 0
-            logs = jnp.where(live, self.q * jnp.log(jnp.where(live, w * jnp.sign(w), 1)), -jnp.inf)
-            if w.ndim == 1:
-                paths = paths + _log_sum(logs)
-            else:
-                paths = _log_sum(logs if paths.ndim == 0 else paths[:, None] + logs)
-        total = _log_sum(paths) if paths.ndim else paths
-        living = total > -jnp.inf
-        return jnp.where(living, jnp.exp(jnp.where(living, total, 0) / self.q), 0)
+        return _over_paths(jax.tree.leaves(weights), self.q)
 
 
 def path_norm(q: int | float = 2) -> PathNorm:
@@ -81,6 +70,20 @@ def path_norm(q: int | float = 2) -> PathNorm:
     if not (isinstance(q, int | float) and 1 <= q < float("inf")):
         raise ValueError(f"q: Expected: a finite number >= 1. Received: {q!r}.")
     return PathNorm(q)
+
+
+@partial(jax.jit, static_argnums=1)
+def _over_paths(leaves: list[Any], q: int | float) -> Any:
+    """Return the q-th root of the sum over paths, by the logarithm of the sum, since powers underflow and overflow."""
+    paths: Any = jnp.zeros((), leaves[0].dtype)
+    for w in leaves:
+        live = w != 0
+        logs = jnp.where(live, q * jnp.log(jnp.where(live, w * jnp.sign(w), 1)), -jnp.inf)
+        through = logs if paths.ndim == 0 else paths[:, None] + logs
+        paths = paths + _log_sum(logs) if w.ndim == 1 else _log_sum(through)
+    total = _log_sum(paths) if paths.ndim else paths
+    living = total > -jnp.inf
+    return jnp.where(living, jnp.exp(jnp.where(living, total, 0) / q), 0)
 
 
 def _log_sum(a: Any) -> Any:
