@@ -51,7 +51,7 @@ def at(weights: Weights, fit: Fit) -> Point:
     norms = [linalg.norm(w) for w in weights]
     prefix: Any = None
     before: list[Any] = [fit.inputs]
-    before_norms = [linalg.norm(fit.inputs)]
+    before_norms: list[Any] = [linalg.norm(fit.inputs)]
     error: list[Any] = [jnp.zeros((), dtype)]
     prefix_norms: list[Any] = [jnp.ones((), dtype)]
     for w, norm, inner in zip(weights, norms, widths, strict=False):
@@ -61,7 +61,7 @@ def at(weights: Weights, fit: Fit) -> Point:
         prefix = w if prefix is None else matmul(prefix, w)
         prefix_norms.append(linalg.spectral_norm(prefix))
     after: list[Any] = [jnp.eye(dy, dtype=dtype)]
-    after_norms = [jnp.asarray(dy**0.5, dtype)]
+    after_norms: list[Any] = [jnp.asarray(dy**0.5, dtype)]
     after_error: list[Any] = [jnp.zeros((), dtype)]
     for w, norm, inner in zip(reversed(weights), reversed(norms), reversed(widths), strict=False):
         # The last kernel is multiplied by the identity, which is exact.

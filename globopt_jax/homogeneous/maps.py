@@ -9,6 +9,7 @@ for a > 0. At the kink a = 0 its derivative is taken as the negative slope (0 fo
 
 import abc
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -253,9 +254,13 @@ def _widths(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
 def _init(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
     if r < 1:
         raise ValueError(f"r: Expected: at least one subnetwork. Received: {r}.")
-    keys = jax.random.split(typed_key(key), len(dims) - 1)
-    shapes = pairwise(dims)
-    return [jax.random.normal(k, (r, a, b)) / a**0.5 for k, (a, b) in zip(keys, shapes, strict=True)]
+    return _drawn(typed_key(key), r, dims)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _drawn(key: Array, r: int, dims: tuple[int, ...]) -> list[jax.Array]:
+    keys = jax.random.split(key, len(dims) - 1)
+    return [jax.random.normal(k, (r, a, b)) / a**0.5 for k, (a, b) in zip(keys, pairwise(dims), strict=True)]
 
 
 def neuron(activation: Activation) -> Neuron:

@@ -313,6 +313,13 @@ class _Program(NamedTuple):
     """U (m, dy): ``<U, phi_i> <= 1`` for all subnetworks, and <= 0 where the program is not feasible."""
 
 
+@jax.jit
+def _units(problem: Problem, params: Params, X: Any) -> tuple[Params, Array, Array]:
+    """Return the subnetworks scaled to penalty 1, their outputs (r, m dy) and their penalties."""
+    units = jax.vmap(lambda w: ascent.normalize(problem.theta, w))(params)
+    return units, *each(problem, units, X)
+
+
 class _Pool:
     """Subnetworks of penalty 1 and their outputs."""
 
@@ -324,11 +331,8 @@ class _Pool:
 
     def add(self, params: Params) -> int:
         """Add the subnetworks whose output is not zero, scaled to penalty 1, and return their number."""
-        living = np.flatnonzero(alive(params))
-        if not len(living):
-            return 0
-        units = jax.vmap(lambda w: ascent.normalize(self.problem.theta, w))(jax.tree.map(lambda w: w[living], params))
-        outputs, costs = (np.asarray(a, np.float64) for a in each(self.problem, units, self.X))
+        units, *found = _units(self.problem, pad_to_power_of_two(params), self.X)
+        outputs, costs = (np.asarray(a, np.float64) for a in found)
         keep = np.flatnonzero((costs > 0) & np.any(outputs != 0, axis=1))
         leaves, self.tree = jax.tree.flatten(units)
         new = [np.asarray(w)[keep] for w in leaves]

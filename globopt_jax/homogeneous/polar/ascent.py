@@ -5,6 +5,7 @@ decays geometrically, and keeps the best point on its way. The method needs no s
 is a subgradient method), and it vmaps over the starts.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,7 @@ def normalize(theta: Regularizer, weights: Weights) -> Weights:
     return jax.tree.map(lambda w: w * factor, weights)
 
 
+@partial(jax.jit, static_argnums=(0, 4))
 def starts(phi: ElementalMap, template: Params, X: Inputs, key: Array, count: int) -> Params:
     """Return random subnetworks shaped like `template`; in every other one the first layer points along samples."""
     leaves, tree = jax.tree.flatten(template)

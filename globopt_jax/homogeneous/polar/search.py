@@ -69,7 +69,7 @@ def directions(
     if known is not None:
         pools.append(pad_to_power_of_two(known.params))
     if not exact:
-        pools.append(_starts(problem.phi, params, X, key, effort.starts))
+        pools.append(ascent.starts(problem.phi, params, X, key, effort.starts))
     initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
     found = _search(problem.phi, problem.theta, U, X, initial, 2 if exact else effort.climbs)
     values = np.asarray(found.values)
@@ -102,4 +102,3 @@ def _distinct(problem: Problem, candidates: Params, X: Inputs, most: int) -> np.
 
 
 _search = jax.jit(ascent.search, static_argnums=(0, 1, 5))
-_starts = jax.jit(ascent.starts, static_argnums=(0, 4))
