@@ -15,7 +15,18 @@ import pandas as pd
 import scipy.sparse
 from jax.experimental import sparse
 
-from globopt_jax import datasets, deep_linear, homogeneous, linalg, local_minima, losses, networks
+from globopt_jax import (
+    datasets,
+    deep_linear,
+    function_space,
+    homogeneous,
+    linalg,
+    local_minima,
+    losses,
+    networks,
+    path_sums,
+    wide,
+)
 
 # Small integers, which every kind below can say.
 RNG = np.random.default_rng(0)
@@ -59,6 +70,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[np.ndarray, ...], Any]] = {
     "deep_linear.classify": (deep_linear.classify, (W1, W2, X, Y), lambda f, a, b, x, y: f([a, b], x, y)),
     "deep_linear.escape": (deep_linear.escape, (W1, W2, X, Y), lambda f, a, b, x, y: f([a, b], x, y, 0.1, KEY)),
     "deep_linear.critical_point": (deep_linear.critical_point, (X, Y), lambda f, x, y: f(x, y, (3, 2, 2), (0,), KEY)),
+    "function_space.risk": (
+        function_space.risk,
+        (W1, W2, X, Y),
+        lambda f, a, b, x, y: f(function_space.layers_of([a, b]), x, y),
+    ),
     "homogeneous.objective": (
         homogeneous.objective,
         (W1.T, W2, X, Y),
@@ -88,11 +104,14 @@ FUNCTIONS: dict[str, tuple[Any, tuple[np.ndarray, ...], Any]] = {
         (X, np.eye(3)[[0, 1, 2, 0, 1, 2]]),
         lambda f, a, b: f(a, b),
     ),
+    "path_sums.path_activity": (path_sums.path_activity, (W1, W2, X), lambda f, a, b, x: f([a, b], x)),
+    "path_sums.total_variance": (path_sums.total_variance, (W1, W2, X), lambda f, a, b, x: f([a, b], x, 0.5)),
+    "wide.loss_bounds": (wide.loss_bounds, (W1, W2, X, Y), lambda f, a, b, x, y: f([(a, None), (b, None)], x, y)),
     "networks.feed_forward": (networks.feed_forward("relu"), (W1, W2, X), lambda f, a, b, x: f([a, b], x)),
 }
 
 #: Too slow to compile for every day; what they refuse is tried all the same.
-SLOW = {"homogeneous.certify", "local_minima.decompose", "local_minima.jacobian_blocks"} | {
+SLOW = {"homogeneous.certify", "local_minima.decompose", "local_minima.jacobian_blocks", "wide.loss_bounds"} | {
     f"deep_linear.{n}" for n in ("bottleneck_conditions", "classify", "escape", "gap_bounds", "suboptimality_bound")
 }
 HOST = {"datasets.validate", "datasets.shrink", "datasets.gray", "homogeneous.certify"} | {
