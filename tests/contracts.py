@@ -32,3 +32,16 @@ def assert_kept(f: Callable[..., Any], make: Callable[[np.random.Generator], Any
     together = jax.jit(jax.vmap(f))(*stacked)
     looped = jax.tree.map(lambda *a: jnp.stack(a), *results)
     chex.assert_trees_all_close(together, looped, **close)
+
+
+def compiled() -> list[Any]:
+    """How many programs XLA has compiled so far in this process, as a list that grows."""
+    found: list[Any] = []
+
+    def record(event: str, duration_secs: float, **of: str | int) -> None:
+        del duration_secs
+        if "backend_compile" in event:
+            found.append(of)
+
+    jax.monitoring.register_event_duration_secs_listener(record)
+    return found

@@ -9,6 +9,7 @@ from globopt_jax import homogeneous, losses
 from globopt_jax.homogeneous import samples
 from globopt_jax.homogeneous.samples import Padded, pad_rows, pad_samples
 from globopt_jax.linalg import machine_epsilon
+from tests.contracts import compiled
 
 LOSSES = ("squared", "huber:0.7", "logistic", "softmax_cross_entropy")
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -102,19 +103,6 @@ def test_a_loss_under_the_name_of_another_is_neither_padded_nor_graded():
     start = problem.phi.init(jax.random.key(0), r=1, dx=2, dy=1)
     with pytest.raises(ValueError, match="loss: Expected: a loss of `globopt_jax.losses`. Received: Mean"):
         homogeneous.certify(problem, start, X, Y)
-
-
-def compiled():
-    """How many programs XLA has compiled so far in this process, as a list that grows."""
-    found = []
-
-    def record(event: str, duration_secs: float, **of: str | int) -> None:
-        del duration_secs
-        if "backend_compile" in event:
-            found.append(of)
-
-    jax.monitoring.register_event_duration_secs_listener(record)
-    return found
 
 
 def test_one_sample_more_compiles_nothing_and_padding_changes_no_result(monkeypatch):
