@@ -20,6 +20,7 @@ Host functions also refuse NaN and infinity, after the conversion. If x64 is off
 with one warning. Random keys come from `jax.random.key` or from the older `jax.random.PRNGKey`, of any implementation.
 """
 
+import difflib
 import operator
 import sys
 import warnings
@@ -31,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["all_finite", "check_data", "check_key", "check_range", "common_dtype", "finite", "in_one_dtype", "integer"]
-__all__ += ["is_traced", "number", "numbers", "real", "typed_key"]
+__all__ += ["is_traced", "number", "numbers", "one_of", "real", "typed_key"]
 
 
 def numbers(name: str, array: Any) -> np.ndarray:
@@ -135,6 +136,26 @@ def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool
     if not np.isfinite(found) or not allowed(found):
         raise ValueError(f"{name}: Expected: {expected}. Received: {value!r}.")
     return found
+
+
+def one_of(name: str, value: Any, names: Iterable[str], also: str = "") -> str:
+    """Return a value that is one of the names.
+
+    Raises:
+        ValueError: it is none of them. The message has all names, then `also`, and the name that the value resembles.
+
+    Example:
+        >>> one_of("loss", "sqared", ["squared", "logistic"])
+        Traceback (most recent call last):
+        ValueError: loss: Expected: one of squared, logistic. Received: 'sqared'. Did you mean 'squared'?
+    """
+    known = list(names)
+    if isinstance(value, str) and value in known:
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    near = [n for n in known if word and n.startswith(word)] or difflib.get_close_matches(word, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}: Expected: one of {', '.join(known)}{also}. Received: {value!r}.{hint}")
 
 
 def is_traced(value: Any) -> bool:

@@ -29,7 +29,7 @@ from jax.scipy.special import logsumexp, xlogy
 from jaxtyping import Float
 
 from globopt_jax import linalg
-from globopt_jax.inputs import real
+from globopt_jax.inputs import one_of, real
 from globopt_jax.shapes import Array, Scalar, Targets
 
 __all__ = ["Huber", "Logistic", "Loss", "SoftmaxCrossEntropy", "Squared", "by_name", "huber", "logistic"]
@@ -406,11 +406,12 @@ def is_catalogued(loss: Loss) -> bool:
         return False
 
 
-def by_name(name: str) -> Loss:
+def by_name(name: str, argument: str = "loss") -> Loss:
     """Return the loss of a name.
 
     Args:
         name: squared, softmax_cross_entropy, logistic, or huber:DELTA (huber alone means delta = 1).
+        argument: the argument that an error names.
 
     Raises:
         ValueError: there is no loss of this name.
@@ -421,13 +422,11 @@ def by_name(name: str) -> Loss:
     """
     catalogue: dict[str, Loss] = {loss.name: loss for loss in (squared, softmax_cross_entropy, logistic)}
     if not isinstance(name, str):
-        raise TypeError(f"loss: Expected: a name such as {', '.join(catalogue)}. Received: {name!r}.")
+        raise TypeError(f"{argument}: Expected: a name such as {', '.join(catalogue)}. Received: {name!r}.")
     head, _, tail = name.partition(":")
     if head == "huber":
         try:
             return huber(float(tail) if tail else 1.0)
         except ValueError as error:
-            raise ValueError(f"loss: Expected: huber:DELTA with DELTA > 0. Received: {name!r}.") from error
-    if name not in catalogue:
-        raise ValueError(f"loss: Expected: one of {', '.join(catalogue)}, huber:DELTA. Received: {name!r}.")
-    return catalogue[name]
+            raise ValueError(f"{argument}: Expected: huber:DELTA with DELTA > 0. Received: {name!r}.") from error
+    return catalogue[one_of(argument, name, catalogue, ", huber:DELTA")]

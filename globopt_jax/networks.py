@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.inputs import real
+from globopt_jax.inputs import one_of, real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Targets
 
@@ -195,12 +195,7 @@ def feed_forward(activation: Activation = "relu") -> FeedForward:
     if isinstance(activation, FeedForward):
         return activation
     if isinstance(activation, str):
-        name = {"abs": "absolute"}.get(activation, activation)
-        if name not in ACTIVATIONS:
-            raise ValueError(
-                f"activation: Expected: one of {', '.join(ACTIVATIONS)}, a pair of slopes, or a function. Received: "
-                f"{activation!r}."
-            )
+        name = one_of("activation", activation, ACTIVATIONS, ", a pair of slopes, or a function")
         return FeedForward(ACTIVATIONS[name])
     if callable(activation):
         _check_elementwise(activation)

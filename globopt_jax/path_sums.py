@@ -95,8 +95,8 @@ class PathActivity(NamedTuple):
             return "No path is active for any sample, so that the output is zero."
         return (
             f"On average {float(self.rate):.3g} of the paths are active for a sample. The standard deviation between "
-            f"samples is {float(self.over_samples):.2g}, and 0 under A5u-m. A path is active for some share of the "
-            f"samples; its standard deviation between paths is {float(self.over_paths):.2g}, and 0 under A1p-m. The "
+            f"samples is {float(self.over_samples):.2g}; the assumption A5u-m says 0. A path is active for some share "
+            f"of the samples; its standard deviation between paths is {float(self.over_paths):.2g}; A1p-m says 0. The "
             f"best deep linear network with these weights leaves {100 * float(self.error):.3g} % of the output "
             "unexplained."
         )

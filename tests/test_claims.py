@@ -108,8 +108,8 @@ def test_claims_are_selected_by_whole_words(select, keys):
 
 
 def test_a_selection_that_matches_nothing_is_refused_at_once():
-    with pytest.raises(ValueError, match="P1 Thm 1; P1 Thm 10; P2 Lemma 1. Received: 'P'"):
-        claims.verify(0, ["P1", "P"], CLAIMS)
+    with pytest.raises(ValueError, match="--list` shows all 3. Received: 'P1 Tm 1'. Did you mean P1 Thm 1 or"):
+        claims.verify(0, ["P1", "P1 Tm 1"], CLAIMS)
 
 
 def test_verdicts_come_one_at_a_time():

@@ -272,7 +272,7 @@ WRONG = {
     "--data empty.npz": "Received: (0, 3) and (0, 2)",
     "--data complex.npz": "real numbers",
     "--data text.npz": "text.npz: Expected: an .npz of numbers",
-    "--data absent.npz": "No such file",
+    "--data absent.npz": "absent.npz: Expected: an .npz of numbers. Received: no such file.",
     "--data nothing": "--data: Expected: digits, mnist, fashion-mnist,",
     "--seed -1": "--seed: Expected: an integer from 0",
     "--seed 99999999999999999999": "--seed: Expected: an integer from 0",
@@ -401,7 +401,7 @@ def test_a_hidden_bias_is_the_weight_of_a_column_of_ones(data):
         ("foreign", "--lam 1", "dense/kernel (2, 3)"),
         ("deep", "--lam 1 --map relu:2", "2 weight layers for --map relu:2"),
         ("neurons", "--lam 1 --map relu:3", "3 weight layers for --map relu:3"),
-        ("absent", "--lam 1", "No such file"),
+        ("absent", "--lam 1", "absent.w.npz: Expected: an .npz of numbers. Received: no such file."),
     ],
 )
 def test_bad_weights_are_refused(weights, options, message, data, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The record of a claim, the collection of all of them, and their verification."""
 
 import collections
+import difflib
 import functools
 import importlib
 import pkgutil
@@ -197,10 +198,11 @@ def chosen(select: str | Sequence[str] | None = None, claims: Sequence[Claim] | 
     wanted = [select] if isinstance(select, str) else select
     for words in wanted:
         if not any(_matches(claim, words) for claim in claims):
-            known = "; ".join(claim.key for claim in claims) or "none"
+            known = [claim.key for claim in claims]
+            near = difflib.get_close_matches(words, known, 3, 0.5)
             raise ValueError(
-                f"select: Expected: a key among the following, or its beginning up to a space or a dot. {known}. "
-                f"Received: {words!r}."
+                f"select: Expected: a key, or its beginning up to a space or a dot; `globopt verify --list` shows all "
+                f"{len(known)}. Received: {words!r}." + (f" Did you mean {' or '.join(near)}?" if near else "")
             )
     return [claim for claim in claims if any(_matches(claim, words) for words in wanted)]
 

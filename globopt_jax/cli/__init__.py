@@ -351,7 +351,8 @@ def reproduce(
         str, typer.Argument(help="The experiment: khk19-figure-1, k18-table-4.1 or k18-table-4.2.", show_default=False)
     ],
     preset: Annotated[
-        str, _option("The size: quick takes minutes; full is the paper's size and takes hours on two cores.", "quick")
+        str,
+        _option("The size: quick takes minutes; full is the paper's and takes an hour or more.", "quick"),
     ] = "quick",
     root: Annotated[
         Path | None,

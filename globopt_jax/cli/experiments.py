@@ -17,6 +17,7 @@ from globopt_jax import plotting, runs, sweeps
 from globopt_jax.cli import report
 from globopt_jax.cli.cluster import errors_in_words
 from globopt_jax.cli.meter import Meter
+from globopt_jax.inputs import one_of
 from globopt_jax.reproductions import EXPERIMENTS, Experiment
 
 __all__ = ["REPORT", "document", "prepared", "show"]
@@ -40,8 +41,7 @@ def prepared(name: str, preset: str, root: Path | None, data: str | None) -> Exp
         ValueError: a name is unknown, or a file is damaged.
         OSError: files are missing.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"EXPERIMENT: Expected: one of {', '.join(EXPERIMENTS)}. Received: {name!r}.")
+    _ = one_of("EXPERIMENT", name, EXPERIMENTS)
     try:
         return EXPERIMENTS[name](preset, root, None if data is None else data.split(","))
     except (ValueError, FileNotFoundError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from globopt_jax import claims, origin, rigorous
@@ -95,6 +95,7 @@ def verify(
             if statements:
                 console.print(Text(f"  {record['statement']}", style="dim"))
     failing = [record["claim"] for record in records if not record["holds"]]
+    console.print(Text(_READ), style="dim")
     console.print(
         Text(f"{len(failing)} of {len(records)} claims FAIL: {', '.join(failing)}." if failing else _all(records))
     )
@@ -106,6 +107,11 @@ def verify(
 
 #: The columns of `verify`, and their widths.
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
+#: How to read them.
+_READ = (
+    "A claim holds if no residual of its instances is above the tolerance, and every control is. A control is the "
+    "residual where the hypothesis is broken."
+)
 #: What JSON says of a claim beside its key.
 _OF_CLAIM = ("statement", "paper", "equation")
 
@@ -129,12 +135,12 @@ def datasets(*, json: bool, quiet: bool) -> None:
             ]
         )
         return
-    table = Table()
-    for name in ("name", "m, dx, dy", "about", "source", "licence"):
-        table.add_column(name, overflow="fold")
+    console = Console(quiet=quiet)
     for d in described:
-        table.add_row(*map(Text, (d.name, ", ".join(map(str, d.shape)), d.about, d.source, d.licence)))
-    Console(quiet=quiet).print(table)
+        m, dx, dy = d.shape
+        console.print(Text(f"{d.name}: {m} samples, {dx} inputs, {dy} outputs"), style="bold", soft_wrap=True)
+        for text in (d.about, d.source, d.licence):
+            console.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
 
 
 def _record(verdict: claims.Verdict) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from globopt_jax import datasets, homogeneous, losses, npz, runs
 from globopt_jax.cli import layouts
 from globopt_jax.cli.terminal import check_memory
 from globopt_jax.homogeneous import maps, regularizers
-from globopt_jax.homogeneous.effort import effort_named
+from globopt_jax.homogeneous.effort import EFFORTS
 from globopt_jax.homogeneous.inputs import check, targets_moved
+from globopt_jax.homogeneous.norms import NORMS
+from globopt_jax.inputs import one_of
 from globopt_jax.losses import Loss
 from globopt_jax.shapes import Array, Inputs, Params, Targets
 
@@ -190,8 +192,8 @@ def _checked(
 ) -> Task:
     """Return the task, or raise ValueError or TypeError unless everything in it fits together."""
     theta = _regularizer(options, phi.layers)
-    loss = losses.by_name(options.loss)
-    _ = effort_named(options.effort)
+    loss = losses.by_name(options.loss, "--loss")
+    _ = one_of("--effort", options.effort, EFFORTS)
     if (options.lam is None) == (options.lam_fraction is None):
         raise ValueError(
             f"Expected: either --lam or --lam-fraction. Received: {'neither' if options.lam is None else 'both'}."
@@ -257,18 +259,15 @@ def data_named(name: str) -> tuple[np.ndarray, np.ndarray]:
         ValueError: `--data` is neither, or the arrays are refused.
         OSError: the file cannot be read.
     """
-    if name in datasets.names():
-        found = datasets.load(name)
-    elif name.endswith(".npz"):
+    if name.endswith(".npz"):
         found = datasets.load_npz(name)
     else:
-        known = ", ".join(datasets.names())
-        raise ValueError(f"--data: Expected: {known}, or an .npz with X and Y. Received: {name!r}.")
+        found = datasets.load(one_of("--data", name, datasets.names(), ", or an .npz with X and Y"))
     return found.X, found.Y
 
 
 def _regularizer(options: Options, layers: int) -> homogeneous.Regularizer:
-    norms = tuple(options.norms.split(","))
+    norms = tuple(one_of("--norms", norm, NORMS) for norm in options.norms.split(","))
     if len(norms) not in (1, layers):
         message = f"--norms: Expected: one norm, or one for each of {layers} layers. Received: {len(norms)} norms."
         raise ValueError(message)

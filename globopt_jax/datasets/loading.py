@@ -17,7 +17,7 @@ from globopt_jax.datasets.images import Steps
 from globopt_jax.datasets.places import place
 from globopt_jax.datasets.source import Source
 from globopt_jax.datasets.svhn import SVHN
-from globopt_jax.inputs import check_key, integer
+from globopt_jax.inputs import check_key, integer, one_of
 
 __all__ = ["describe", "khk19", "load", "names"]
 
@@ -147,9 +147,7 @@ def khk19(
         >>> khk19("khk19-synthetic").X.shape
         (5000, 10)
     """
-    if name not in _KHK19:
-        raise ValueError(f"name: Expected: one of {', '.join(_KHK19)}. Received: {name!r}.")
-    crop, size = _KHK19[name]
+    crop, size = _KHK19[one_of("name", name, _KHK19)]
     wanted = _Wanted(name, root, "train", samples, key, crop, crop is not None, size, mirror)
     if name == _SYNTHETIC:
         return _synthetic(wanted)
@@ -285,6 +283,4 @@ def _no_files(wanted: _Wanted, refused: tuple[str, ...]) -> None:
 
 
 def _source(name: str) -> Source:
-    if name not in _SOURCES:
-        raise ValueError(f"name: Expected: one of {', '.join(names())}. Received: {name!r}.")
-    return _SOURCES[name]
+    return _SOURCES[one_of("name", name, names())]

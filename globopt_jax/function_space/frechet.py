@@ -276,6 +276,17 @@ def _checked(layers: Any, X: Any) -> tuple[list[Callable[[Any], Any]], Any]:
     X = real("X", X)
     if X.ndim != 2 or not X.size:
         raise ValueError(f"X: Expected: shape (m, dx). Received: {X.shape}.")
+    z = jax.ShapeDtypeStruct(X.shape[1:], X.dtype)
+    for i, layer in enumerate(layers, start=1):
+        try:
+            z = jax.eval_shape(layer, z)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"layers, X: Expected: functions of what comes before them. Received: layer {i} refuses a vector of "
+                f"{z.shape[0]} numbers ({error})."
+            ) from error
+        if getattr(z, "ndim", 0) != 1:
+            raise ValueError(f"layers: Expected: functions with one vector as value. Received: layer {i} returns {z}.")
     return [*layers], X
 
 

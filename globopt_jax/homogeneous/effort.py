@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from globopt_jax.inputs import one_of
+
 __all__ = ["EFFORTS", "Effort", "EffortName", "effort_named"]
 
 #: The names of efforts; any other text is refused with a message that lists them.
@@ -48,7 +50,4 @@ def effort_named(effort: EffortName | Effort | None) -> Effort:
     """
     if isinstance(effort, Effort):
         return effort
-    name = "standard" if effort is None else effort
-    if name not in EFFORTS:
-        raise ValueError(f"effort: Expected: one of {', '.join(EFFORTS)}, or an Effort. Received: {effort!r}.")
-    return EFFORTS[name]
+    return EFFORTS["standard" if effort is None else one_of("effort", effort, EFFORTS, ", or an Effort")]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from globopt_jax.inputs import typed_key
+from globopt_jax.inputs import one_of, typed_key
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import ACTIVATIONS
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
@@ -42,13 +42,8 @@ def slopes_of(activation: Activation) -> tuple[float, float]:
     (-1.0, 1.0)
     """
     if isinstance(activation, str):
-        if activation in ACTIVATIONS:
-            return ACTIVATIONS[activation]
-        raise ValueError(
-            f"activation: Expected: a positively homogeneous one, {', '.join(ACTIVATIONS)} or a pair of slopes "
-            f"(negative, positive). Received: {activation!r}, which is not positively homogeneous, so no degree "
-            "exists and zero subnetworks certify nothing."
-        )
+        also = ", or a pair of slopes (negative, positive), since others are not positively homogeneous"
+        return ACTIVATIONS[one_of("activation", activation, ACTIVATIONS, also)]
     negative, positive = (float(slope) for slope in activation)
     if not (abs(negative) < float("inf") and abs(positive) < float("inf")) or negative == positive == 0:
         raise ValueError(f"activation: Expected: two finite slopes, not both 0. Received: {activation!r}.")
@@ -292,6 +287,7 @@ def by_name(name: str, argument: str = "phi") -> "Neuron | DeepSubnetwork":
     DeepSubnetwork(slopes=(0.0, 1.0), layers=3)
     """
     activation, colon, layers = name.partition(":")
+    _ = one_of(argument, activation, ACTIVATIONS, ", alone or with a number of layers as in relu:3")
     if not colon:
         return neuron(activation)
     if not layers.isdecimal() or len(layers) > 3:  # a thousand layers would compile for days

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg
+from globopt_jax.inputs import one_of
 from globopt_jax.shapes import Scalar
 
 __all__ = ["NORMS", "along_face", "best_reply", "check_norms", "norm", "norm_power", "root"]
@@ -84,5 +85,5 @@ def along_face(kind: str, w: jax.Array, g: jax.Array) -> jax.Array:
 def check_norms(norms: str | tuple[str, ...]) -> None:
     """Raise ValueError for a name that is not in `NORMS`."""
     names = (norms,) if isinstance(norms, str) else norms
-    if not names or any(name not in NORMS for name in names):
-        raise ValueError(f"norms: Expected: one of {', '.join(NORMS)}, or a tuple of them. Received: {norms!r}.")
+    for name in names or (names,):
+        _ = one_of("norms", name, NORMS, ", or a tuple of them")

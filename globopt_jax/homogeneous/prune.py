@@ -10,6 +10,7 @@ from globopt_jax.homogeneous.capacity import alive
 from globopt_jax.homogeneous.inputs import check_network
 from globopt_jax.homogeneous.problem import Problem
 from globopt_jax.homogeneous.training.steps import each, reduce, rescaled
+from globopt_jax.inputs import one_of
 from globopt_jax.shapes import Params
 
 __all__ = ["METHODS", "cheapest", "exact", "prune"]
@@ -51,8 +52,7 @@ def prune(problem: Problem, params: Params, X: Any, *, method: str = "program") 
         >>> [w.round(6).tolist() for w in prune(problem, params, np.eye(1))]
         [[[2.0]], [[2.0]]]
     """
-    if method not in METHODS:
-        raise ValueError(f"method: Expected: one of {', '.join(METHODS)}. Received: {method!r}.")
+    _ = one_of("method", method, METHODS)
     params, X = check_network(problem, params, X)
     reduced = rescaled(params, _cheapest_scales(problem, params, X)) if method == "program" else params
     reduced = reduce(problem, reduced, X)  # after the program it finds nothing, but for ties and rounding

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power
+from globopt_jax.inputs import one_of
 from globopt_jax.shapes import Scalar, Weights
 
 __all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers"]
@@ -253,11 +254,8 @@ def by_name(name: str, norms: str | tuple[str, ...] = "l2", argument: str = "the
     'l2'
     """
     makers = {"sum_of_powers": sum_of_powers, "product_of_norms": product_of_norms}
-    if name not in makers:
-        raise ValueError(
-            f"{argument}: Expected: {' or '.join(makers)}, or a penalty such as path_norm(2). Received: {name!r}."
-        )
-    return makers[name](norms=norms)
+    also = ", or a penalty such as path_norm(2)" if argument == "theta" else ""
+    return makers[one_of(argument, name, makers, also)](norms=norms)
 
 
 def regularizer(fn: Callable[[Any], Any], *, degree: int | float) -> CustomRegularizer:

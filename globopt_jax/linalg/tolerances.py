@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from globopt_jax.inputs import one_of
 from globopt_jax.shapes import Array, Scalar
 
 __all__ = [
@@ -42,8 +43,7 @@ def largest_finite(dtype: Any) -> float:
 
 def check_criterion(criterion: str) -> None:
     """Raise ValueError unless the criterion is one of `CRITERIA`."""
-    if criterion not in CRITERIA:
-        raise ValueError(f"cutoff: Expected: one of {', '.join(CRITERIA)}. Received: {criterion!r}.")
+    _ = one_of("cutoff", criterion, CRITERIA)
 
 
 def cutoff(M: Array, singular_values: Array, criterion: str = "press") -> Scalar:

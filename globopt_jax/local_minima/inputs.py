@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg
-from globopt_jax.inputs import all_finite, check_data, check_range, common_dtype, integer
+from globopt_jax.inputs import all_finite, check_data, check_range, common_dtype, integer, one_of
 from globopt_jax.local_minima.balance import Balanced
 from globopt_jax.local_minima.jacobian import GeneralModel, Model
 from globopt_jax.local_minima.mesh import on_automatic_axes
@@ -45,8 +45,7 @@ def check(
         TypeError: an array does not hold real numbers, or is traced.
         TypeError: `apply` is no function, or has no hash.
     """
-    if method not in ("auto", *METHODS):
-        raise ValueError(f"method: Expected: auto, {', '.join(METHODS)}. Received: {method!r}.")
+    _ = one_of("method", method, ("auto", *METHODS))
     _ = integer("memory", memory)
     if not callable(apply):
         raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from globopt_jax.inputs import check_data, integer, real
+from globopt_jax.inputs import check_data, integer, one_of, real
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import traced_balanced
 from globopt_jax.local_minima.jacobian import FeedForwardModel, GeneralModel, model_of
@@ -104,8 +104,7 @@ def tangent_value(
     check_criterion(cutoff)
     if not callable(apply):
         raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
-    if method not in ("auto", *WAYS):
-        raise ValueError(f"method: Expected: auto, {', '.join(WAYS)}. Received: {method!r}.")
+    _ = one_of("method", method, ("auto", *WAYS))
     params = jax.tree.map(lambda w: real("params", w), params)
     X, Y = real("X", X), real("Y", Y)
     check_data(X, Y, flat=False)

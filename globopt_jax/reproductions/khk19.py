@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globopt_jax import datasets, sweeps
+from globopt_jax.inputs import one_of
 from globopt_jax.origin import hash_arrays
 from globopt_jax.reproductions.report import Experiment, Told, loaded, root_of, spread, table
 from globopt_jax.sweeps.trends import trends
@@ -60,8 +61,7 @@ class Figure1(Experiment):
             raise ValueError(f"preset: Expected: {' or '.join(PRESETS)}. Received: {preset!r}.")
         chosen = list(SETS) if only is None else list(only)
         for name in chosen:
-            if name not in SETS:
-                raise ValueError(f"data: Expected: {', '.join(SETS)}. Received: {name!r}.")
+            _ = one_of("data", name, SETS)
             if chosen.count(name) > 1:
                 raise ValueError(f"data: Expected: different data sets. Received: {name} more than once.")
         self.preset, self.size = preset, PRESETS[preset]

@@ -65,7 +65,7 @@ def loaded(loads: Mapping[str, Callable[[], Dataset]]) -> dict[str, Dataset]:
         except FileNotFoundError as error:
             missing.append(str(error))
     if missing:
-        raise FileNotFoundError("; ".join(missing))
+        raise FileNotFoundError("; ".join(dict.fromkeys(missing)))
     return found
 
 

@@ -210,6 +210,9 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
     powers = tuple(dict.fromkeys(power_of(p) for p in checked["penalty"]))
     for name in ("lam", "rate"):
         _check_held(name, checked[name], data.X.dtype)
+    if any(powers) and not any(checked["lam"]):
+        named = ", ".join(p for p in checked["penalty"] if power_of(p))
+        raise ValueError(f"lams: Expected: a strength above 0 for the penalty {named}. Received: 0.")
     plan = Plan(data, checked, frozenset(scalars), replace(recipe, powers=powers))
     padded = any(arrays.depth > shape.depth or arrays.width > shape.width for shape, arrays in plan.arrays.items())
     if padded and recipe.epochs and not recipe.optimizer.keeps_padding():
@@ -250,6 +253,8 @@ def _data(X: Any, Y: Any, test: Any) -> Data:
     dtype = common_dtype([*arrays.values()])
     arrays = {name: np.array(array, dtype) for name, array in arrays.items()}
     check_data(arrays["X"], arrays["Y"])
+    if not np.any(arrays["X"]):
+        raise ValueError("X: Expected: inputs that are not all 0. Received: zeros, from which no network can learn.")
     for name in ("X", "Y"):
         check_range(name, arrays[name], np.dtype(np.float64), tiny=True)  # J is computed in float64
     if test is None:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from globopt_jax import losses, networks
-from globopt_jax.inputs import integer
+from globopt_jax.inputs import integer, one_of
 from globopt_jax.sweeps.names import digest, function_named
 from globopt_jax.sweeps.padding import INITIALS
 
@@ -194,8 +194,6 @@ class Recipe:
         if network.per_layer:
             raise ValueError("activation: Expected: one activation for all units. Received: slopes for each layer.")
         _check_at_zero(network)
-        if options["initial"] not in INITIALS:
-            raise ValueError(f"initial: Expected: one of {', '.join(INITIALS)}. Received: {options['initial']!r}.")
         loss = losses.by_name(options["loss"]) if isinstance(options["loss"], str) else options["loss"]
         if not isinstance(loss, losses.Loss):
             raise TypeError(f"loss: Expected: a name, or an object of losses.Loss. Received: {options['loss']!r}.")
@@ -207,7 +205,7 @@ class Recipe:
             optimizer=Optimizer.of(options["optimizer"]),
             loss=loss,
             network=network,
-            initial=options["initial"],
+            initial=one_of("initial", options["initial"], INITIALS),
             epochs=epochs,
             batch=integer("batch", options["batch"]),
             tangent=bool(options["tangent"]),

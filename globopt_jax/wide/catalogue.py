@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import losses
+from globopt_jax.inputs import one_of
 from globopt_jax.networks import ACTIVATIONS as PIECEWISE
 from globopt_jax.networks import FeedForward, feed_forward
 
@@ -117,12 +118,9 @@ def network_of(activation: Any) -> FeedForward:
     """
     if isinstance(activation, Smooth):
         activation = activation.function
-    if isinstance(activation, str) and activation in ACTIVATIONS and activation not in PIECEWISE:
-        return FeedForward(None, ACTIVATIONS[activation].function)
-    if isinstance(activation, str) and activation not in {*PIECEWISE, "abs"}:
-        raise ValueError(
-            f"activation: Expected: one of {', '.join(ACTIVATIONS)}, or a function. Received: {activation!r}."
-        )
+    if isinstance(activation, str):
+        name = one_of("activation", activation, ACTIVATIONS, ", or a function")
+        return feed_forward(name) if name in PIECEWISE else FeedForward(None, ACTIVATIONS[name].function)
     return feed_forward(activation)
 
 
@@ -134,7 +132,7 @@ def activation_entry(activation: Any) -> Entry:
     """
     if isinstance(activation, str):
         _ = network_of(activation)
-        return ACTIVATIONS[{"abs": "absolute"}.get(activation, activation)]
+        return ACTIVATIONS[activation]
     if not isinstance(activation, Smooth):
         raise ValueError(
             "activation: Expected: a name, or wide.smooth(function, analytic=True or False), since no computation "
@@ -153,13 +151,8 @@ def loss_entry(loss: Any) -> Entry:
         return LOSSES["squared"]
     if isinstance(loss, losses.Huber):
         return LOSSES["huber"]
-    if isinstance(loss, str) and loss in LOSSES:
-        return LOSSES[loss]
     if isinstance(loss, str) or not callable(loss) or isinstance(loss, losses.Loss):
-        received = repr(loss) if isinstance(loss, str) else type(loss).__name__
-        raise ValueError(
-            f"loss: Expected: one of {', '.join(LOSSES)}, or a function of one residual. Received: {received}."
-        )
+        return LOSSES[one_of("loss", loss, LOSSES, ", or a function of one residual")]
     return Entry(loss, _sampled_loss(loss), sampled=True)
 
 

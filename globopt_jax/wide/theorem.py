@@ -207,7 +207,10 @@ def _sentences(found: Criticality) -> list[str]:
     k, N = int(found.layer), int(found.samples)
     theorem = "Theorem 3.4" if k == 0 else "Theorem 3.8 in its usable form"
     said = {
-        "global_minimum": ["The loss is zero to rounding, which is the global minimum."],
+        "global_minimum": [
+            f"The loss is {float(found.loss):.3g}, at most {float(found.tolerance):.2g} of 1/2 ||Y||^2, which counts "
+            "as 0: a global minimum."
+        ],
         "not_critical": [f"The point is not critical: the dimensionless gradient is {float(found.stationarity):.2g}."],
         "not_applicable": [f"{theorem} does not apply."],
         "undecided": [
@@ -228,7 +231,7 @@ def _sentences(found: Criticality) -> list[str]:
         said.append(f"The gradient of layer {k + 1} proves that the loss is at most {float(found.bound):.3g}.")
     else:
         said.append(f"The gradient of layer {k + 1} proves no bound.")
-    if not found.possible:
+    if not found.possible and found.kind in ("undecided", "global_minimum"):
         said.append(
             "With these widths the Hessian of a point without loss is singular, so that Theorem 3.8 as printed says "
             f"nothing there: it needs n_{k} = N - 1 = {N - 1} and n_{k + 1} = n_L."

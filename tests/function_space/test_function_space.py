@@ -237,6 +237,14 @@ def test_contracts(dtype):
         (lambda h, X, Y: fs.risk([], X, Y), "layers: Expected: functions of one vector, at least one. Received: 0"),
         (lambda h, X, Y: fs.risk(h[0], X, Y), "layers: Expected: a list of functions. Received: function."),
         (lambda h, X, Y: fs.risk(h, X, Y[:, :1]), "Y: Expected: shape (20, 2). Received: (20, 1)."),
+        (
+            lambda h, X, Y: fs.risk(h, X[:, :2], Y),
+            "layers, X: Expected: functions of what comes before them.",
+        ),
+        (
+            lambda h, X, Y: fs.risk([lambda z: z[None]], X, Y),
+            "layers: Expected: functions with one vector as value.",
+        ),
         (lambda h, X, Y: fs.risk(h, X[0], Y), "X: Expected: shape (m, dx). Received: (3,)."),
         (lambda h, X, Y: fs.at(h, X, Y, 3), "layer: Expected: an integer, 1..2. Received: 3."),
         (lambda h, X, Y: fs.derivative(h, X, Y, np.ones((20, 3))), "eta: Expected: values of shape (20, 4)."),

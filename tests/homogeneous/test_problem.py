@@ -277,9 +277,9 @@ def test_arguments_of_another_kind_are_named():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("rleu", "sum_of_powers", "squared"), "activation: Expected: .* Received: 'rleu'"),
+        (("rleu", "sum_of_powers", "squared"), "phi: Expected: one of relu, .* Received: 'rleu'. Did you mean 'relu'"),
         (("relu:x", "sum_of_powers", "squared"), "phi: Expected: NAME or NAME:LAYERS"),
-        (("relu", "powers", "squared"), "theta: Expected: sum_of_powers or product_of_norms, or a penalty"),
+        (("relu", "powers", "squared"), "theta: Expected: one of sum_of_powers, product_of_norms, or a penalty"),
         (("relu", "sum_of_powers", "mse"), "loss: Expected: one of squared, .* Received: 'mse'"),
     ],
 )

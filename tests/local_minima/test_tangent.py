@@ -231,7 +231,7 @@ def test_results_are_stored(tmp_path):
         ({"params": {"a": [np.full((2, 1), np.inf)]}}, ValueError, r"params\['a'\]\[0\]: Expected: finite numbers"),
         ({"params": [np.full((2, 1), np.inf)]}, ValueError, r"params\[0\]: Expected: finite numbers"),
         ({"params": [np.ones((2, 1), complex)]}, TypeError, r"params\[0\]: Expected: real numbers"),
-        ({"method": "qr"}, ValueError, "method: Expected: auto, dense, gram, dual. Received: 'qr'"),
+        ({"method": "qr"}, ValueError, "method: Expected: one of auto, dense, gram, dual. Received: 'qr'"),
         ({"cutoff": "eps"}, ValueError, "cutoff: Expected: one of press"),
         ({"memory": 0}, ValueError, "memory: Expected: an integer, at least 1. Received: 0"),
     ],

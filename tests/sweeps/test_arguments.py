@@ -33,6 +33,7 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"subnetworks": 0}, "subnetworks: Expected: an integer, at least 1"),
         ({"penalties": ["l2", "ridge"]}, "penalties: Expected: none, l1, l2, l3, ... . Received: 'ridge'"),
         ({"penalties": ["l0"]}, "penalties: Expected"),
+        ({"penalties": ["none", "l2"]}, "lams: Expected: a strength above 0 for the penalty l2. Received: 0."),
         ({"penalties": ["l01"]}, "penalties: Expected"),
         ({"penalties": ["l" + "9" * 5000]}, "penalties: Expected"),
         ({"lams": [-0.1]}, "lams: Expected: a number that is not negative. Received: -0.1"),
@@ -70,6 +71,7 @@ def test_data_of_a_sweep():
     with pytest.raises(ValueError, match="rates: Expected: numbers that float32 can hold, as X. Received: 1e"):
         sweeps.sweep(X.astype(np.float32), Y.astype(np.float32), rates=[0.1, 1e60])
     for bad, message in (
+        (0 * X, "X: Expected: inputs that are not all 0. Received: zeros"),
         (X * 1e300, "X: Expected: a largest entry of 0 or between"),
         (X[:3], "X, Y"),
         (np.full((12, 4), np.nan), "X: Expected: finite"),

@@ -76,7 +76,8 @@ def assert_above(instances, activation, dtype):
 def test_no_bound_is_below_the_loss(shape, activation, dtype):
     N, widths = SHAPES[shape]
     ratios = assert_above(points(N, widths, 100, shape, dtype), activation, dtype)
-    assert np.mean(np.isfinite(ratios)) > 0.3
+    # Four hidden layers of these sizes leave few constants that float32 tells from zero.
+    assert np.mean(np.isfinite(ratios)) > (0.25 if dtype == jnp.float32 else 0.8)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
@@ -233,6 +234,7 @@ def test_contracts(dtype):
     [
         ({"layer": 2}, "layer: Expected: an integer, 0..1. Received: 2."),
         ({"activation": "relu6"}, "activation: Expected: one of tanh, sigmoid"),
+        ({"activation": "abs"}, "or a function. Received: 'abs'. Did you mean 'absolute'?"),
         ({"X": np.ones((5, 4))}, "X, Y: Expected: 3 inputs and 2 targets. Received: 4 and 2."),
         ({"Y": np.ones((4, 2))}, "X, Y: Expected: shapes (m, dx) and (m, dy)."),
         ({"params": [(np.ones((3, 0)), np.ones(0)), (np.ones((0, 2)), np.ones(2))]}, "at least one unit"),
