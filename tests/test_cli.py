@@ -592,7 +592,7 @@ def test_verify_shows_a_verdict_a_claim(monkeypatch):
     assert document["claims"][0]["instances"] == 1
     done = globopt("verify", "--select", "B")
     assert done.exit_code == 2
-    assert "A 1; A 2" in done.stderr
+    assert "`globopt verify --list` shows all 2. Received: 'B'." in done.stderr
     done = globopt("verify", "--list", "--select", "A 2")
     assert done.stdout == "A 2 Made up.\n"
     assert [record["claim"] for record in json.loads(globopt("verify", "--list", "--json").stdout)] == ["A 1", "A 2"]
@@ -601,16 +601,29 @@ def test_verify_shows_a_verdict_a_claim(monkeypatch):
     assert "instances: Expected: an integer, at least 1. Received: 0." in done.stderr
 
 
+def test_verify_in_two_processes_says_the_same():
+    chosen = ("--select", "K18 (A.2)", "--select", "NH17 Assumption", "--instances", "3", "--json")
+    alone, together = (json.loads(globopt("verify", *chosen, "--jobs", n).stdout)["claims"] for n in ("1", "2"))
+    assert len(alone) == 2
+    for record in alone + together:
+        assert record.pop("seconds") > 0
+    assert together == alone
+    done = globopt("verify", "--jobs", "0")
+    assert done.exit_code == 2
+    assert "--jobs: Expected: an integer, at least 1. Received: 0." in done.stderr
+
+
 def test_verify_fits_into_eighty_columns(monkeypatch):
     from globopt_jax.claims import registry
 
     monkeypatch.setattr(registry, "all_claims", lambda: (made_up("A 1", 0.0), made_up("A 2 with a long name", 0.5)))
     done = globopt("verify", "--instances", "3", "--dtype", "float32", "--statements")
-    header, first, statement, second, _, end = done.stdout.splitlines()
+    header, first, statement, second, _, *explained, end = done.stdout.splitlines()
     assert header.split() == ["claim", "residual", "tolerance", "control", "runs", "seconds", "verdict"]
     assert first.split()[:6] == ["A", "1", "0.0e+00", "1.0e-06", "1.0e+00", "3"]
     assert statement == "  Made up."
     assert second.endswith("FAILS in 3")
+    assert " ".join(" ".join(explained).split()).endswith("A control is the residual where the hypothesis is broken.")
     assert end == "1 of 2 claims FAIL: A 2 with a long name."
     assert max(map(len, done.stdout.splitlines())) <= 80
 

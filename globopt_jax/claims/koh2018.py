@@ -149,24 +149,28 @@ CLAIMS = (
         statement="The rank-constrained problem has the minimum of the deep linear network, in closed form.",
         equation="section 2.1, (2.3)",
         check=yun_sra_jadbabaie2018.closed_form,
+        family="YSJ18 Prop 3.1",
     ),
     _claim(
         key="K18 Thm 2.4",
         statement="Without a bottleneck a critical point is a global minimum iff its product has rank k.",
         equation="Theorem 2.4 (YSJ18 Theorem 2.1)",
         check=yun_sra_jadbabaie2018.without_bottleneck,
+        family="YSJ18 Thm 2.1",
     ),
     _claim(
         key="K18 Thm 2.5",
         statement="With a bottleneck the row space of S_p must be the span of the top k directions as well.",
         equation="Theorem 2.5 (YSJ18 Theorem 2.2)",
         check=yun_sra_jadbabaie2018.with_bottleneck,
+        family="YSJ18 Thm 2.2",
     ),
     _claim(
         key="K18 Def 3.1",
         statement="A deep ReLU network is positively homogeneous: f(a v) = a^k f(v) for all a > 0.",
         equation="Definition 3.1 (HV17 section 5)",
         check=haeffele_vidal2017.degrees,
+        family="HV17 Def degree",
     ),
     _claim(
         key="K18 Thm 3.2",
@@ -186,6 +190,7 @@ CLAIMS = (
         statement="Omega is positively homogeneous of degree 1 and convex.",
         equation="Theorem 3.4 (HV17 Proposition 1)",
         check=haeffele_vidal2017.gauge,
+        family="HV17 Prop 1",
     ),
     _claim(
         key="K18 Cor 3.6",

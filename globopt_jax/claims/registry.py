@@ -75,7 +75,12 @@ class Claim:
     """Whether the check is an array function; then all instances are checked in one call, under `jit` and `vmap`."""
     family: str = ""
     """The name of the random instances: claims with the same name are tried on the same ones, so that they can share
-    work. Empty is the key."""
+    work; with the same check as well they are one statement, which is tried once. Empty is the key."""
+
+    @property
+    def drawn_for(self) -> str:
+        """The name of the random instances."""
+        return self.family or self.key
 
 
 class Verdict(NamedTuple):
@@ -208,22 +213,28 @@ def chosen(select: str | Sequence[str] | None = None, claims: Sequence[Claim] | 
 
 
 def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Verdict]:
+    tried: dict[Any, Outcome] = {}
     for claim in claims:
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32((claim.family or claim.key).encode()))
-        keys = [key, *(jax.random.fold_in(key, number) for number in range(1, instances))]
-        start = time.perf_counter()
+        start, same = time.perf_counter(), (claim.check, claim.drawn_for)
         try:
-            if claim.traceable and instances > 1:
-                found = jax.block_until_ready(jax.jit(jax.vmap(claim.check))(jnp.stack(keys)))
-            else:
-                found = _stacked([jax.block_until_ready(claim.check(key)) for key in keys])
+            found = tried[same] = tried[same] if same in tried else _outcomes(claim, seed, instances)
         except Exception as error:
             error.add_note(f"while checking {claim.key} with seed {seed}")
             raise
-        # In NumPy: programs for these few numbers would take longer to compile than most checks.
-        found = jax.tree.map(np.asarray, found)
         failed = instances - int(np.sum(found.holds))
         yield Verdict(claim, _worst(found), instances, failed, time.perf_counter() - start)
+
+
+def _outcomes(claim: Claim, seed: int, instances: int) -> Outcome:
+    """Return the outcomes of all instances, on a leading axis."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(claim.drawn_for.encode()))
+    keys = [key, *(jax.random.fold_in(key, number) for number in range(1, instances))]
+    if claim.traceable and instances > 1:
+        found = jax.block_until_ready(jax.jit(jax.vmap(claim.check))(jnp.stack(keys)))
+    else:
+        found = _stacked([jax.block_until_ready(claim.check(key)) for key in keys])
+    # In NumPy: programs for these few numbers would take longer to compile than most checks.
+    return jax.tree.map(np.asarray, found)
 
 
 def _stacked(outcomes: list[Outcome]) -> Outcome:

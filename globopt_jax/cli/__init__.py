@@ -405,6 +405,9 @@ def verify(
     instances: Annotated[int, _option("The number of random instances of each claim.", 1)] = 1,
     seed: Annotated[int, _option("The seed of the random instances.", 0)] = 0,
     dtype: Dtype = "float64",
+    jobs: Annotated[
+        int | None, _option("The number of processes.", "the number of cores, or 1 for a few claims or on a GPU")
+    ] = None,
     statements: Annotated[bool, typer.Option("--statements", help="Print the statement below each claim.")] = False,
     only_list: Annotated[bool, typer.Option("--list", help="Print keys and statements, and try nothing.")] = False,
     json: Json = False,
@@ -422,7 +425,7 @@ def verify(
             inspection.listed(select, json=json, quiet=quiet)
             return
         check_device()
-        verdicts = inspection.selected(select, seed, instances, dtype)
+        verdicts = inspection.selected(select, seed, instances, dtype, jobs)
     _finish(inspection.verify(verdicts, seed=seed, dtype=dtype, statements=statements, json=json, quiet=quiet))
 
 

@@ -1,10 +1,13 @@
 """The work of `check`, `verify` and `datasets`, which write no files."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import jax
+import joblib
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -13,6 +16,7 @@ from globopt_jax import claims, origin, rigorous
 from globopt_jax import datasets as data
 from globopt_jax.cli import report
 from globopt_jax.cli.task import is_float64
+from globopt_jax.inputs import integer
 
 __all__ = ["check", "datasets", "selected", "verify"]
 
@@ -38,20 +42,58 @@ def check(folder: Path, *, json: bool, quiet: bool) -> bool:
     return verdict.holds
 
 
-def selected(select: Sequence[str] | None, seed: int, instances: int, dtype: str) -> Iterator[claims.Verdict]:
-    """Return an iterator that tries the selected claims one by one.
+def selected(
+    select: Sequence[str] | None, seed: int, instances: int, dtype: str, jobs: int | None = 1
+) -> Iterator[claims.Verdict]:
+    """Return an iterator that tries the selected claims, in their order.
 
     Args:
         select: keys or beginnings of keys; None or an empty list selects all.
         seed: the seed of the random instances.
         instances: the number of instances of each claim.
         dtype: float64 or float32.
+        jobs: the number of processes. None is the number of cores if there are many claims and JAX computes on them.
 
     Raises:
-        ValueError: a selection matches no claim, the number of instances is below 1, or there is no such dtype.
+        ValueError: a selection matches no claim, the number of instances or of jobs is below 1, or there is no such
+            dtype.
     """
-    _ = is_float64(dtype)
-    return claims.verify(seed, select or None, instances=instances)
+    x64, found = is_float64(dtype), claims.chosen(select or None)
+    sharing: dict[str, list[str]] = {}
+    for claim in found:
+        sharing.setdefault(claim.drawn_for, []).append(claim.key)
+    if jobs is None:
+        jobs = joblib.cpu_count() if jax.default_backend() == "cpu" and len(sharing) > _MANY else 1
+    jobs = min(integer("--jobs", jobs), len(sharing))
+    alone = claims.verify(seed, select or None, instances=instances)
+    if jobs == 1:
+        return alone
+    return _in_processes([*sharing.values()], [claim.key for claim in found], seed, instances, x64, jobs)
+
+
+def _in_processes(
+    groups: list[list[str]], keys: list[str], seed: int, instances: int, x64: bool, jobs: int
+) -> Iterator[claims.Verdict]:
+    """Try groups of claims in processes: most of the time goes into compilations and Python, which use one core."""
+    work: Any = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_group)(group, seed, instances, x64) for group in groups
+    )
+    named, known = {claim.key: claim for claim in claims.all_claims()}, dict[str, tuple[Any, ...]]()
+    with contextlib.closing(work):
+        for key in keys:
+            while key not in known:
+                try:
+                    known |= next(work)
+                except BrokenProcessPool as error:
+                    raise MemoryError("a process was killed; --jobs 1 takes less") from error
+            yield claims.Verdict(named[key], *known[key])
+
+
+def _group(keys: list[str], seed: int, instances: int, x64: bool) -> dict[str, tuple[Any, ...]]:
+    """Try some claims in this process, and return what a `Verdict` holds beside the claim."""
+    with jax.enable_x64(x64):
+        chosen = [claim for claim in claims.all_claims() if claim.key in keys]
+        return {v.claim.key: v[1:] for v in claims.verify(seed, claims=chosen, instances=instances)}
 
 
 def listed(select: Sequence[str] | None, *, json: bool, quiet: bool) -> None:
@@ -105,6 +147,8 @@ def verify(
     return not failing
 
 
+#: The number of groups of claims above which further processes pay for their start.
+_MANY = 8
 #: The columns of `verify`, and their widths.
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
 #: How to read them.
