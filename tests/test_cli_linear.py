@@ -123,7 +123,10 @@ def test_whitened_data_and_adam(folder):
         (("saddle.npz", "--hidden", "3"), "--hidden cannot be combined with a weights file"),
         (("--escape", "x.npz"), "--escape needs a weights file"),
         (("none.npz",), "none.npz: Expected: an .npz of numbers. Received: no such file."),
-        (("data.npz",), "Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: X (20, 4), Y (20, 3)"),
+        (
+            ("data.npz",),
+            "kernel1..kernelL, without gaps, and no biases. Received: X (20, 4), Y (20, 3)",
+        ),
         (("saddle.npz", "--radius", "-1"), "radius: Expected: a positive number"),
         (("saddle.npz", "--escape", "down.txt"), "--escape: Expected: an .npz file"),
         (("other.npz",), "--data: Expected: data with 2 inputs and 2 outputs"),

@@ -1,6 +1,7 @@
 """The work of `check`, `verify` and `datasets`, which write no files."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -78,6 +79,8 @@ def _in_processes(
     work: Any = joblib.Parallel(n_jobs=jobs, return_as="generator")(
         joblib.delayed(_group)(group, seed, instances, x64) for group in groups
     )
+    # A process that has grown is replaced by a new one, which joblib says in a warning.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")
     named, known = {claim.key: claim for claim in claims.all_claims()}, dict[str, tuple[Any, ...]]()
     with contextlib.closing(work):
         for key in keys:

@@ -43,7 +43,7 @@ def subnetworks(
     check_layout(layout)
     names = set(stored)
     if "kernel1" in names and names <= {"kernel1", "kernel2", "bias1", "bias2"}:
-        return _two_layers(stored, layout)
+        return _two_layers(stored, ends, layout)
     weights = [stored[f"W{k + 1}"] for k in range(len(names)) if f"W{k + 1}" in names]
     if weights and len(weights) == len(names):
         if len(weights) == 2 and all(w.ndim == 2 for w in weights):
@@ -56,7 +56,9 @@ def subnetworks(
     )
 
 
-def _two_layers(stored: Mapping[str, np.ndarray], layout: str | None) -> tuple[Params, bool, str]:
+def _two_layers(
+    stored: Mapping[str, np.ndarray], ends: tuple[int, int], layout: str | None
+) -> tuple[Params, bool, str]:
     """Return the subnetworks of an ordinary two-layer network: kernel1, kernel2 and perhaps bias1."""
     if stored.get("kernel2") is None or any(stored[k].ndim != 2 for k in ("kernel1", "kernel2")):
         raise ValueError(f"Expected: kernel1 (dx, h) and kernel2 (h, dy). Received: {shapes(stored)}.")
@@ -70,6 +72,13 @@ def _two_layers(stored: Mapping[str, np.ndarray], layout: str | None) -> tuple[P
             "nothing penalizes it. Train without output bias; a hidden unit with a bias can be constant instead."
         )
     inner, outer = stored["kernel1"].T, stored["kernel2"]
+    if inner.shape[1] != ends[0] or outer.shape != (len(inner), ends[1]):
+        fits = (len(inner), outer.shape[0]) == ends and inner.shape[1] == outer.shape[1]
+        hint = " Transposed they fit: PyTorch stores kernels as (outputs, inputs)." if fits else ""
+        raise ValueError(
+            f"kernel1, kernel2: Expected: shapes ({ends[0]}, h) and (h, {ends[1]}), as the data have {ends[0]} inputs "
+            f"and {ends[1]} outputs. Received: {shapes(stored)}.{hint}"
+        )
     read = _words(stored, KERNELS, (len(inner.T), len(inner), outer.shape[1]))
     bias = stored.get("bias1")
     if bias is None:
@@ -134,7 +143,8 @@ def chain(
             kernels[0] = kernels[0].T
         return kernels, _words(stored, meant, (len(kernels[0]), *(a.shape[1] for a in kernels)))
     raise ValueError(
-        f"{path}: Expected: matrices W1..WL, or kernel1..kernelL, without gaps. Received: {shapes(stored)}."
+        f"{path}: Expected: matrices W1..WL, or kernel1..kernelL, without gaps, and no biases. Received: "
+        f"{shapes(stored)}."
     )
 
 

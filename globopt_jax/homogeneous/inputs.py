@@ -106,7 +106,8 @@ def _check_shapes(problem: Problem, host: dict[str, np.ndarray], tree: Any) -> N
         shapes = [w.shape[1:] for w in weights]
         expected = phi.shapes(shapes, X.shape[1], Y.shape[1])
         if expected is not None:
-            raise ValueError(f"params: Expected: shapes {expected}. Received: {[('r', *s) for s in shapes]}.")
+            received = ", ".join(f"(r, {', '.join(map(str, s))})" for s in shapes)
+            raise ValueError(f"params: Expected: shapes {expected}. Received: [{received}].")
         return
     dtype = common_dtype([X, *weights])
     like = [jax.ShapeDtypeStruct(a.shape, dtype) for a in (X, *weights)]

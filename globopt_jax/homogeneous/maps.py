@@ -287,7 +287,8 @@ def by_name(name: str, argument: str = "phi") -> "Neuron | DeepSubnetwork":
     DeepSubnetwork(slopes=(0.0, 1.0), layers=3)
     """
     activation, colon, layers = name.partition(":")
-    _ = one_of(argument, activation, ACTIVATIONS, ", alone or with a number of layers as in relu:3")
+    also = ", alone or with a number of layers as in relu:3; others are not positively homogeneous"
+    _ = one_of(argument, activation, ACTIVATIONS, also)
     if not colon:
         return neuron(activation)
     if not layers.isdecimal() or len(layers) > 3:  # a thousand layers would compile for days
