@@ -269,7 +269,7 @@ def test_data_out_of_range_leave_nothing_behind(tmp_path):
         (("--momentum", "1"), "--momentum: Expected: a number from 0 to 1, without 1"),
         (("--samples", "21"), "--samples: Expected: from 1 to 20 samples, as the data have. Received: 21"),
         (("--dtype", "float16"), "--dtype: Expected: float64 or float32"),
-        (("--data", "nowhere"), "--data: Expected: digits"),
+        (("--data", "nowhere"), "--data: Expected: one of digits"),
         (("--resume",), "--resume: there is no such run in"),
         (("--scheduler", "nonsense"), "--scheduler: Expected: the address of a Dask scheduler, such as tcp://"),
     ],
