@@ -214,7 +214,7 @@ def test_too_few_images_for_a_preset_are_named(tmp_path, monkeypatch):
         (("khk19-figure-1", "--preset", "huge"), "globopt: --preset: Expected: quick or full. Received: 'huge'"),
         (
             ("khk19-figure-1", "--data", "mnist,letters"),
-            "--data: Expected: khk19-synthetic, mnist, cifar-10, svhn",
+            "--data: Expected: one of khk19-synthetic, mnist, cifar-10, svhn",
         ),
         (
             ("k18-table-4.2", "--data", "digits,mnist"),
