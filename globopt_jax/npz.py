@@ -70,11 +70,12 @@ def names(path: str | os.PathLike[str]) -> list[str]:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """Open the archive, with its members by name, and turn every error about its content into one ValueError."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{os.fspath(path)}: Expected: an .npz of numbers. Received: no such file.")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{os.fspath(path)}: Expected: an .npz of numbers. Received: a folder.")
-    with open(path, "rb") as file:
+    try:
+        opened = open(path, "rb")  # noqa: SIM115, closed by the next statement
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else "a folder"
+        raise type(error)(f"{os.fspath(path)}: Expected: an .npz of numbers. Received: {what}.") from error
+    with opened as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members: dict[str, zipfile.ZipInfo] = {}

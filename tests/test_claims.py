@@ -112,6 +112,20 @@ def test_a_selection_that_matches_nothing_is_refused_at_once():
         claims.verify(0, ["P1", "P1 Tm 1"], CLAIMS)
 
 
+def test_one_statement_of_two_papers_is_tried_once():
+    calls = []
+
+    def check(key):
+        calls.append(key)
+        return claims.outcome(jnp.zeros(()), jnp.ones(()), None)
+
+    first, same, other = made_up("A 1", check), made_up("B 1", check), made_up("B 2", check)
+    given = [first, dataclasses.replace(same, family="A 1"), other]
+    verdicts = list(claims.verify(0, claims=given, instances=2))
+    assert len(calls) == 4  # two for A 1 and B 1, and two for B 2
+    assert [bool(v.outcome.holds) for v in verdicts] == [True] * 3
+
+
 def test_verdicts_come_one_at_a_time():
     calls = []
 

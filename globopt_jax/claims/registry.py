@@ -217,10 +217,12 @@ def _verdicts(seed: int, claims: Sequence[Claim], instances: int) -> Iterator[Ve
     for claim in claims:
         start, same = time.perf_counter(), (claim.check, claim.drawn_for)
         try:
-            found = tried[same] = tried[same] if same in tried else _outcomes(claim, seed, instances)
+            if same not in tried:
+                tried[same] = _outcomes(claim, seed, instances)
         except Exception as error:
             error.add_note(f"while checking {claim.key} with seed {seed}")
             raise
+        found = tried[same]
         failed = instances - int(np.sum(found.holds))
         yield Verdict(claim, _worst(found), instances, failed, time.perf_counter() - start)
 

@@ -93,7 +93,7 @@ def sweep(
         seeds: the seeds, integers from 0 to 2^32 - 1. A single number n means the seeds 0 to n - 1.
         subnetworks: the numbers r of parallel subnetworks.
         penalties: "none", or "l1", "l2", "l3", ... for p = 1, 2, 3, ... up to 99.
-        lams: the strengths of the penalty. They do nothing where the penalty is "none".
+        lams: the strengths of the penalty, one of them above 0. They do nothing where the penalty is "none".
         rates: the learning rates.
         epochs: the number of passes over the samples; 0 measures the initial weights alone.
         batch: the number of samples of a step. The last step of an epoch takes the samples that are left, and each of
