@@ -159,7 +159,7 @@ def test_non_negative_sums():
     [
         ({"Z": np.ones((3, 2))}, "X, Z: Expected: shapes (m, dx) and (m, dy)."),
         ({"Z": np.full((2, 2), np.inf)}, "Z: Expected: finite numbers."),
-        ({"phi": "tanh"}, "activation: Expected: a positively homogeneous one"),
+        ({"phi": "tanh"}, "phi: Expected: one of relu, leaky_relu, absolute, linear"),
         ({"phi": homogeneous.elemental(lambda w, X: X @ w, degree=1)}, "params: Expected: some subnetworks"),
         ({"theta": homogeneous.sum_of_powers(power=3)}, "degree"),
     ],
