@@ -28,8 +28,7 @@ os.environ.setdefault(
     + " --xla_cpu_use_fusion_emitters=false"
     * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
-# The workers use all cores already: LAPACK's threads, two of each, would wait for one another three times as long as
-# they work.
+# The workers use all cores already, and threads of OpenBLAS wait in loops: four notebooks took 92 s, and 62 with this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The workers and the commands that tests start inherit one cache, which lives as long as this run.
