@@ -21,9 +21,10 @@ from globopt_jax.sweeps.recipe import power_of
 from globopt_jax.sweeps.tangent import groups_for, padded_value
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
-__all__ = ["Held", "Worker"]
+__all__ = ["THREADED", "Held", "Turns", "Worker"]
 
-#: Up to this number of columns of the Jacobian, LAPACK is faster with one thread.
+#: Up to this number of columns of the Jacobian, LAPACK is faster with one thread. The matrices that threads work on at
+#: the same time are together no larger than one of so many columns.
 THREADED = 5000
 
 
@@ -56,7 +57,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays
-        self.at_work = threading.Lock()  # held by the thread that computes J
+        self.turns = Turns()
         data, dtype = plan.data, plan.data.X.dtype
         self.dtype = dtype
         flat = {_flat(shape) for shape in self.arrays} - {None}
@@ -155,12 +156,14 @@ class Worker:
         if not all(np.all(np.isfinite(w)) for w in kernels):
             return {"J": None, "rank": None, "sure": None}
         apply, params = _model(self.recipe.network, [w.astype(np.float64) for w in kernels])
-        # One J at a time: it uses all cores by itself, and much memory; the limit of LAPACK's threads holds for all.
-        with self.at_work, jax.enable_x64(True), self._threads(sum(w.size for w in params)):
+        arrays = self.groups.get(_flat(shape))
+        if arrays is not None and arrays.parameters > self.plan.data.Y.size:
+            arrays = None
+        columns = sum(w.size for w in params) if arrays is None else arrays.parameters
+        with self.turns.take(columns), jax.enable_x64(True):
             self._check_wanted()
             X, Y = self._wide
-            arrays = self.groups.get(_flat(shape))
-            if arrays is not None and arrays.parameters <= Y.size:
+            if arrays is not None:
                 found = padded_value(apply, params, arrays, X, Y)
             else:
                 found = _tangent_value(apply, [jax.device_put(w) for w in params], X, Y)
@@ -179,15 +182,39 @@ class Worker:
         if self.stopped:
             raise CancelledError
 
-    def _threads(self, columns: int) -> Any:
-        """Return a context in which LAPACK has one thread if the matrices are small.
+    @functools.cached_property
+    def _wide(self) -> tuple[Array, Array]:
+        """The samples in float64."""
+        return jax.device_put(self.plan.data.X.astype(np.float64)), jax.device_put(self.plan.data.Y.astype(np.float64))
 
-        Threads of OpenBLAS wait in loops and keep XLA's threads from the processor: half of the time, up to some
-        thousands of columns.
-        """
-        if columns > THREADED or self._pools is None:
-            return contextlib.nullcontext()
-        return self._pools.limit(limits=1, user_api="blas")
+
+class Turns:
+    """Threads that compute J take turns: small networks as many at a time as there is room for, large ones alone.
+
+    LAPACK has one thread meanwhile, unless the network is large. Threads of OpenBLAS wait in loops and keep XLA's
+    threads from the processor: half of the time, up to some thousands of columns.
+    """
+
+    def __init__(self) -> None:
+        self.free, self.taken, self.limit = threading.Condition(), 0, contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def take(self, columns: int) -> Iterator[None]:
+        """Wait for room for a Jacobian of so many columns, and hold it."""
+        size = min(columns, THREADED) ** 2
+        with self.free:
+            _ = self.free.wait_for(lambda: self.taken + size <= THREADED**2)
+            if not self.taken and columns <= THREADED and self._pools is not None:
+                self.limit.enter_context(self._pools.limit(limits=1, user_api="blas"))
+            self.taken += size
+        try:
+            yield
+        finally:
+            with self.free:
+                self.taken -= size
+                if not self.taken:
+                    self.limit.close()
+                self.free.notify_all()
 
     @functools.cached_property
     def _pools(self) -> Any:
@@ -197,11 +224,6 @@ class Worker:
         except ImportError:
             return None
         return ThreadpoolController()
-
-    @functools.cached_property
-    def _wide(self) -> tuple[Array, Array]:
-        """The samples in float64."""
-        return jax.device_put(self.plan.data.X.astype(np.float64)), jax.device_put(self.plan.data.Y.astype(np.float64))
 
 
 @functools.partial(jax.jit, static_argnums=0)

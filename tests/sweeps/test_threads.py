@@ -1,15 +1,17 @@
 """Portions that are done by threads of this process."""
 
 import os
+import queue
 import signal
 import threading
 import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from globopt_jax.sweeps import engines
-from globopt_jax.sweeps.cells import Worker
+from globopt_jax.sweeps.cells import THREADED, Turns, Worker
 from globopt_jax.sweeps.plan import planned
 from globopt_jax.sweeps.sweep import SGD
 
@@ -70,6 +72,39 @@ def test_large_networks_are_done_one_after_the_other(monkeypatch):
     large = plan_of(width=[600], depth=[2], rate=[0.1], seed=(0,), epochs=1, tangent=False)
     ((_, (row,)),) = engines.here(large, large.portions())
     assert row["seconds"] > 0
+
+
+def test_small_networks_share_the_room_and_a_large_one_has_it_alone():
+    """Sizes of matrices add up: two of 0.7 of the side fit beside each other, a third waits, a large one for all."""
+    turns, begun, go_on = Turns(), queue.Queue(), threading.Semaphore(0)
+
+    def work(columns):
+        with turns.take(columns):
+            begun.put(columns)
+            assert go_on.acquire(timeout=60)
+
+    before = lapack_threads()
+    side = int(0.7 * THREADED)
+    threads = [threading.Thread(target=work, args=(columns,)) for columns in (side, side, side, 2 * THREADED)]
+    for thread in threads[:3]:
+        thread.start()
+    assert [begun.get(timeout=60) for _ in range(2)] == [side, side]
+    threads[3].start()
+    time.sleep(0.1)
+    assert begun.empty()
+    assert lapack_threads() == {1}
+    go_on.release(2)
+    assert begun.get(timeout=60) in (side, 2 * THREADED)
+    go_on.release()
+    assert begun.get(timeout=60) in (side, 2 * THREADED)
+    go_on.release()
+    for thread in threads:
+        thread.join(60)
+    assert lapack_threads() == before
+
+
+def lapack_threads():
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
 
 
 def test_an_error_ends_all_threads(monkeypatch):
