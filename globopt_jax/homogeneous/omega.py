@@ -1,6 +1,8 @@
 """Omega, the cheapest way to write a matrix as a sum of subnetworks (HV17 Proposition 1, K18 Definition 3.3)."""
 
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -33,8 +35,13 @@ STRENGTHS = (1e-1, 1e-2, 1e-3)
 #: The most rounds of new subnetworks, the relative difference of both sides that counts as none, and the rounds without
 #: progress after which the search ends.
 ROUNDS, EXCESS, PATIENCE = 300, 1e-9, 20
-#: The most entries of Z for which random subnetworks are added, so that every output can be written as a sum.
+#: The most entries of Z for which columns are generated where training and a linear system can do instead.
+COLUMNS = 500
+#: The most entries of Z, or rows of the linear system, for which random subnetworks are added, so that every output can
+#: be written as a sum.
 SPANNED = 1000
+#: The number of random subnetworks that training without columns begins with.
+MANY = 64
 
 
 class Omega(NamedTuple):
@@ -94,6 +101,9 @@ def omega(
       polar for subnetworks with ``<U, phi(w)> > theta(w)``, until there are none. The lower bound is the better one of
       ``<U, Z> / polar_upper(U)`` and ``lower_bound / lam`` of the certificates, both evaluated with margins for
       rounding. Where the polar is known exactly (one neuron, at most two inputs) both sides meet.
+    - For more than 500 entries of Z, and maps of the catalogue without cones, no columns are generated. The upper bound
+      is what `minimize` finds at the smallest strength, after a change of the last layer that leaves nothing of Z: the
+      one of least norm, random subnetworks included. Z may have up to 1,000 rows; a hundred digits take minutes.
 
     Host function.
 
@@ -139,7 +149,14 @@ def omega(
         return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
     if isinstance(problem.phi, Neuron) and not problem.phi.has_kinks and getattr(problem.theta, "is_l2", False):
         return _nuclear(problem, params, X, Z)
-    return _searched(problem, params, X, Z, key, work)
+    if Z.size > COLUMNS and _ends_linearly(problem):
+        return _by_training(problem, params, X, Z, key, work)
+    return _by_columns(problem, params, X, Z, key, work)
+
+
+def _ends_linearly(problem: Problem) -> bool:
+    """Whether the last layer is linear and its weights are free."""
+    return isinstance(problem.phi, PiecewiseLinear | CPTensor) and not problem.theta.is_cone
 
 
 def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, proved: bool) -> Omega:
@@ -183,23 +200,101 @@ def _paired(U: np.ndarray, Z: np.ndarray, polar: float) -> float:
     return max(inner, 0.0) / polar * (1 - 1e-15) if 0 < polar < np.inf else 0.0
 
 
-def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work: Effort) -> Omega:
+class _Trained(NamedTuple):
+    """What training at one strength gives."""
+
+    params: Params
+    lower: float
+    """A lower bound of Omega."""
+    proved: bool
+    """Whether it is rigorous."""
+
+
+def _trained(
+    problem: Problem, params: Params, X: Any, Z: Any, keys: Iterable[Array], work: Effort, **options: Any
+) -> Iterator[_Trained]:
+    """Train for the targets Z at small strengths, each time from the weights before."""
+    scale = float(jnp.linalg.norm(Z))
+    for strength, key in zip(STRENGTHS, keys, strict=True):
+        lam = strength * scale
+        solution = minimize(_at(problem, lam), params, X, Z, key=key, effort=work, **options)
+        params, certificate = solution.params, solution.certificate
+        # Where the output is Z the objective is lam Omega(Z), so that its lower bound is one of lam Omega(Z).
+        lower = float(certificate.lower_bound) / lam * (1 - 1e-15)
+        yield _Trained(params, lower, bool(certificate.rigorous))
+        scale = float(jnp.sum(Z * Z)) / max(lower, float(certificate.objective) / lam)
+
+
+def _by_training(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work: Effort) -> Omega:
+    """Both sides by training: the certificates, and the trained weights with a last layer that leaves nothing of Z."""
+    start, rest, *keys = jax.random.split(key, 2 + len(STRENGTHS))
+    params = _joined(params, ascent.starts(problem.phi, params, X, start, MANY))
+    # Nobody needs the optimum at these strengths: a direction that is worth a hundredth is not followed.
+    options = {"outer": max(2, work.starts // 10), "tolerance": 1e-2}
+    runs = list(_trained(problem, params, X, Z, keys, work, **options))
+    lower, proved = max(run.lower for run in runs), any(run.proved for run in runs)
+    if _is_tensor(problem):
+        lower, proved = max(lower, _unfolded(problem.phi, *(np.asarray(a, np.float64) for a in (Z, X)))), True
+    found = reduce(problem, _completed(problem, runs[-1].params, X, Z, rest), X)
+    keep = np.flatnonzero(alive(found))
+    return _answer(problem, jax.tree.map(lambda w: w[keep], found), X, Z, lower, proved)
+
+
+def _completed(problem: Problem, params: Params, X: Any, Z: Any, key: Array) -> Params:
+    """Change the last layer by the least norm that leaves nothing of Z, random subnetworks included.
+
+    The output is linear in the last layer: ``Z = features last``, where Z has as many columns as the last layer. For
+    tensors the other modes count as rows.
+    """
+    columns = jax.tree.leaves(params)[-1].shape[-1]
+    rows = Z.size // columns
+    if rows > SPANNED:
+        return params
+    drawn, _, _ = _units(problem, ascent.starts(problem.phi, params, X, key, 2 * rows), X)
+    *free, last = jax.tree.leaves(drawn)
+    whole = _joined(params, jax.tree.unflatten(jax.tree.structure(drawn), [*free, 0 * last]))
+    (*below, last), tree = jax.tree.flatten(whole)
+    features, target = _features(problem, whole, X), np.asarray(Z, np.float64).reshape(rows, columns)
+    for _ in range(2):  # the second change takes out the rounding of the first
+        left = target - features @ np.asarray(last, np.float64).reshape(-1, columns)
+        last = last + np.linalg.lstsq(features, left, rcond=None)[0].reshape(last.shape).astype(last.dtype)
+    return jax.vmap(problem.theta.balance)(jax.tree.unflatten(tree, [*below, last]))
+
+
+def _features(problem: Problem, params: Params, X: Any) -> np.ndarray:
+    """Return what the last layers multiply, side by side: the outputs for last layers with a single 1."""
+    (*below, last), tree = jax.tree.flatten(params)
+    basis = np.zeros((math.prod(last.shape[1:-1]), *last.shape[1:]), last.dtype)
+    basis.reshape(len(basis), len(basis), -1)[:, :, 0] = np.eye(len(basis))
+
+    def features(*below: Any) -> Array:
+        return jax.vmap(lambda e: problem.phi(jax.tree.unflatten(tree, [*below, e]), X).reshape(-1, last.shape[-1]))(
+            jnp.asarray(basis)
+        )[..., 0]
+
+    found = jax.jit(jax.vmap(features))(*below)
+    return np.asarray(found, np.float64).reshape(-1, found.shape[-1]).T
+
+
+def _joined(a: Params, b: Params) -> Params:
+    return jax.tree.map(lambda v, w: jnp.concatenate([v, w]), a, b)
+
+
+def _is_tensor(problem: Problem) -> bool:
+    """Whether the nuclear norms of unfoldings are lower bounds."""
+    return isinstance(problem.phi, CPTensor) and getattr(problem.theta, "is_l2", False)
+
+
+def _by_columns(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work: Effort) -> Omega:
     """Both sides by column generation: a pool of subnetworks, a linear program over it, and the polar of its dual."""
     targets = np.asarray(Z, np.float64)
     keys = iter(jax.random.split(key, ROUNDS + len(STRENGTHS) + 3))
     pool = _Pool(problem, X)
     _ = pool.add(params)
-    start, lower, proved = params, 0.0, False
-    scale = float(np.linalg.norm(targets))
-    for strength in STRENGTHS:
-        lam = strength * scale
-        solution = minimize(_at(problem, lam), start, X, Z, key=next(keys), effort=work)
-        start, certificate = solution.params, solution.certificate
-        _ = pool.add(start)
-        # Where the output is Z the objective is lam Omega(Z), so that its lower bound is one of lam Omega(Z).
-        lower = max(lower, float(certificate.lower_bound) / lam * (1 - 1e-15))
-        proved = proved or bool(certificate.rigorous)
-        scale = float(np.sum(targets**2)) / max(lower, float(certificate.objective) / lam)
+    lower, proved = 0.0, False
+    for run in _trained(problem, params, X, Z, itertools.islice(keys, len(STRENGTHS)), work):
+        _ = pool.add(run.params)
+        lower, proved = max(lower, run.lower), proved or run.proved
     solved = pool.program(targets)
     if not solved.feasible and Z.size <= SPANNED:
         _ = pool.add(_spanning(problem, params, X, next(keys), Z.size))
@@ -220,7 +315,7 @@ def _searched(problem: Problem, params: Params, X: Any, Z: Any, key: Array, work
         if last.feasible and not solved.feasible:  # by the tolerances of the program, among columns nearly equal
             solved = last
             break
-    if isinstance(problem.phi, CPTensor) and getattr(problem.theta, "is_l2", False):
+    if _is_tensor(problem):
         lower, proved = max(lower, _unfolded(problem.phi, targets, np.asarray(X, np.float64))), True
     elif solved.feasible:
         U = jnp.asarray(best[1], Z.dtype)

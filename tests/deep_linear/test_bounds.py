@@ -115,7 +115,10 @@ def train(p, seed, scale=1.0):
     return unravel(start), unravel(end.x)
 
 
-@pytest.mark.parametrize("widths", [(5, 6, 4), (4, 6, 5, 5), (6, 2, 4, 5), (4, 4, 1, 4)])
+ENDS = [(5, 6, 4), (4, 4, 1, 4), *(pytest.param(w, marks=pytest.mark.slow) for w in ((4, 6, 5, 5), (6, 2, 4, 5)))]
+
+
+@pytest.mark.parametrize("widths", ENDS)
 def test_the_bound_ends_near_zero_when_training_converges(widths):
     """Below 1e-6 of the initial loss, with and without a bottleneck."""
     rng = np.random.default_rng(1)

@@ -13,7 +13,7 @@ from tests import oracles
 EFFORT = homogeneous.Effort(fixed=20, joint=0, groups=1, starts=8, climbs=20)
 OPTIMIZER = optax.adam(0.03)  # compiles in a fraction of the default's time, and would go up if it were let
 RUNS = [
-    pytest.param(3, homogeneous.sum_of_powers),
+    pytest.param(3, homogeneous.sum_of_powers, marks=pytest.mark.slow),
     pytest.param(4, homogeneous.product_of_norms),
     pytest.param(2, homogeneous.product_of_norms, marks=pytest.mark.slow),
     pytest.param(2, homogeneous.sum_of_powers, marks=pytest.mark.slow),

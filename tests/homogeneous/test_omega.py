@@ -1,13 +1,14 @@
 """Omega from both sides: the nuclear norm, planar ReLU networks, and maps of which only the degree is known."""
 
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import homogeneous
+from globopt_jax import datasets, homogeneous
 
 KEY = jax.random.key(0)
 
@@ -75,14 +76,18 @@ def test_planar_neurons_from_both_sides(m, dy):
     np.testing.assert_allclose(outputs(phi, found.params, X), Z, atol=1e-12 * np.abs(Z).max())
     assert len(found.params[0]) <= Z.size
     assert float(found.upper) < 0.99 * float(jnp.sum(jax.vmap(homogeneous.sum_of_powers(power=2))(W)))
-    if m == 6:  # the best of a fine grid of directions, by the same program, is no cheaper
-        t = np.linspace(0, 2 * np.pi, 3001)
-        features = np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0)
-        from scipy.optimize import linprog
+    if m == 6:
+        assert float(found.upper) <= by_grid(X, Z) * (1 + 1e-9)
+        assert float(found.lower) >= by_grid(X, Z) * (1 - 1e-4)
 
-        grid = linprog(np.ones(2 * len(t)), A_eq=np.hstack([features, -features]), b_eq=Z[:, 0])
-        assert float(found.upper) <= grid.fun * (1 + 1e-9)
-        assert float(found.lower) >= grid.fun * (1 - 1e-4)
+
+def by_grid(X, Z):
+    """The cheapest sum of neurons along a fine grid of directions, by a linear program."""
+    t = np.linspace(0, 2 * np.pi, 3001)
+    features = np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0)
+    from scipy.optimize import linprog
+
+    return linprog(np.ones(2 * len(t)), A_eq=np.hstack([features, -features]), b_eq=Z[:, 0]).fun
 
 
 @pytest.mark.slow
@@ -212,3 +217,58 @@ def test_the_five_properties_of_planar_relu_networks():
         assert value(A + B)[0] <= a + b
         assert value(t * A + (1 - t) * B)[0] <= t * a + (1 - t) * b
         assert value(3 * A)[1] == pytest.approx(3 * a, rel=1e-6)
+
+
+def without_columns(monkeypatch):
+    """What large outputs get."""
+    monkeypatch.setattr(sys.modules[homogeneous.omega.__module__], "COLUMNS", 0)
+
+
+BRIEF = homogeneous.Effort(60, 0, 1, 16, 60)
+
+
+def test_neurons_by_training_in_place_of_columns(monkeypatch):
+    """Z to the last digits, and sides around the program over a fine grid of directions."""
+    without_columns(monkeypatch)
+    rng, phi, m = np.random.default_rng(0), homogeneous.relu_neuron(), 12
+    X = rng.normal(size=(m, 2))
+    Z = np.array(outputs(phi, phi.init(KEY, r=6, dx=2, dy=1), X))
+    found = homogeneous.omega(phi, "sum_of_powers", Z, X, key=KEY, effort=BRIEF)
+    assert float(found.residual) <= 1e-13
+    np.testing.assert_allclose(outputs(phi, found.params, X), Z, atol=1e-12)
+    assert len(found.params[0]) <= m
+    grid = by_grid(X, Z)
+    assert grid * (1 - 1e-3) <= float(found.upper) <= 1.2 * grid
+    assert 0.5 * grid <= float(found.lower) <= grid
+    assert found.rigorous
+    # Two equal samples with different outputs are out of reach.
+    X[1], Z[1] = X[0], Z[0] + 1
+    assert np.isinf(homogeneous.omega(phi, "sum_of_powers", Z, X, key=KEY, effort=BRIEF).upper)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deep", "tensor"])
+def test_other_maps_by_training_in_place_of_columns(name, monkeypatch):
+    """Z to the last digits, at a cost near that of the network that made it."""
+    without_columns(monkeypatch)
+    phi, X = homogeneous.deep_subnetwork("relu", layers=3), np.random.default_rng(0).normal(size=(8, 2))
+    if name == "tensor":
+        phi, X = homogeneous.cp_tensor(3, 2), np.eye(4)
+    W = phi.init(KEY, r=3, dx=X.shape[1], dy=2, widths=(2, 2) if name == "deep" else ())
+    Z, theta = outputs(phi, W, X), homogeneous.product_of_norms().bind(phi)
+    found = homogeneous.omega(phi, theta, Z, X, key=KEY, params=[w[:1] for w in jax.tree.leaves(W)], effort=BRIEF)
+    assert float(found.residual) <= 1e-13
+    np.testing.assert_allclose(outputs(phi, found.params, X), Z, atol=1e-12)
+    assert len(found.params[0]) <= Z.size
+    assert 0 < float(found.lower) <= float(found.upper) <= 1.2 * float(jnp.sum(jax.vmap(theta)(W)))
+    assert found.rigorous
+
+
+@pytest.mark.slow
+def test_digits():
+    """A hundred of them, 64 pixels to 10 classes."""
+    digits = datasets.load("digits", samples=100, key=0)
+    found = homogeneous.omega("relu", "sum_of_powers", digits.Y, digits.X, key=KEY, effort="quick")
+    assert found.rigorous
+    assert float(found.residual) <= 1e-12
+    assert 4 <= float(found.lower) <= float(found.upper) <= 16

@@ -81,9 +81,8 @@ def assert_equality(seed, method="auto"):
     return wanted < float(bounds.loss) - 1e-8 * size
 
 
-@pytest.mark.parametrize("seed", range(1, 3))
-def test_equality_at_trained_minima_and_failure_below_t(seed):
-    assert assert_equality(seed) in (None, True)
+def test_equality_at_a_trained_minimum_and_failure_below_t():
+    assert assert_equality(1) is True
 
 
 @pytest.mark.slow

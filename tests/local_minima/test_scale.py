@@ -70,9 +70,8 @@ def assert_the_same(seed, qs):
         assert np.array_equal(other[1], integers), (seed, q)
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_the_scale_of_layers_and_units_changes_nothing(seed):
-    assert_the_same(seed, (1e-10, 3e8))
+def test_the_scale_of_layers_and_units_changes_nothing():
+    assert_the_same(2, (1e-10, 3e8))
 
 
 @pytest.mark.slow

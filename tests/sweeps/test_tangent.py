@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(80, 6)), RNG.normal(size=(80, 3))
 
 
-@pytest.mark.parametrize("activation", ["relu", "absolute"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("absolute", marks=pytest.mark.slow)])
 def test_networks_of_many_shapes_share_a_program(activation):
     """J and rank of each are those of the network alone; the cutoff counts its own columns."""
     network = networks.feed_forward(activation)

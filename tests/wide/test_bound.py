@@ -80,7 +80,7 @@ def test_no_bound_is_below_the_loss(shape, activation, dtype):
     assert np.mean(np.isfinite(ratios)) > (0.25 if dtype == jnp.float32 else 0.8)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+@pytest.mark.parametrize("activation", ["tanh", pytest.param("softplus", marks=pytest.mark.slow)])
 def test_no_bound_is_below_a_loss_of_the_size_of_rounding(activation, dtype):
     N, widths = SHAPES[0]
     ratios = assert_above(fitted(N, widths, 30, 0, activation, dtype), activation, dtype)
