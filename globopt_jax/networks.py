@@ -10,6 +10,7 @@ shape (d_{l-1}, d_l).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -105,6 +106,10 @@ class FeedForward:
         layers = [Layer(real("kernel", w), None if b is None else real("bias", b)) for w, b in layers_of(params)]
         if X.ndim != 2 or X.shape[1] != layers[0].kernel.shape[0]:
             raise ValueError(f"X: Expected: shape (m, {layers[0].kernel.shape[0]}). Received: {X.shape}.")
+        return self._swept(layers, X)
+
+    @partial(jax.jit, static_argnums=0, inline=True)  # one program, where eager operations are ten
+    def _swept(self, layers: list[Layer], X: Any) -> Sweep:
         features, patterns, before = [X], [], []
         kinks = jnp.zeros((), jnp.int32)
         for l, layer in enumerate(layers[:-1]):

@@ -14,6 +14,7 @@ Path norms are in `path_norms`, non-negative weights in `cones`.
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -98,6 +99,13 @@ class Layered(Regularizer):
     multilinear: bool = True
     is_known = True
 
+    def __call__(self, weights: Weights) -> Scalar:
+        return _compiled(self, weights)
+
+    @abc.abstractmethod
+    def _penalty(self, weights: Weights) -> Scalar:
+        """The penalty of one subnetwork."""
+
     @property
     def is_l2(self) -> bool:
         return set(self.norms) == {"l2"} if isinstance(self.norms, tuple) else self.norms == "l2"
@@ -136,6 +144,11 @@ class Layered(Regularizer):
         return jax.tree.unflatten(tree, [w * f for w, f in zip(leaves, factors, strict=True)])
 
 
+@partial(jax.jit, static_argnums=0, inline=True)  # one program, where eager operations are ten
+def _compiled(theta: Layered, weights: Weights) -> Scalar:
+    return theta._penalty(weights)
+
+
 @dataclass(frozen=True)
 class ProductOfNorms(Layered):
     """``prod_k ||w_k||``, of the degree of the map; see `product_of_norms`."""
@@ -150,7 +163,7 @@ class ProductOfNorms(Layered):
     def bind(self, phi: ElementalMap) -> "ProductOfNorms":
         return replace(self, layers=phi.degree, multilinear=phi.multilinear)
 
-    def __call__(self, weights: Weights) -> Scalar:
+    def _penalty(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
         sizes = jnp.stack([norm(n, w) for n, w in zip(self.layer_norms(weights), leaves, strict=True)])
         # Small factors are multiplied by large ones first: in order, a partial product may underflow.
@@ -176,7 +189,7 @@ class SumOfPowers(Layered):
         power = phi.degree if self.power is None else self.power
         return replace(self, layers=phi.degree, power=power, multilinear=phi.multilinear)
 
-    def __call__(self, weights: Weights) -> Scalar:
+    def _penalty(self, weights: Weights) -> Scalar:
         leaves = jax.tree.leaves(weights)
         p = len(leaves) if self.power is None else self.power
         powers = [norm_power(n, w, p) for n, w in zip(self.layer_norms(weights), leaves, strict=True)]
