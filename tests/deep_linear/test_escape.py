@@ -11,6 +11,7 @@ import pytest
 from globopt_jax import deep_linear, linalg
 from globopt_jax.deep_linear import exact
 from tests.deep_linear import instances
+from tests.precision import slow_in_float32
 
 RADII = (1e-1, 1e-2, 1e-3)
 
@@ -135,6 +136,7 @@ def test_escapes_lead_to_the_global_minimum():
     assert deep_linear.classify(W, p.X, p.Y).kind == "global_minimum"
 
 
+@slow_in_float32
 @pytest.mark.parametrize("seed", instances.PROFILES)
 def test_no_point_is_a_local_maximum(seed, dtype):
     """YSJ18 Lemma B.1: at zero, at critical points, at random ones."""

@@ -10,6 +10,7 @@ import pytest
 from globopt_jax import deep_linear
 from globopt_jax.deep_linear.judgement import judgement_at
 from tests.deep_linear import rationals
+from tests.precision import slow_in_float32
 
 #: Samples and widths: one to three layers, with and without a bottleneck, more inputs than samples, one output and two.
 SHAPES = ((8, (2, 1, 1)), (8, (3, 2)), (7, (3, 1, 2)), (3, (4, 3, 2)), (6, (3, 4, 2, 2)))
@@ -64,6 +65,7 @@ def assert_true(m, widths, dtype, count, seed):
     return np.array(ratios), np.linalg.cond(X.astype(np.float64))
 
 
+@slow_in_float32
 @pytest.mark.parametrize(
     "shape", [pytest.param(i, marks=pytest.mark.slow if i not in (0, 2) else ()) for i in range(5)]
 )

@@ -10,6 +10,7 @@ import pytest
 from globopt_jax import deep_linear, linalg
 from globopt_jax.deep_linear import confirm
 from tests.deep_linear import instances, rationals
+from tests.precision import slow_in_float32
 
 #: Widths: strict and degenerate saddles, with and without a bottleneck.
 SHAPES = ((3, 3, 3), (3, 2, 4, 3), (3, 2, 2, 2, 3))
@@ -97,6 +98,7 @@ def assert_judged_right(widths, dtype, count, seed):
     return counts
 
 
+@slow_in_float32
 @pytest.mark.parametrize("shape", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_every_way_down_is_one_in_exact_arithmetic(shape, dtype):
     """A dozen saddles here, and 5,000 below."""

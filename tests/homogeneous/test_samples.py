@@ -10,6 +10,7 @@ from globopt_jax.homogeneous import samples
 from globopt_jax.homogeneous.samples import Padded, pad_rows, pad_samples
 from globopt_jax.linalg import machine_epsilon
 from tests.contracts import compiled
+from tests.precision import slow_in_float32
 
 LOSSES = ("squared", "huber:0.7", "logistic", "softmax_cross_entropy")
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -22,6 +23,7 @@ def targets(name, rng, m, dy):
     return np.eye(dy)[Y.argmax(axis=1)] if name == "softmax_cross_entropy" else Y
 
 
+@slow_in_float32
 @every_loss
 def test_padding_has_no_loss_and_no_gradient(name, dtype):
     rng = np.random.default_rng(0)

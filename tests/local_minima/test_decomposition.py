@@ -6,6 +6,7 @@ import pytest
 
 from globopt_jax import local_minima, networks
 from tests.local_minima.instances import doubt, instance, jacobian, oracle
+from tests.precision import slow_in_float32
 
 
 def blocks_of(W, X, activation):
@@ -116,6 +117,7 @@ def test_orders_change_the_shares_and_not_the_sum():
     assert other.order.tolist() == order
 
 
+@slow_in_float32
 def test_blocks_are_those_of_lemma_1(dtype):
     """vec(Yhat) = sum_k D_k^(l) W_l[:, k] for every l, and D is the derivative."""
     for seed in (0, 3):

@@ -14,6 +14,7 @@ import pytest
 from globopt_jax import datasets, deep_linear, linalg, local_minima, networks
 from globopt_jax.local_minima.jacobian import model_of
 from tests.local_minima.instances import doubt, instance, jacobian, oracle
+from tests.precision import slow_in_float32
 
 METHODS = local_minima.METHODS
 
@@ -45,6 +46,7 @@ def test_two_hundred_random_networks(block):
         assert_right(seed, METHODS, largest=20)
 
 
+@slow_in_float32
 def test_any_model_gives_what_the_structure_gives(dtype):
     """Kernels and biases, by structure, by autodiff of the same network, and as a model of Flax."""
     from flax import linen

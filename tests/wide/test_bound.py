@@ -12,6 +12,7 @@ import pytest
 from globopt_jax import wide
 from globopt_jax.wide import bound
 from tests.contracts import assert_kept
+from tests.precision import slow_in_float32
 from tests.wide import oracle
 
 #: Samples and widths: one layer has N - 1 units or more; one to four hidden layers, one output and several.
@@ -71,6 +72,7 @@ def assert_above(instances, activation, dtype):
     return np.array(ratios)
 
 
+@slow_in_float32
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
 @pytest.mark.parametrize("shape", [0, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_no_bound_is_below_the_loss(shape, activation, dtype):
