@@ -1,6 +1,7 @@
 """The global minimum in closed form, and the rank-constrained problem behind it (YSJ18 Prop 3.1, K18 section 2.1)."""
 
 import operator
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax import linalg
-from globopt_jax.deep_linear.fit import least_squares, optimum, within
+from globopt_jax.deep_linear.fit import Fit, least_squares, optimum, within
 from globopt_jax.inputs import real
 from globopt_jax.linalg import matmul
 from globopt_jax.shapes import Array, Inputs, Scalar, Targets
@@ -61,7 +62,11 @@ def global_minimum(X: Inputs, Y: Targets, rank: Any) -> GlobalMinimum:
         (0.5, [[3.0, 0.0], [0.0, 0.0]], [3.0, 1.0])
     """
     rank = _rank(rank)
-    fit = least_squares(X, Y)
+    return _truncated(least_squares(X, Y), rank)
+
+
+@partial(jax.jit, inline=True)  # one program, where eager operations are ten
+def _truncated(fit: Fit, rank: Any) -> GlobalMinimum:
     U = fit.directions * within(fit, rank).astype(fit.map.dtype)[None]
     return GlobalMinimum(optimum(fit, rank), matmul(matmul(fit.map, U), U.T), fit.singular_values)
 
@@ -130,6 +135,11 @@ def factors(R: Float[Array, "dx dy"], widths: tuple[int, ...]) -> list[Array]:
         raise ValueError(f"R: Expected: shape (dx, dy). Received: {jnp.shape(R)}.")
     if len(widths) < 2 or (widths[0], widths[-1]) != R.shape or min(widths) < 1:
         raise ValueError(f"widths: Expected: {R.shape[0]}, ..., {R.shape[1]}, all positive. Received: {widths}.")
+    return _factors(R, tuple(widths))
+
+
+@partial(jax.jit, static_argnums=1, inline=True)
+def _factors(R: Array, widths: tuple[int, ...]) -> list[Array]:
     k = min(widths)
     A, s, Bt, *_ = linalg.svd(R)
     if len(widths) == 2:
