@@ -103,7 +103,8 @@ def omega(
       rounding. Where the polar is known exactly (one neuron, at most two inputs) both sides meet.
     - For more than 500 entries of Z, and maps of the catalogue without cones, no columns are generated. The upper bound
       is what `minimize` finds at the smallest strength, after a change of the last layer that leaves nothing of Z: the
-      one of least norm, random subnetworks included. Z may have up to 1,000 rows; a hundred digits take minutes.
+      one of least norm, random subnetworks included. With more than 1,000 samples nothing is taken out, and the upper
+      bound is inf. A hundred digits take minutes.
 
     Host function.
 
