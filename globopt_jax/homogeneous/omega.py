@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +69,7 @@ class Omega(NamedTuple):
         if not np.isfinite(self.upper):
             return (
                 f"The search found no sum of subnetworks that is Z. Omega(Z) is {lower}, and infinite if there is no "
-                "such sum; another key or a higher effort may find one."
+                "such sum; another key, a higher effort or fewer samples may find one."
             )
         count = len(jax.tree.leaves(self.params)[0])
         return f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
@@ -103,8 +104,8 @@ def omega(
       rounding. Where the polar is known exactly (one neuron, at most two inputs) both sides meet.
     - For more than 500 entries of Z, and maps of the catalogue without cones, no columns are generated. The upper bound
       is what `minimize` finds at the smallest strength, after a change of the last layer that leaves nothing of Z: the
-      one of least norm, random subnetworks included. With more than 1,000 samples nothing is taken out, and the upper
-      bound is inf. A hundred digits take minutes.
+      one of least norm, random subnetworks included. With more than 1,000 samples (for tensors: entries of all modes
+      but the last) nothing is taken out, and the upper bound is inf. A hundred digits take minutes.
 
     Host function.
 
@@ -251,30 +252,32 @@ def _completed(problem: Problem, params: Params, X: Any, Z: Any, key: Array) -> 
     rows = Z.size // columns
     if rows > SPANNED:
         return params
-    drawn, _, _ = _units(problem, ascent.starts(problem.phi, params, X, key, 2 * rows), X)
+    drawn = jax.vmap(partial(ascent.normalize, problem.theta))(ascent.starts(problem.phi, params, X, key, 2 * rows))
     *free, last = jax.tree.leaves(drawn)
     whole = _joined(params, jax.tree.unflatten(jax.tree.structure(drawn), [*free, 0 * last]))
     (*below, last), tree = jax.tree.flatten(whole)
-    features, target = _features(problem, whole, X), np.asarray(Z, np.float64).reshape(rows, columns)
+    features = np.asarray(_features(problem, whole, X), np.float64)
+    target = np.asarray(Z, np.float64).reshape(rows, columns)
     for _ in range(2):  # the second change takes out the rounding of the first
         left = target - features @ np.asarray(last, np.float64).reshape(-1, columns)
         last = last + np.linalg.lstsq(features, left, rcond=None)[0].reshape(last.shape).astype(last.dtype)
     return jax.vmap(problem.theta.balance)(jax.tree.unflatten(tree, [*below, last]))
 
 
-def _features(problem: Problem, params: Params, X: Any) -> np.ndarray:
-    """Return what the last layers multiply, side by side: the outputs for last layers with a single 1."""
+@jax.jit
+def _features(problem: Problem, params: Params, X: Any) -> Array:
+    """Return what the last layers multiply, side by side: first columns of outputs for last layers with a single 1."""
     (*below, last), tree = jax.tree.flatten(params)
-    basis = np.zeros((math.prod(last.shape[1:-1]), *last.shape[1:]), last.dtype)
-    basis.reshape(len(basis), len(basis), -1)[:, :, 0] = np.eye(len(basis))
+    columns = last.shape[-1]
+    single = jnp.eye(last[0].size, dtype=last.dtype)[::columns].reshape(-1, *last.shape[1:])
 
-    def features(*below: Any) -> Array:
-        return jax.vmap(lambda e: problem.phi(jax.tree.unflatten(tree, [*below, e]), X).reshape(-1, last.shape[-1]))(
-            jnp.asarray(basis)
-        )[..., 0]
+    def features(below: list[Array]) -> Array:
+        return jax.vmap(lambda e: problem.phi(jax.tree.unflatten(tree, [*below, e]), X).reshape(-1, columns)[:, 0])(
+            single
+        )
 
-    found = jax.jit(jax.vmap(features))(*below)
-    return np.asarray(found, np.float64).reshape(-1, found.shape[-1]).T
+    found = jax.vmap(features)(below)
+    return found.reshape(-1, found.shape[-1]).T
 
 
 def _joined(a: Params, b: Params) -> Params:

@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import local_minima
+from globopt_jax.local_minima.passes import MEMORY
 from globopt_jax.networks import FeedForward
 from globopt_jax.shapes import Array
 from globopt_jax.sweeps.padding import Shape, draw, pad, unpad
@@ -21,11 +22,12 @@ from globopt_jax.sweeps.recipe import power_of
 from globopt_jax.sweeps.tangent import groups_for, padded_value
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
-__all__ = ["THREADED", "Held", "Turns", "Worker"]
+__all__ = ["ROOM", "THREADED", "Held", "Turns", "Worker"]
 
-#: Up to this number of columns of the Jacobian, LAPACK is faster with one thread. The matrices that threads work on at
-#: the same time are together no larger than one of so many columns.
+#: Up to this number of columns of the Jacobian, LAPACK is faster with one thread.
 THREADED = 5000
+#: The numbers that threads may hold together: the Gram matrix of so many columns, and the chunks of a pass.
+ROOM = THREADED**2 + MEMORY // 8
 
 
 class Held(NamedTuple):
@@ -160,7 +162,9 @@ class Worker:
         if arrays is not None and arrays.parameters > self.plan.data.Y.size:
             arrays = None
         columns = sum(w.size for w in params) if arrays is None else arrays.parameters
-        with self.turns.take(columns), jax.enable_x64(True):
+        outputs = self.plan.data.Y.size
+        room = min(columns, outputs) ** 2 + min(columns * outputs, MEMORY // 8)
+        with self.turns.take(columns, room), jax.enable_x64(True):
             self._check_wanted()
             X, Y = self._wide
             if arrays is not None:
@@ -170,12 +174,13 @@ class Worker:
             sure = bool(found.sure)
             if not sure and not np.isfinite(float(jnp.sum(jnp.square(apply(params, X))))):
                 return {"J": None, "rank": None, "sure": None}
-            if not sure:
+        if not sure:  # the host function may store the Jacobian, and gets all the room
+            with self.turns.take(columns, ROOM), jax.enable_x64(True):
                 self._check_wanted()
                 found = local_minima.tangent_projection(apply, params, X, Y)
                 if not found.converged:
                     found = local_minima.tangent_projection(apply, params, X, Y, method="dense")
-            return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
+        return {"J": float(found.value), "rank": int(found.rank), "sure": sure}
 
     def _check_wanted(self) -> None:
         """Raise an error in a thread that is to stop."""
@@ -197,15 +202,17 @@ class Turns:
 
     def __init__(self) -> None:
         self.free, self.taken, self.limit = threading.Condition(), 0, contextlib.ExitStack()
+        # The thread that ends a limit is often not the one that set it, and then threadpoolctl leaves it as it is.
+        self.owner = ThreadPoolExecutor(1)
 
     @contextlib.contextmanager
-    def take(self, columns: int) -> Iterator[None]:
-        """Wait for room for a Jacobian of so many columns, and hold it."""
-        size = min(columns, THREADED) ** 2
+    def take(self, columns: int, room: int) -> Iterator[None]:
+        """Wait for room for so many numbers, and hold it; a Jacobian of many columns takes all of `ROOM`."""
+        size = ROOM if columns > THREADED else min(room, ROOM)
         with self.free:
-            _ = self.free.wait_for(lambda: self.taken + size <= THREADED**2)
-            if not self.taken and columns <= THREADED and self._pools is not None:
-                self.limit.enter_context(self._pools.limit(limits=1, user_api="blas"))
+            _ = self.free.wait_for(lambda: self.taken + size <= ROOM)
+            if not self.taken and columns <= THREADED:
+                self.owner.submit(self._limit).result()
             self.taken += size
         try:
             yield
@@ -213,8 +220,12 @@ class Turns:
             with self.free:
                 self.taken -= size
                 if not self.taken:
-                    self.limit.close()
+                    self.owner.submit(self.limit.close).result()
                 self.free.notify_all()
+
+    def _limit(self) -> None:
+        if self._pools is not None:
+            self.limit.enter_context(self._pools.limit(limits=1, user_api="blas"))
 
     @functools.cached_property
     def _pools(self) -> Any:
