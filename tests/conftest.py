@@ -49,7 +49,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # Tracing makes so many objects that the default thresholds collect garbage all the time.
-gc.set_threshold(50_000, 20, 20)
+gc.set_threshold(200_000, 20, 20)
 
 # The hook rewrites modules as they are imported: one imported before it would go unchecked, without a word.
 assert "globopt_jax" not in sys.modules, "globopt_jax was imported before its annotations could be checked"
@@ -64,6 +64,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("globopt_jax")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported now stays, and no collection of garbage has to look at it again."""
+    _ = gc.collect()
+    gc.freeze()
 
 
 _tests = itertools.count(1)

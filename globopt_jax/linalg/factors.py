@@ -1,7 +1,9 @@
 """Products, singular values, ranks and projections."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,6 +60,7 @@ def split(U: Any, B: Any) -> tuple[Any, Any]:
     return B - times(U, second), first + second
 
 
+@partial(jax.jit, inline=True)  # one program, where eager operations are ten
 def norm(A: Any) -> Scalar:
     """Return the Euclidean norm of all entries; no intermediate square overflows or underflows to zero.
 

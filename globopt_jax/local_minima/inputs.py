@@ -94,14 +94,13 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
             f"{size:.3g}."
         )
     if isinstance(model, GeneralModel) and len(X) > 1:
-        alone, turned = _output(model, params, X[:1]), _output(model, params, X[::-1])[::-1]
-        change = float(jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found))))
+        change = float(_apart(model, params, X, found))
         if change > linalg.decision_tolerance(X.dtype) * size:
             raise ValueError(
                 f"{ONE_BY_ONE}an output that changes by {change:.3g} when a sample comes alone, or in another order."
             )
         # With a last layer of zeros only the derivative shows that samples depend on each other.
-        change, size = map(float, _pulls(model, params, X[:: -(-len(X) // SOME)]))
+        change, size = map(float, _pulls(model, params, X))
         if change > linalg.decision_tolerance(X.dtype) * size:
             raise ValueError(
                 f"{ONE_BY_ONE}derivatives that differ by {change:.3g}, of up to {size:.3g}, when samples come alone."
@@ -111,7 +110,8 @@ def prediction(model: Model, point: Balanced, X: Array) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def _pulls(model: Model, params: Any, X: Array) -> tuple[Array, Array]:
-    """Return how far ``A^T u`` of all samples together is from the sum over single samples, and its size (random u)."""
+    """Return how far ``A^T u`` of some samples together is from the sum over single ones, and its size (random u)."""
+    X = X[:: -(-len(X) // SOME)]
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
     def pulled(X: Any, u: Any) -> Any:
@@ -133,5 +133,7 @@ def _stated(model: Model, params: Any, X: Array, exponent: Any, bias: Any) -> tu
 
 
 @partial(jax.jit, static_argnums=0)
-def _output(model: Model, params: Any, X: Array) -> Array:
-    return model.output(params, X)
+def _apart(model: Model, params: Any, X: Array, found: Array) -> Array:
+    """Return how far outputs are from `found` where a sample comes alone, and where all come in the reverse order."""
+    alone, turned = model.output(params, X[:1]), model.output(params, X[::-1])[::-1]
+    return jnp.maximum(jnp.max(jnp.abs(alone - found[:1])), jnp.max(jnp.abs(turned - found)))

@@ -141,7 +141,7 @@ class Jacobian:
         Raises:
             ValueError: the largest entry overflows or underflows, or the Jacobian is not finite.
         """
-        largest = float(jnp.max(jnp.diagonal(G), initial=0))
+        largest = float(_largest_square(G))
         low, high = linalg.smallest_normal(self.dtype) / self.eps, linalg.largest_finite(self.dtype) * self.eps
         if np.isnan(largest) and not np.isfinite(self.largest_row_sum()):
             raise ValueError(NOT_FINITE)
@@ -215,6 +215,12 @@ def gram_of(model: Model, params: Any, samples: Samples) -> Array:
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     # Joined once, after the sum, since the sums have half of the matrix's size.
     return model.chunk(params, *first).joined(jax.lax.scan(add, zero, samples)[0])
+
+
+@jax.jit
+def _largest_square(G: Array) -> Array:
+    """Return the largest entry of a Gram matrix."""
+    return jnp.max(jnp.diagonal(G), initial=0)
 
 
 @partial(jax.jit, static_argnums=0)

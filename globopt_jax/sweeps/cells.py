@@ -202,8 +202,6 @@ class Turns:
 
     def __init__(self) -> None:
         self.free, self.taken, self.limit = threading.Condition(), 0, contextlib.ExitStack()
-        # The thread that ends a limit is often not the one that set it, and then threadpoolctl leaves it as it is.
-        self.owner = ThreadPoolExecutor(1)
 
     @contextlib.contextmanager
     def take(self, columns: int, room: int) -> Iterator[None]:
@@ -211,8 +209,8 @@ class Turns:
         size = ROOM if columns > THREADED else min(room, ROOM)
         with self.free:
             _ = self.free.wait_for(lambda: self.taken + size <= ROOM)
-            if not self.taken and columns <= THREADED:
-                self.owner.submit(self._limit).result()
+            if not self.taken and columns <= THREADED and self._pools is not None:
+                self.limit.enter_context(_one_lapack_thread(self._pools))
             self.taken += size
         try:
             yield
@@ -220,12 +218,8 @@ class Turns:
             with self.free:
                 self.taken -= size
                 if not self.taken:
-                    self.owner.submit(self.limit.close).result()
+                    self.limit.close()
                 self.free.notify_all()
-
-    def _limit(self) -> None:
-        if self._pools is not None:
-            self.limit.enter_context(self._pools.limit(limits=1, user_api="blas"))
 
     @functools.cached_property
     def _pools(self) -> Any:
@@ -235,6 +229,20 @@ class Turns:
         except ImportError:
             return None
         return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def _one_lapack_thread(pools: Any) -> Iterator[None]:
+    """Set the limit and end it in a thread of its own, which ends with it.
+
+    threadpoolctl lets nobody but the thread that set a limit change it, as long as that thread lives.
+    """
+    with ThreadPoolExecutor(1) as owner:
+        limit = owner.submit(pools.limit, limits=1, user_api="blas").result()
+        try:
+            yield
+        finally:
+            owner.submit(limit.restore_original_limits).result()
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -107,6 +107,7 @@ def test_a_loss_under_the_name_of_another_is_neither_padded_nor_graded():
         homogeneous.certify(problem, start, X, Y)
 
 
+@pytest.mark.slow
 def test_one_sample_more_compiles_nothing_and_padding_changes_no_result(monkeypatch):
     rng = np.random.default_rng(1)
     X, Y = rng.normal(size=(14, 4)), targets("softmax_cross_entropy", rng, 14, 2)

@@ -270,7 +270,7 @@ def test_a_fit_without_error_is_no_prediction_outside():
     W, X, _, activation = instance(0)
     network = networks.feed_forward(activation)
     found = local_minima.tangent_projection(network, W, X, np.asarray(network(W, jnp.asarray(X))))
-    assert float(found.loss) == 0
+    assert float(found.loss) <= 1e-30  # 0 where both programs round alike
     assert "does not lie" not in found.reason
 
 

@@ -216,7 +216,7 @@ def thrice(apply):
     return lambda p, X: apply(jax.tree.map(lambda a, b, c: a + jnp.sin(b) + 0.5 * c, *p), X)
 
 
-@pytest.mark.parametrize("method", ["gram", "dual"])
+@pytest.mark.parametrize("method", ["gram", pytest.param("dual", marks=pytest.mark.slow)])
 def test_smooth_networks_with_biases(method):
     rng = np.random.default_rng(5)
     params = [(rng.normal(size=s), rng.normal(size=s[1])) for s in itertools.pairwise((4, 4, 2))]
@@ -229,7 +229,7 @@ def test_smooth_networks_with_biases(method):
         assert_the_host_agrees(thrice(network), several, X, Y, method)
 
 
-@pytest.mark.parametrize("method", ["gram", "dual"])
+@pytest.mark.parametrize("method", [pytest.param("gram", marks=pytest.mark.slow), "dual"])
 def test_a_convolutional_network(method):
     from flax import linen
 
