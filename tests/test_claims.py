@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import claims
+from globopt_jax import claims, deep_linear, wide
+from globopt_jax.claims import registry, yun_sra_jadbabaie2018
 
 
 def pythagoras(key: jax.Array) -> claims.Outcome:
@@ -54,6 +55,33 @@ def test_a_true_claim_holds_and_its_control_fails(dtype):
 )
 def test_an_outcome_holds_if_the_instance_does_and_the_control_does_not(residual, control, holds):
     assert bool(claims.outcome(residual, 1.0, control).holds) == holds
+
+
+def test_a_nan_of_the_library_is_no_small_error(monkeypatch):
+    """Python's max leaves out a NaN that is not the first."""
+    assert np.isnan(registry.largest(0.0, np.nan, 1.0))
+    assert registry.largest(-1.0, 2) == 2
+    real = deep_linear.global_minimum
+    monkeypatch.setattr(deep_linear, "global_minimum", lambda *a: real(*a)._replace(value=jnp.asarray(jnp.nan)))
+    assert not yun_sra_jadbabaie2018.closed_form(jax.random.key(0)).holds
+
+
+def test_the_assumption_of_nguyen_and_hein_is_tried_part_by_part(monkeypatch):
+    """An `assumption` that lets one of three failures pass is caught."""
+    real = wide.assumption
+    for passes in ("relu", "huber"):
+
+        def wrong(*arguments, passes=passes):
+            found = real(*arguments)
+            return (
+                found._replace(activation_code=np.asarray(0), loss_code=np.asarray(0)) if passes in arguments else found
+            )
+
+        (claim,) = (c for c in claims.all_claims() if c.key == "NH17 Assumption 3.2")
+        assert claim.check(jax.random.key(0)).holds
+        monkeypatch.setattr(wide, "assumption", wrong)
+        assert not claim.check(jax.random.key(0)).holds
+        monkeypatch.undo()
 
 
 def test_a_check_can_be_vmapped_over_keys():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import homogeneous, linalg, losses, rigorous
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome, remembered
+from globopt_jax.claims.registry import Claim, Outcome, eps, largest, outcome, remembered
 from globopt_jax.homogeneous.capacity import alive, pad
 from globopt_jax.homogeneous.training import steps
 from globopt_jax.linalg import matmul
@@ -149,7 +149,7 @@ def _reduction(key: jax.Array) -> Outcome:
     # Control: setting as many subnetworks to zero without rescaling the others changes the prediction.
     control = homogeneous.predict(problem, jax.tree.map(lambda w: w[:left], params), X)
     control = float(jnp.linalg.norm(control - before) / jnp.linalg.norm(before))
-    return outcome(max(moved, rise, left > 6), 1e4 * eps(), control)
+    return outcome(largest(moved, rise, left > 6), 1e4 * eps(), control)
 
 
 def monotone(key: jax.Array) -> Outcome:
@@ -158,7 +158,7 @@ def monotone(key: jax.Array) -> Outcome:
     objective = np.asarray(at.trace.objective)
     rise = float(np.max(np.diff(objective) / objective[:-1], initial=0.0))
     gap = float(at.certificate.relative_gap)
-    return outcome(max(rise, gap), 4 * eps() ** 0.5, objective[0] / objective[-1] - 1)
+    return outcome(largest(rise, gap), 4 * eps() ** 0.5, objective[0] / objective[-1] - 1)
 
 
 def _low_degree(key: jax.Array) -> Outcome:
@@ -215,16 +215,16 @@ def gauge(key: jax.Array) -> Outcome:
     nuclear = float(jnp.sum(jnp.linalg.svd(A, compute_uv=False)))
     wrong = [
         abs(zero),  # zero only at Z = 0
-        max(-a, 0.0),
+        largest(-a, 0.0),
         abs(doubled - 2 * a),  # degree 1
-        max(whole - a - b, 0.0),  # subadditive
-        max(half - (a + b) / 2, 0.0),  # convex
+        largest(whole - a - b, 0.0),  # subadditive
+        largest(half - (a + b) / 2, 0.0),  # convex
         float(r > 20),  # attained by at most card(Z) subnetworks
-        max(x - y for x, y in ((low_a, a), (low_b, b), (low_sum, whole))),
+        largest(*(x - y for x, y in ((low_a, a), (low_b, b), (low_sum, whole)))),
         abs(a - nuclear),
         abs(low_a - nuclear),
     ]
-    return outcome(max(wrong) / a, 1e3 * eps(), (a + b - whole) / a)
+    return outcome(largest(*wrong) / a, 1e3 * eps(), (a + b - whole) / a)
 
 
 def _pruned(key: jax.Array) -> Outcome:
@@ -241,7 +241,7 @@ def _pruned(key: jax.Array) -> Outcome:
         return float(jnp.sum(jax.vmap(problem.theta)(params)))
 
     found = homogeneous.prune(problem, params, X)
-    raised = max(cost(found) / cost(params) - 1, 0.0)
+    raised = largest(cost(found) / cost(params) - 1, 0.0)
     residual = change(found) + raised + (len(found[0]) > before.size)
     return outcome(residual, 1e4 * eps(), change(jax.tree.map(lambda w: w[: before.size], params)))
 

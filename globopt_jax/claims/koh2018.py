@@ -10,7 +10,7 @@ import numpy as np
 
 from globopt_jax import deep_linear, homogeneous, losses, path_sums, rigorous
 from globopt_jax.claims import haeffele_vidal2017, yun_sra_jadbabaie2018
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, largest, outcome
 from globopt_jax.linalg import matmul
 
 _PAPER = "Koh 2018, Global optimality in deep neural networks with regularization"
@@ -31,8 +31,8 @@ def _polar(key: jax.Array) -> Outcome:
     grid = np.linalg.norm(np.maximum(X @ np.stack([np.cos(t), np.sin(t)]), 0).T @ U, axis=1).max()
     # From the nearest grid point the function changes by at most its Lipschitz constant times half the spacing.
     miss = np.linalg.norm(np.linalg.norm(U, axis=1) @ np.linalg.norm(X, axis=1)) * (t[1] / 2)
-    below = max(grid - upper, 0.0)
-    return outcome(below + max(upper - grid - miss, 0.0), 1e-12 * upper, abs(0.99 * upper - grid))
+    below = largest(grid - upper, 0.0)
+    return outcome(below + largest(upper - grid - miss, 0.0), 1e-12 * upper, abs(0.99 * upper - grid))
 
 
 def _smallest(key: jax.Array) -> Outcome:
@@ -47,7 +47,7 @@ def _smallest(key: jax.Array) -> Outcome:
         return float(found.lower) / float(jnp.sum(jax.vmap(problem.theta)(params))) - 1
 
     attained = abs(excess(found.params))
-    return outcome(max(excess(params), attained), 1e3 * eps(), excess(jax.tree.map(lambda w: 0.5 * w, params)))
+    return outcome(largest(excess(params), attained), 1e3 * eps(), excess(jax.tree.map(lambda w: 0.5 * w, params)))
 
 
 def _first_order(key: jax.Array) -> Outcome:
@@ -65,7 +65,7 @@ def _weak_duality(key: jax.Array) -> Outcome:
     scale, Y = float(at.certificate.objective), np.asarray(at.Y, np.float64)
     claimed = rigorous.dual_value("squared", -Y, Y)[0]  # the gradient at the zero network
     excess = float(at.certificate.lower_bound) - scale
-    return outcome(max(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
+    return outcome(largest(excess, 0.0) / scale, 1e-12, (claimed - scale) / scale)
 
 
 def _local_minima(widths: tuple[int, ...], of_map: bool, key: jax.Array) -> Outcome:

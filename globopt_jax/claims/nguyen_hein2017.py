@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from globopt_jax import linalg, wide
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, largest, outcome
 
 _PAPER = "Nguyen & Hein 2017, The loss surface of deep and wide neural networks"
 _claim = partial(Claim, paper=_PAPER)
@@ -39,7 +39,7 @@ def _assumption(key: jax.Array) -> Outcome:
     ]
     twice = wide.assumption(X.at[1].set(X[0]))
     bad = [wide.assumption(X, "relu"), wide.assumption(X, "tanh", "huber"), twice]
-    return outcome(sum(not a.holds for a in good), 0.5, sum(not a.holds for a in bad) / len(bad))
+    return outcome(sum(not a.holds for a in good), 0.5, float(all(not a.holds for a in bad)))
 
 
 def _bounded(layer: int, widths: tuple[int, ...], key: jax.Array) -> Outcome:
@@ -76,9 +76,9 @@ def _hessian(key: jax.Array) -> Outcome:
         params = wide.interpolate(_network(own, widths), X, Y, 1).params
         return float(wide.classify(params, X, Y, 1).hessian)
 
-    singular = max(smallest((2, 3, 3, 2)), smallest((2, 4, 2)))
+    singular = largest(smallest((2, 3, 3, 2)), smallest((2, 4, 2)))
     # The best of some networks, since a non-singular Hessian may be badly conditioned.
-    return outcome(singular, 4 * eps(), max(smallest((2, 3, 2), number) for number in range(5)))
+    return outcome(singular, 4 * eps(), largest(*(smallest((2, 3, 2), number) for number in range(5))))
 
 
 CLAIMS = (

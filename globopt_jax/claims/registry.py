@@ -99,6 +99,11 @@ class Verdict(NamedTuple):
     """The time that the checks took, with compilation."""
 
 
+def largest(*values: Any) -> float:
+    """Return the largest of some numbers, or NaN if one of them is NaN, which Python's `max` may leave out."""
+    return float(np.max([float(value) for value in values]))
+
+
 def outcome(residual: Any, tolerance: Any, control: Any = None) -> Outcome:
     """Return the outcome of a check.
 

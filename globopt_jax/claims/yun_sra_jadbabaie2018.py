@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import deep_linear, function_space, linalg
-from globopt_jax.claims.registry import Claim, Outcome, eps, outcome
+from globopt_jax.claims.registry import Claim, Outcome, eps, largest, outcome
 
 _PAPER = "Yun, Sra & Jadbabaie 2018, Global optimality conditions for deep neural networks"
 _claim = partial(Claim, paper=_PAPER)
@@ -60,7 +60,7 @@ def closed_form(key: jax.Array) -> Outcome:
     F = np.asarray(X, np.float64) @ np.linalg.lstsq(np.asarray(X, np.float64), np.asarray(Y, np.float64), rcond=None)[0]
     s = np.linalg.svd(F, compute_uv=False)
     value = 0.5 * np.sum((np.asarray(Y, np.float64) - F) ** 2) + 0.5 * np.sum(s[2:] ** 2)
-    error = max(abs(float(attained) - value), abs(float(found.value) - value)) / value
+    error = largest(abs(float(attained) - value), abs(float(found.value) - value)) / value
     other = deep_linear.global_minimum(X, Y, 1)
     return outcome(error, 1e3 * eps(), abs(float(deep_linear.relaxed_loss(other.map, X, Y)) - value) / value)
 
@@ -80,7 +80,7 @@ def _iff(widths: tuple[int, ...], key: jax.Array) -> Outcome:
         # Control: a point that is not critical is named neither a global minimum nor a saddle.
         kicked = [w + 0.1 * v for w, v in zip(W, _weights(key, widths), strict=True)]
         control += deep_linear.classify(kicked, X, Y).kind == "not_critical"
-    return outcome(wrong, 0.5, control)
+    return outcome(wrong, 0.5, float(control == len(keep)))
 
 
 without_bottleneck, with_bottleneck = partial(_iff, _WIDE), partial(_iff, _NARROW)
@@ -97,10 +97,10 @@ def _bound(key: jax.Array) -> Outcome:
             W = [a + scale * b for a, b in zip(near, noise, strict=True)]
             gap = float(deep_linear.loss(W, X, Y) - best.value)
             bounds = deep_linear.gap_bounds(W, X, Y)
-            worst = max(worst, (gap - float(bounds.best)) / float(best.value))
+            worst = largest(worst, (gap - float(bounds.best)) / float(best.value))
             # Control: a quarter of the bound is false. A gradient of half the norm would give that quarter.
-            control = max(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
-    return outcome(max(worst, 0.0), 10 * eps(), control)
+            control = largest(control, (gap - 0.25 * float(bounds.best - bounds.margin)) / float(best.value))
+    return outcome(largest(worst, 0.0), 10 * eps(), control)
 
 
 def _full_rank(key: jax.Array) -> Outcome:
@@ -139,7 +139,7 @@ def _projector(key: jax.Array) -> Outcome:
         errors.append(float(error) + (not same))
     W = _weights(key, _NARROW)  # control: at a point that is not critical X R differs from F Pi
     moved = deep_linear.bottleneck_conditions(W, X, Y)
-    return outcome(max(errors), 1e4 * eps(), moved.map_residual / best.singular_values[0])
+    return outcome(largest(*errors), 1e4 * eps(), moved.map_residual / best.singular_values[0])
 
 
 def _ascent(key: jax.Array) -> Outcome:
@@ -153,7 +153,7 @@ def _ascent(key: jax.Array) -> Outcome:
     # Control: a step against the gradient lowers the loss.
     W = _weights(key, _WIDE)
     down = [w - 1e-4 * g for w, g in zip(W, deep_linear.gradients(W, X, Y), strict=True)]
-    return outcome(max(-lowest, 0.0) + (lowest == 0), 0.0, deep_linear.loss(W, X, Y) - deep_linear.loss(down, X, Y))
+    return outcome(largest(-lowest, 0.0) + (lowest == 0), 0.0, deep_linear.loss(W, X, Y) - deep_linear.loss(down, X, Y))
 
 
 def _residual(key: jax.Array) -> Outcome:

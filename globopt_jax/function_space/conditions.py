@@ -116,7 +116,7 @@ def inequality(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Inequality:
 @partial(jax.jit, static_argnums=2)
 def _inequality(found: At, X: Any, layer: int) -> Inequality:
     dy, width = found.jacobians.shape[1:]
-    sizes, errors, inputs = (jnp.linalg.norm(a, axis=1) for a in (X, found.errors, found.inputs))
+    sizes, errors, inputs = (jax.vmap(linalg.norm)(a) for a in (X, found.errors, found.inputs))
     s = lapack.svd(found.jacobians, compute_uv=False, full_matrices=False)
     norm, gap = norm_at(found), 0.5 * jnp.mean(jnp.square(errors))
     distance = jnp.max(errors / jnp.where(sizes > 0, sizes, 1))

@@ -213,7 +213,7 @@ def operator_norm(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Scalar:
 def norm_at(found: At) -> Scalar:
     """Return `operator_norm` from what the layer sees."""
     pulled = jnp.einsum("mdi,md->mi", found.jacobians, found.errors, precision="highest")
-    return jnp.mean(jnp.linalg.norm(pulled, axis=1) * jnp.linalg.norm(found.inputs, axis=1))
+    return jnp.mean(jax.vmap(linalg.norm)(pulled) * jax.vmap(linalg.norm)(found.inputs))
 
 
 def descent_direction(layers: Layers, X: Any, Y: Any, layer: int = 1) -> Array:

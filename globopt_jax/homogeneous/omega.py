@@ -69,10 +69,13 @@ class Omega(NamedTuple):
         if not np.isfinite(self.upper):
             return (
                 f"The search found no sum of subnetworks that is Z. Omega(Z) is {lower}, and infinite if there is no "
-                "such sum; another key, a higher effort or fewer samples may find one."
+                "such sum; another key or a higher effort may find one."
             )
         count = len(jax.tree.leaves(self.params)[0])
-        return f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
+        found = f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
+        if self.upper <= 1.001 * self.lower:
+            return found
+        return f"{found} The lower side rests on a bound of the polar that is often loose; a higher effort may help."
 
     __str__ = results.words
 
@@ -166,8 +169,10 @@ def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, prov
     output, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
     target = np.asarray(Z, np.float64).ravel()
     size = float(np.linalg.norm(target))
-    residual = float(np.linalg.norm(output.sum(axis=0) - target)) / size if size else 0.0
-    reached = residual <= 1e4 * linalg.machine_epsilon(Z.dtype) * max(len(costs), 1)
+    left = float(np.linalg.norm(output.sum(axis=0) - target))
+    residual = left / size if size else 0.0
+    # Rounding of the weights moves the output by so much.
+    reached = left <= 1e2 * linalg.machine_epsilon(Z.dtype) * max(size, float(np.linalg.norm(output, axis=1).sum()))
     return Omega(
         upper=np.asarray(costs.sum() if reached else np.inf),
         lower=np.asarray(max(lower, 0.0)),
@@ -322,7 +327,7 @@ def _by_columns(problem: Problem, params: Params, X: Any, Z: Any, key: Array, wo
     if _is_tensor(problem):
         lower, proved = max(lower, _unfolded(problem.phi, targets, np.asarray(X, np.float64))), True
     elif solved.feasible:
-        U = jnp.asarray(best[1], Z.dtype)
+        U = jnp.asarray(best[1] / np.max(np.abs(best[1])), Z.dtype)  # its scale does not enter the bound
         polar = float(lam_max(problem, X, U, params=params, key=next(keys), effort=work).upper)
         lower = max(lower, _paired(np.asarray(U, np.float64), targets, polar))
         proved = proved or bool(np.isfinite(polar))
@@ -445,6 +450,8 @@ class _Pool:
         """Find the cheapest combination that is Z, or the closest one in the l1 norm where there is none."""
         from scipy.optimize import linprog  # imported late: nothing else needs it
 
+        if not len(self.outputs):  # all subnetworks were without output
+            return _Program(False, np.zeros(0), np.sign(Z))
         columns, target = self.outputs.T, Z.ravel()
         # In coordinates of the span of all columns and of Z there are no more rows than columns.
         basis = np.linalg.qr(np.column_stack([columns, target]))[0] if len(target) > len(self.outputs) else None

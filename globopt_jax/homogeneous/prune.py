@@ -28,7 +28,8 @@ def prune(problem: Problem, params: Params, X: Any, *, method: str = "program") 
 
     with the output Z of the network. A vertex of the program has at most ``rank [phi(W_1) ... phi(W_r)]`` positive
     scales, which is at most card(Z) = m dy (HV17 Proposition 1). The steps of HV17 Theorem 2 reach that number, too:
-    each null vector of the outputs removes a subnetwork. They do not look for the lowest penalty.
+    each null vector of the outputs removes a subnetwork. They do not look for the lowest penalty. The output moves by
+    rounding, which is relative to the sum of the norms of the subnetworks' outputs.
 
     Host function.
 
@@ -62,17 +63,19 @@ def prune(problem: Problem, params: Params, X: Any, *, method: str = "program") 
 
 
 def _cheapest_scales(problem: Problem, params: Params, X: jax.Array) -> np.ndarray:
-    """Return the factor of each subnetwork's weights; all are 1 where the program saves nothing."""
+    """Return the factor of each subnetwork's weights; all that have an output get 1 where the program saves nothing."""
     outputs, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
-    factors, paid = np.ones(len(costs)), np.flatnonzero(costs > 0)
-    factors[costs == 0] = 0.0  # a pair of one degree has phi = 0 where theta = 0
+    sizes = np.linalg.norm(outputs, axis=1)
+    paid = np.flatnonzero(sizes > 0)
+    factors = np.where(sizes > 0, 1.0, 0.0)
     if not len(paid):
         return factors
-    columns, theta = outputs[paid].T / costs[paid], costs[paid]
-    found = cheapest(columns, theta)
-    if found is None or found.sum() > theta.sum():
+    # Scales of outputs of norm 1: what an output is worth does not depend on what it costs.
+    columns, start = outputs[paid].T / sizes[paid], sizes[paid]
+    found = cheapest(columns, start, costs[paid] / sizes[paid])
+    if found is None or costs[paid] @ (found / start) > costs[paid].sum():
         return factors
-    factors[paid] = (found / theta) ** (1 / problem.phi.degree)
+    factors[paid] = (found / start) ** (1 / problem.phi.degree)
     return factors
 
 
@@ -91,12 +94,12 @@ def exact(columns: np.ndarray, scales: np.ndarray, Z: np.ndarray) -> np.ndarray:
     return t
 
 
-def cheapest(columns: np.ndarray, start: np.ndarray) -> np.ndarray | None:
-    """Return a vertex of ``min sum t`` subject to ``columns t = columns start`` and ``t >= 0``.
+def cheapest(columns: np.ndarray, start: np.ndarray, prices: np.ndarray) -> np.ndarray | None:
+    """Return a vertex of ``min <prices, t>`` subject to ``columns t = columns start`` and ``t >= 0``.
 
-    None is returned if rounding spoils the vertex. The rows of the program are an orthonormal basis of the row space,
-    which does not change its solutions. HiGHS solves it to 1e-9 or so; the scales that it leaves positive are computed
-    again by least squares.
+    The columns have norm 1. None is returned if rounding spoils the vertex. The rows of the program are an orthonormal
+    basis of the row space, which does not change its solutions. HiGHS solves it to 1e-9 or so; the scales that it
+    leaves positive are computed again by least squares.
     """
     from scipy.optimize import linprog  # imported late: only pruning needs it
 
@@ -106,11 +109,10 @@ def cheapest(columns: np.ndarray, start: np.ndarray) -> np.ndarray | None:
     rows, Z = right[:rank], columns @ start
     wanted = rows @ start
     scale = float(np.max(np.abs(wanted), initial=0.0))
-    if scale <= 1e3 * eps * np.linalg.norm(start):  # the output is zero
+    if scale <= 10 * eps * np.sum(start):  # the output is zero
         return np.zeros(columns.shape[1])
-    solved = linprog(np.ones(columns.shape[1]), A_eq=rows, b_eq=wanted / scale, method="highs-ds")
+    solved = linprog(prices / prices.max(), A_eq=rows, b_eq=wanted / scale, method="highs-ds")
     if solved.x is None:
         return None
     t = exact(columns, solved.x, Z)
-    size = np.linalg.norm(columns, axis=0) @ (t + start)
-    return t if np.linalg.norm(columns @ t - Z) <= 1e3 * eps * size else None
+    return t if np.linalg.norm(columns @ t - Z) <= 1e3 * eps * np.sum(t + start) else None

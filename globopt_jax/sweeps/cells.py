@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ from globopt_jax.sweeps.recipe import power_of
 from globopt_jax.sweeps.tangent import groups_for, padded_value
 from globopt_jax.sweeps.training import Batches, Knobs, epoch, in_chunks, measure, orders, shares, start
 
-__all__ = ["ROOM", "THREADED", "Held", "Turns", "Worker"]
+__all__ = ["ROOM", "THREADED", "TURNS", "Held", "Turns", "Worker"]
 
 #: Up to this number of columns of the Jacobian, LAPACK is faster with one thread.
 THREADED = 5000
@@ -59,7 +59,6 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.recipe, self.arrays = plan, plan.recipe, plan.arrays
-        self.turns = Turns()
         data, dtype = plan.data, plan.data.X.dtype
         self.dtype = dtype
         flat = {_flat(shape) for shape in self.arrays} - {None}
@@ -164,7 +163,7 @@ class Worker:
         columns = sum(w.size for w in params) if arrays is None else arrays.parameters
         outputs = self.plan.data.Y.size
         room = min(columns, outputs) ** 2 + min(columns * outputs, MEMORY // 8)
-        with self.turns.take(columns, room), jax.enable_x64(True):
+        with TURNS.take(columns, room), jax.enable_x64(True):
             self._check_wanted()
             X, Y = self._wide
             if arrays is not None:
@@ -175,7 +174,7 @@ class Worker:
             if not sure and not np.isfinite(float(jnp.sum(jnp.square(apply(params, X))))):
                 return {"J": None, "rank": None, "sure": None}
         if not sure:  # the host function may store the Jacobian, and gets all the room
-            with self.turns.take(columns, ROOM), jax.enable_x64(True):
+            with TURNS.take(columns, ROOM), jax.enable_x64(True):
                 self._check_wanted()
                 found = local_minima.tangent_projection(apply, params, X, Y)
                 if not found.converged:
@@ -201,25 +200,28 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.free, self.taken, self.limit = threading.Condition(), 0, contextlib.ExitStack()
+        self.free, self.held = threading.Condition(), {}
+        self.limit, self.limited = contextlib.ExitStack(), False
 
     @contextlib.contextmanager
     def take(self, columns: int, room: int) -> Iterator[None]:
         """Wait for room for so many numbers, and hold it; a Jacobian of many columns takes all of `ROOM`."""
-        size = ROOM if columns > THREADED else min(room, ROOM)
-        with self.free:
-            _ = self.free.wait_for(lambda: self.taken + size <= ROOM)
-            if not self.taken and columns <= THREADED and self._pools is not None:
-                self.limit.enter_context(_one_lapack_thread(self._pools))
-            self.taken += size
+        size, mine = ROOM if columns > THREADED else min(room, ROOM), object()
         try:
+            with self.free:
+                _ = self.free.wait_for(lambda: sum(self.held.values()) + size <= ROOM)
+                self.held[mine] = size  # all or nothing, wherever Ctrl-C comes
+                if columns <= THREADED and not self.limited and self._pools is not None:
+                    self.limited = True
+                    self.limit.enter_context(_one_lapack_thread(self._pools))
             yield
         finally:
+            _ = self.held.pop(mine, None)  # before the lock, so that another Ctrl-C takes no room for ever
             with self.free:
-                self.taken -= size
-                if not self.taken:
-                    self.limit.close()
                 self.free.notify_all()
+                if not self.held:
+                    self.limited = False
+                    self.limit.close()
 
     @functools.cached_property
     def _pools(self) -> Any:
@@ -235,14 +237,29 @@ class Turns:
 def _one_lapack_thread(pools: Any) -> Iterator[None]:
     """Set the limit and end it in a thread of its own, which ends with it.
 
-    threadpoolctl lets nobody but the thread that set a limit change it, as long as that thread lives.
+    threadpoolctl lets nobody but the thread that set a limit change it, as long as that thread lives. Ctrl-C does not
+    reach that thread.
     """
-    with ThreadPoolExecutor(1) as owner:
-        limit = owner.submit(pools.limit, limits=1, user_api="blas").result()
-        try:
-            yield
-        finally:
-            owner.submit(limit.restore_original_limits).result()
+    set_, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pools.limit(limits=1, user_api="blas"):
+            set_.set()
+            _ = over.wait()
+
+    owner = threading.Thread(target=hold, daemon=True)
+    try:
+        owner.start()
+        _ = set_.wait()
+        yield
+    finally:
+        over.set()
+        with contextlib.suppress(RuntimeError):  # Ctrl-C came before it began, and it ends at once
+            owner.join()
+
+
+#: One for all sweeps of the process, which has one memory and one LAPACK.
+TURNS = Turns()
 
 
 @functools.partial(jax.jit, static_argnums=0)

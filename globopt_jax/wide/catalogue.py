@@ -14,7 +14,7 @@ from globopt_jax.networks import ACTIVATIONS as PIECEWISE
 from globopt_jax.networks import FeedForward, feed_forward
 
 __all__ = ["ACTIVATIONS", "FAILURES", "LOSSES", "Entry", "Smooth", "activation_entry", "loss_entry", "network_of"]
-__all__ += ["smooth"]
+__all__ += ["points", "smooth"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _sampled_activation(activation: Smooth) -> str:
     """Return what samples of an activation lack."""
     if not activation.analytic:
         return "it is declared not to be analytic"
-    t = _points()
+    t = points()
     value, slope = (np.asarray(a, np.float64) for a in jax.jvp(activation.function, (t,), (jnp.ones_like(t),)))
     far = np.asarray(activation.function(jnp.asarray([-_FAR, -1e3, _FAR], t.dtype)), np.float64)
     if not np.all(np.isfinite(value)):
@@ -180,7 +180,7 @@ def _sampled_activation(activation: Smooth) -> str:
 
 def _sampled_loss(loss: Callable[[Any], Any]) -> str:
     """Return what samples of a loss lack."""
-    a = _points()
+    a = points()
     value, slope = (np.asarray(v, np.float64) for v in jax.jvp(loss, (a,), (jnp.ones_like(a),)))
     curvature = np.asarray(jax.jvp(jax.grad(lambda t: jnp.sum(loss(t))), (a,), (jnp.ones_like(a),))[1], np.float64)
     if not np.all(np.isfinite([value, slope, curvature])):
@@ -198,6 +198,6 @@ def _sampled_loss(loss: Callable[[Any], Any]) -> str:
     return "its derivative is zero at a point that is no minimum" if np.any(high) else ""
 
 
-def _points() -> jax.Array:
+def points(dtype: Any = None) -> jax.Array:
     """Return the points where functions are sampled."""
-    return jnp.linspace(-_SPAN, _SPAN, _POINTS)
+    return jnp.linspace(-_SPAN, _SPAN, _POINTS, dtype=dtype)

@@ -2,8 +2,9 @@
 
 Every quantity comes with a bound of the Frobenius norm of its error. The bounds follow the operations one by one:
 products of matrices have the error ``n u / (1 - n u)`` of their inner dimension n, and an activation passes on an error
-times its slope. They assume that an activation and its derivatives are evaluated to 8 eps, absolute or relative,
-whichever is larger; this holds for those of JAX.
+times its steepest slope nearby. They assume that an activation and its derivatives are evaluated to 8 eps, absolute or
+relative, whichever is larger; this holds for those of JAX. They also assume that its second derivative is nowhere
+larger than 1.1 times what it is on a fine grid from -30 to 30; this holds for the activations with names.
 """
 
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from globopt_jax import linalg
 from globopt_jax.linalg import matmul
 from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
+from globopt_jax.wide.catalogue import points
 
-__all__ = ["Backward", "Forward", "Known", "backward", "forward", "longest"]
+__all__ = ["Backward", "Forward", "Known", "backward", "forward", "longest", "residual"]
 
 #: The factor by which bounds to first order are enlarged, so that they cover the terms of higher order.
 _HIGHER = 1.01
@@ -68,21 +70,26 @@ def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
     for l, layer in enumerate(layers[:-1]):
         G = _affine(features[-1], layer)
         value, slope, curvature, distance = _activated(network, G.value, l, len(layers) - 1)
-        steepest = jnp.max(jnp.abs(slope)) + 2 * jnp.max(jnp.abs(curvature)) * G.error + unit
+        steepest = jnp.max(jnp.abs(slope)) + curvature * G.error + unit
         error = steepest * G.error + unit * (linalg.norm(value) + value.size**0.5)
         features.append(known(value, _HIGHER * error))
-        error = 2 * (jnp.max(jnp.abs(curvature)) + unit) * G.error + unit * (1 + jnp.max(jnp.abs(slope)))
+        error = curvature * G.error + unit * (1 + jnp.max(jnp.abs(slope)))
         slopes.append(known(slope, error))
         smooth = smooth & (distance > G.error)
     return Forward(features, slopes, _affine(features[-1], layers[-1]), smooth)
 
 
+def residual(passed: Forward, Y: Any) -> Known:
+    """Return ``F_L - Y``."""
+    output = passed.output
+    rounding = linalg.machine_epsilon(Y.dtype) * (linalg.norm(output.value) + linalg.norm(Y))
+    return known(output.value - Y, output.error + rounding)
+
+
 def backward(passed: Forward, layers: list[Layer], Y: Any) -> list[Backward]:
     """Compute the Jacobians and gradients of the layers k + 1 for k = 0..L-1, with bounds of their errors."""
     dtype, dy = Y.dtype, Y.shape[1]
-    eps = linalg.machine_epsilon(dtype)
-    output = passed.output
-    E = known(output.value - Y, output.error + eps * (linalg.norm(output.value) + linalg.norm(Y)))
+    E = residual(passed, Y)
     J = known(jnp.broadcast_to(jnp.eye(dy, dtype=dtype)[None], (len(Y), dy, dy)), jnp.zeros((), dtype))
     found = [_at(passed.features[-1], layers[-1], J, E)]
     for l in range(len(layers) - 1, 0, -1):  # from G_{l+1} to G_l, counted from 1
@@ -136,15 +143,19 @@ def _affine(F: Known, layer: Layer) -> Known:
 
 
 def _activated(network: FeedForward, z: Any, l: int, hidden: int) -> tuple[Any, Any, Any, Any]:
-    """Return the activation, its first and second derivative, and the distance of the pre-activations from a kink."""
+    """Return the activation, its slope, the largest second derivative, and the distance from a kink."""
     if network.function is None:
         value, slope, _ = network.activate(z, l, hidden)
         pairs = network.slopes_at(l, hidden)
         kinked = jnp.asarray(pairs[:, 0] != pairs[:, 1])[None]
-        return value, slope, jnp.zeros_like(z), jnp.min(jnp.where(kinked, jnp.abs(z), jnp.inf))
+        return value, slope, jnp.zeros((), z.dtype), jnp.min(jnp.where(kinked, jnp.abs(z), jnp.inf))
 
     def first(t: Any) -> Any:
         return jax.jvp(network.function, (t,), (jnp.ones_like(t),))  # pyright: ignore[reportArgumentType]
 
-    (value, slope), (_, curvature) = jax.jvp(first, (z,), (jnp.ones_like(z),))
+    value, slope = first(z)
+    # Not at z: where the activation is flat a pre-activation may have come by rounding.
+    grid = points(z.dtype)
+    steps = jax.jvp(lambda t: first(t)[1], (grid,), (jnp.ones_like(grid),))[1]
+    curvature = 1.1 * jnp.max(jnp.abs(steps))
     return value, slope, curvature, jnp.asarray(jnp.inf, z.dtype)

@@ -14,7 +14,7 @@ from globopt_jax.shapes import Array
 from globopt_jax.wide.assumption import assumption
 from globopt_jax.wide.bound import checked, concrete, loss_bounds
 from globopt_jax.wide.catalogue import network_of
-from globopt_jax.wide.passes import backward, forward, longest
+from globopt_jax.wide.passes import backward, forward, longest, residual
 
 __all__ = ["KINDS", "Criticality", "classify"]
 
@@ -31,6 +31,8 @@ class Criticality(NamedTuple):
     """The index of the kind; ``.kind`` is its name."""
     loss: Array
     """The loss ``1/2 ||F_L - Y||^2``."""
+    most: Array
+    """The loss if rounding hides as much of it as it can."""
     bound: Array
     """The upper bound of the loss that the gradient of layer k + 1 proves, see `loss_bound`."""
     stationarity: Array
@@ -83,12 +85,14 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
 
     The kind is
 
-    - "global_minimum" if the loss is at most the tolerance times ``1/2 ||Y||^2``, since no loss is below 0;
+    - "global_minimum" if the loss, rounding included, is at most the tolerance times ``1/2 ||Y||^2``, since no loss is
+      below 0;
     - "not_critical" if the loss is larger and the gradient is not zero;
     - "not_applicable" if the gradient is zero and a hypothesis fails: a part of Assumption 3.2, the rank N of
       ``[F_k, 1]``, or the full column rank of one of ``W_{k+2}..W_L``;
     - "undecided" if the hypotheses hold. Then an exact critical point would have no loss, so that the point lies near
-      a minimum of a badly conditioned problem. The bound says how much loss its gradient allows.
+      a minimum of a badly conditioned problem. The bound says how much loss its gradient allows. The kind is the same
+      where the computed loss is as small as at a global minimum, and rounding may hide more.
 
     For k >= 1 the printed Theorem 3.8 replaces the rank of ``[F_k, 1]`` by ``n_k >= N - 1`` and a non-singular block of
     the Hessian. ``.reason`` says whether that can hold at a point without loss: only if ``n_k = N - 1`` and
@@ -132,8 +136,10 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
     full = [int(linalg.numerical_rank(w)) == w.shape[1] for w in kernels]
     rank = int(linalg.numerical_rank(Ft))
     scale = 0.5 * float(jnp.sum(jnp.square(Y)))
-    if float(found.loss) <= tolerance * scale:
+    if float(found.most) <= tolerance * scale:
         kind = "global_minimum"
+    elif float(found.loss) <= tolerance * scale:
+        kind = "undecided"
     elif float(found.stationarity) > tolerance:
         kind = "not_critical"
     else:
@@ -142,6 +148,7 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
     return Criticality(
         code=np.asarray(KINDS.index(kind), np.int32),
         loss=np.asarray(found.loss),
+        most=np.asarray(found.most),
         bound=np.asarray(found.bound),
         stationarity=np.asarray(found.stationarity),
         tolerance=np.asarray(tolerance),
@@ -163,6 +170,8 @@ class _Evidence(NamedTuple):
     """The dimensionless gradient."""
     loss: Any
     """The loss."""
+    most: Any
+    """The loss if rounding hides as much of it as it can."""
     bound: Any
     """The smallest of the three bounds from layer k + 1."""
     hessian: Any
@@ -171,13 +180,16 @@ class _Evidence(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _evidence(network: FeedForward, k: int, layers: list[Layer], X: Any, Y: Any) -> _Evidence:
-    passed, eta = backward(forward(network, layers, X), layers, Y), jnp.zeros((), X.dtype)
+    outward, eta = forward(network, layers, X), jnp.zeros((), X.dtype)
+    passed = backward(outward, layers, Y)
     for found in passed:
         size = linalg.spectral_norm(found.features.value) * longest(found.jacobians.value) * linalg.norm(Y)
         eta = jnp.maximum(eta, linalg.norm(found.gradient.value) / jnp.where(size > 0, size, 1))
     bounds = loss_bounds([(w, b) for w, b in layers], X, Y, network)
     bound = jnp.min(jnp.stack([bounds.product[k], bounds.per_sample[k], bounds.kernel[k]]))
-    return _Evidence(passed[k].features.value, eta, bounds.loss, bound, _hessian(network, layers, X, Y, k))
+    E = residual(outward, Y)
+    most = 0.5 * (linalg.norm(E.value) + E.error) ** 2
+    return _Evidence(passed[k].features.value, eta, bounds.loss, most, bound, _hessian(network, layers, X, Y, k))
 
 
 def _condition(M: Any, n: int) -> float:
@@ -218,6 +230,8 @@ def _sentences(found: Criticality) -> list[str]:
             f"point here would have no loss; the loss is {float(found.loss):.3g}."
         ],
     }[found.kind]
+    if found.kind == "undecided" and found.loss < found.most / 2:
+        said = [f"The loss is {float(found.loss):.3g}, and rounding may hide a loss of {float(found.most):.3g}."]
     for part, holds, name in zip((1, 2), found.parts, ("samples", "activation"), strict=True):
         if not holds:
             said.append(f"Part {part} of Assumption 3.2 fails, on the {name}; `assumption` says why.")

@@ -140,6 +140,13 @@ def test_the_sides_by_hand():
     assert "says nothing at layer 1" in nothing.reason
 
 
+def test_samples_whose_squares_underflow():
+    X = jnp.array([[1e-161, 3e-162], [1e-162, 1e-161]])
+    found = fs.inequality([lambda z: z * 2.0, lambda z: z * 3.0], X, jnp.array([[1.0, 1.0], [0.0, 0.0]]))
+    assert float(found.distance) == pytest.approx(2**0.5 / np.hypot(1e-161, 3e-162), rel=1e-12)
+    assert float(found.eps1) == pytest.approx(1)
+
+
 def test_what_the_samples_say_of_the_conditions(rng):
     """A Jacobian of rank 1 to rounding, sizes that no theorem allows, and layers that mix samples up."""
     X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))

@@ -56,6 +56,30 @@ def test_outputs_out_of_reach():
     assert not any(np.any(w) for w in partly.params)
     zero = homogeneous.omega("relu", "sum_of_powers", 0 * Z, X, key=KEY)
     assert (float(zero.lower), float(zero.upper)) == (0, 0)
+    dead = homogeneous.omega("relu", "sum_of_powers", Z, 0 * X, key=KEY, effort="quick")
+    assert np.isinf(dead.upper)  # no subnetwork has an output
+
+
+def test_many_subnetworks_are_no_excuse_for_what_is_left_of_the_outputs(dtype):
+    """One row of 201 is out of reach: a seventh of Z in one case, a thousandth in another."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(201, 200))
+    Z[-1] *= 2
+    for targets, X in ((Z, np.eye(201, 200)), ([[1.0], [1.0], [1e-3]], np.eye(3, 2))):
+        Z, X = (jnp.asarray(a, dtype) for a in (targets, X))
+        assert np.isinf(homogeneous.omega("linear", "sum_of_powers", Z, X, key=KEY).upper)
+
+
+def test_tiny_inputs_in_float32():
+    """Duals of linear programs are as large as the inputs are small: |a| + |b| over the size of the inputs."""
+    x = np.array([[1.0], [-0.5], [2.0], [-3.0]], np.float32)
+    a, b = np.array([0.34375, 0.828125]), np.array([0.328125, -1.296875])
+    Z = np.float32(np.maximum(x, 0) * a + np.maximum(-x, 0) * b)
+    truth = (np.linalg.norm(a) + np.linalg.norm(b)) * 2**20
+    with jax.enable_x64(False):
+        found = homogeneous.omega("relu", "sum_of_powers", Z, x * np.float32(2**-20), key=KEY, effort="quick")
+    assert 0.9 * truth <= found.lower <= truth
+    assert found.lower <= found.upper <= 1.1 * truth
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,21 @@ def test_edges():
     np.testing.assert_allclose(homogeneous.prune(problem, one, X)[0], one[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["program", "steps"])
+@pytest.mark.parametrize("theta", ["sum_of_powers", "product_of_norms"])
+def test_the_output_stays_whatever_a_subnetwork_costs(theta, method, dtype):
+    """A neuron that is expensive and dead beside a cheap one, and one of the same output at a higher cost."""
+    large = 4.0 / float(jnp.finfo(dtype).eps) ** 0.5
+    problem = homogeneous.Problem("relu", theta, "squared", 1.0)
+    dead = (np.array([[1.0], [-large]]), np.array([[1.0], [large]]), np.eye(1))
+    uneven = (np.array([[1.0, 0.0], [0.0, large]]), np.array([[1.0], [1 / large]]), np.eye(2))
+    for w1, w2, X in (dead, uneven):
+        w1, w2, X = (jnp.asarray(a, dtype) for a in (w1, w2, X))
+        pruned = homogeneous.prune(problem, (w1, w2), X, method=method)
+        np.testing.assert_allclose(homogeneous.predict(problem, pruned, X), np.ones((len(X), 1)), rtol=1e-6)
+        assert width(pruned) == len(X)
+
+
 def test_both_precisions(dtype):
     problem, params, X = instance("relu", 60, 3, 2, 10)
     params, X = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, X))

@@ -85,7 +85,7 @@ TWICE = ([2.0, 1.0], [2.0])  # 4 A, with theta 4 theta(A)
         ("two pairs", (A, B, A, B), 2),
         ("opposite", (A, ([1.0, 0.5], [-1.0])), 0),
         ("off and on", (A, DEAD), 1),
-        ("all off", (DEAD, DEAD), 1),
+        ("all off", (DEAD, DEAD), 0),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 import threadpoolctl
@@ -17,6 +18,12 @@ from globopt_jax.sweeps.sweep import SGD
 
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+
+
+@pytest.fixture(autouse=True)
+def _on_a_cpu(monkeypatch):
+    """Threads are for CPUs; what they compute is the same elsewhere."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
 
 
 def plan_of(dtype="float64", **changes):
@@ -127,6 +134,36 @@ def test_small_networks_share_the_room_and_a_large_one_has_it_alone(two_lapack_t
     for thread in threads:
         thread.join(60)
     assert sorted(last) == [5, THREADED + 1]
+    assert lapack_threads() == {2}
+
+
+def test_ctrl_c_gives_back_the_room_and_lapack_its_threads(two_lapack_threads):
+    turns = Turns()
+
+    def interrupted():
+        with turns.take(5, ROOM):
+            assert lapack_threads() == {1}
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert not turns.held
+        assert lapack_threads() == {2}
+
+
+def test_sweeps_of_one_process_take_turns(two_lapack_threads):
+    """One sweep would take the limit of another for the setting to go back to."""
+
+    def swept():
+        plan = plan_of(depth=[1], width=[2], rate=[0.1])
+        assert list(engines.here(plan, plan.portions()))
+
+    threads = [threading.Thread(target=swept) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert lapack_threads() == {2}
 
 

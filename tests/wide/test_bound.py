@@ -109,6 +109,18 @@ def test_ten_thousand_points(activation, shape):
     _ = assert_above(fitted(N, widths, 335, 100, activation, "float64"), activation, "float64")
 
 
+def test_a_flat_activation_hides_no_rounding(dtype):
+    """The sum of the inputs is -160 and comes out as 128, so that tanh is -1 and comes out as 1, the target."""
+    start = 2.0 ** (30 if dtype == jnp.float32 else 59)  # where floats are 128 apart
+    X = jnp.asarray([[start, *[80.0] * 6, -start - 640.0]], dtype)
+    params = [(jnp.ones((8, 1), dtype), jnp.zeros(1, dtype)), (jnp.ones((1, 1), dtype), jnp.zeros(1, dtype))]
+    Y = jnp.ones((1, 1), dtype)
+    found = wide.loss_bounds(params, X, Y)
+    for form in (found.product, found.per_sample, found.kernel):
+        assert np.all(np.asarray(form) >= 2)
+    assert wide.classify(params, X, Y).kind != "global_minimum"
+
+
 def test_the_last_singular_value_gives_false_bounds(monkeypatch):
     """With more units than samples, the N-th singular value is the last; with fewer there is none."""
     rng = np.random.default_rng(0)

@@ -97,42 +97,44 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
     With ``sum_i beta_i phi(W_i) = 0``, min beta = -1 and ``sum_i beta_i theta(W_i) <= 0``, the step
     ``W_i <- (1 + beta_i)^{1/p} W_i`` leaves the prediction as it is, changes the objective by ``lam sum beta_i
     theta_i``, which is <= 0, and zeroes a subnetwork (HV17 Theorem 2, step 3; the choice of sign makes it hold away
-    from local minima too). The null vectors come from one QR factorization of the outputs, scaled by theta,
-    and stay orthonormal as subnetworks go.
+    from local minima too). The null vectors come from one QR factorization of the outputs, scaled to norm 1, and stay
+    orthonormal as subnetworks go. A step that would change the prediction beyond rounding is not taken. A subnetwork
+    without output is zeroed.
     """
-    # theta = 0 means phi = 0 (one layer of a product of norms is zero): no cost to divide by, and zeroed below.
     living = alive(params)
     found, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
-    keep = np.flatnonzero(living & (costs > 0))
-    if living.sum() < 2 or not len(keep):
-        return params
-    outputs, theta = found[keep].T, costs[keep]
+    size = np.linalg.norm(found, axis=1)
+    keep = np.flatnonzero(living & (size > 0))
+    outputs, size, prices = found[keep].T / size[keep], size[keep], costs[keep] / size[keep]
     eps = linalg.machine_epsilon(jax.tree.leaves(params)[0].dtype)
-    # Columns phi_i / theta_i: a null vector g of them is g_i = beta_i theta_i, so sum g is what the penalty changes by.
-    R = np.linalg.qr(outputs / theta, mode="r")
-    cost = theta.copy()  # theta of each subnetwork as the reductions go on
+    # A null vector g of the outputs of norm 1 is g_i = beta_i size_i, and <prices, g> is what the penalty changes by.
+    R = np.linalg.qr(outputs, mode="r")
+    scales = size.copy()  # the norms of the outputs as the reductions go on
     left = np.arange(len(keep))
     while len(left) > 1:
-        null = _null_space(np.take(R, left, axis=1), eps * max(outputs.shape))
-        if not null.shape[1]:
-            break
+        null, before = _null_space(np.take(R, left, axis=1), eps * max(outputs.shape)), len(left)
         while null.shape[1] and len(left) > 1:
             g = null[:, -1]
-            g = -g if g.sum() > 0 else g
-            g = -g if (g / cost[left]).min() >= 0 else g
-            beta = g / cost[left]
+            g = -g if prices[left] @ g > 0 else g
+            g = -g if g.min() >= 0 else g
+            beta = g / scales[left]
             beta = beta / -beta.min()
-            cost[left] *= 1 + beta
-            cost[left[np.argmin(beta)]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
-            stays = cost[left] > 0  # ties vanish together
+            moved = np.linalg.norm(R[:, left] @ (beta * scales[left]))
+            if moved > 1e3 * eps * scales.sum():  # among very different outputs, what is null for a large one is not
+                null = null[:, :-1]
+                continue
+            scales[left] *= 1 + beta
+            scales[left[np.argmin(beta)]] = 0.0  # exactly: (2e-16)^{1/2} = 1.4e-8 would be left of it
+            stays = scales[left] > 0  # ties vanish together
             # The null vectors of the columns that stay are those that are zero on the others.
             rotation = np.linalg.qr(null[~stays].T, mode="complete")[0]
             null, left = (null @ rotation[:, (~stays).sum() :])[stays], left[stays]
+        if len(left) == before:
+            break
     if len(left) == living.sum():
         return params
     factors = np.zeros(len(living))
-    factors[keep] = (cost / theta) ** (1 / problem.phi.degree)
-
+    factors[keep] = (scales / size) ** (1 / problem.phi.degree)
     return rescaled(params, factors)
 
 
