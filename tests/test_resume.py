@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_the_folder_and_says_how_to_go_on(data, environment, linear
 def test_kill_9_at_five_moments_of_one_run(data, environment, whole, tmp_path):
     """One folder is killed again and again, later and later: a ReLU network and its relaxation."""
     expected, _ = whole
-    for moment in ("lam = ", "descent", "at the residual", "multipliers fitted", "dual point fitted"):
+    for moment in ("lam = ", "descent", "before fitting", "parameters fitted", "dual point fitted"):
         with start(data, tmp_path / "run", environment) as process:
             _ = stop(process, moment, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL

@@ -156,8 +156,10 @@ _MANY = 8
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
 #: How to read them.
 _READ = (
-    "A claim holds if no residual of its instances is above the tolerance, and every control is. A control is the "
-    "residual where the hypothesis is broken."
+    "A residual is by how much an instance misses the statement: a relative error, or a number of contradictions where "
+    "the tolerance is 0 or 0.5. A claim holds if none of its instances is above the tolerance, and every control is. A "
+    "control is the residual where the hypothesis is broken. The largest residual and the smallest control are shown. "
+    "Instances are no proof."
 )
 #: What JSON says of a claim beside its key.
 _OF_CLAIM = ("statement", "paper", "equation")

@@ -50,9 +50,12 @@ def subnetworks(
             return _pair(stored, weights, ends, layout)
         if all(w.ndim == 3 for w in weights):
             return _deep(stored, weights, layout)
+    deep = ""
+    if len(weights) > 2 and len(weights) == len(names) and all(w.ndim == 2 for w in weights):
+        deep = " A network with these kernels is one subnetwork: save W1[None], W2[None], ...."
     raise ValueError(
         "Expected: W1 (r, dx) and W2 (r, dy), or W1..WK of shapes (r, n_k-1, n_k), or kernel1 (dx, h) and "
-        f"kernel2 (h, dy) with or without bias1 (h,). Received: {shapes(stored)}."
+        f"kernel2 (h, dy) with or without bias1 (h,). Received: {shapes(stored)}.{deep}"
     )
 
 
@@ -105,8 +108,8 @@ def _deep(stored: Mapping[str, np.ndarray], weights: list[np.ndarray], layout: s
             f"--layout: Expected: {STACKED}, since every array has three axes, the first of subnetworks. Received: "
             f"{layout}."
         )
-    widths = (*(w.shape[1] for w in weights), weights[-1].shape[2])
-    return weights, False, _words(stored, STACKED, widths, f"{len(weights[0])} subnetworks of ")
+    widths, r = (*(w.shape[1] for w in weights), weights[-1].shape[2]), len(weights[0])
+    return weights, False, _words(stored, STACKED, widths, f"{r} subnetwork{'s' * (r != 1)} of ")
 
 
 def chain(

@@ -27,8 +27,8 @@ from globopt_jax.shapes import Params
 __all__ = ["Bounds", "Run"]
 
 STAGES = {
-    "start": "bound: at the residual",
-    "fixed": "bound: multipliers fitted",
+    "start": "bound: before fitting",
+    "fixed": "bound: its parameters fitted",
     "descent": "bound: after a further descent",
     "joint": "bound: dual point fitted too",
 }

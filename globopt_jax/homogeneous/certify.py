@@ -31,8 +31,9 @@ def certify(
     where the polar's bound is a relaxation, the end of an ascent in U and the bound's multipliers together. The module
     `rigorous` evaluates the best of them in NumPy float64 and subtracts what rounding can have added.
 
-    The weights need not be converged, and they are not changed. Targets of softmax cross-entropy are completed to rows
-    that sum to 1 exactly; ``.targets_moved`` says by how much.
+    The weights need not be converged, and they are not changed. The lower bound depends on them, and holds for all
+    weights: of several certificates for one problem and data the highest bound counts. Targets of softmax cross-entropy
+    are completed to rows that sum to 1 exactly; ``.targets_moved`` says by how much.
 
     Args:
         problem: map, regularizer, loss and lam.

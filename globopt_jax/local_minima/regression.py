@@ -72,11 +72,9 @@ class RegressionBounds(NamedTuple):
         """A line for each set, and a few sentences about all of them."""
         lines = [f"The loss is {float(self.loss):.6g}; dy units of every layer above t = {int(self.t)} act linearly."]
         for chosen, regression, value in zip(self.layers, self.regression, self.value, strict=True):
-            names = ", ".join(str(l) for l in np.flatnonzero(chosen)) or "none"
-            lines.append(
-                f"Features of layers {names}: regression {float(regression):.6g}, with the tangent space "
-                f"{float(value):.6g}."
-            )
+            names = ", ".join(str(l) for l in np.flatnonzero(chosen))
+            features = f"Features of layers {names}" if names else "No features"
+            lines.append(f"{features}: regression {float(regression):.6g}, with the tangent space {float(value):.6g}.")
         words = []
         size, slack = float(self.loss) or 1.0, linalg.decision_tolerance(self.value.dtype)
         above = self.admissible & (self.value < self.loss - slack * size)

@@ -61,9 +61,12 @@ class LinearUnits(NamedTuple):
         if int(self.t) < 0:
             return (
                 f"There is no t above which every layer has {int(self.n)} {kind} separated linear units (the largest "
-                f"numbers of units: {sizes})."
+                f"n: {sizes})."
             )
-        words = f"({int(self.n)}, {int(self.t)}) {kind} separated linear units; the largest numbers of units: {sizes}."
+        words = (
+            f"Above t = {int(self.t)} every layer has n = {int(self.n)} {kind} separated linear units; the largest n: "
+            f"{sizes}."
+        )
         if float(self.margin) <= 0:
             words += " One of them touches its kink: the smallest change of the weights may make it nonlinear."
         return words

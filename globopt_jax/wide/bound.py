@@ -113,7 +113,7 @@ def loss_bound(
         True
     """
     layers, X, Y = checked(params, X, Y)
-    chosen = range(len(layers)) if layer is None else [integer("layer", layer, 0, len(layers) - 1)]
+    chosen = range(len(layers)) if layer is None else [checked_layer(layer, layers)]
     return _bounds(layers, X, Y, tuple(chosen), network_of(activation), memory).best
 
 
@@ -191,6 +191,20 @@ def checked(params: Any, X: Any, Y: Any) -> tuple[list[Layer], Any, Any]:
             f"params: Expected: at least one unit in each layer. Received: {[w.shape for w, _ in layers]}."
         )
     return layers, X, Y
+
+
+def checked_layer(layer: Any, layers: list[Layer]) -> int:
+    """Return the layer k as an integer.
+
+    Raises:
+        ValueError: it is none, or out of range.
+    """
+    if isinstance(layer, str):
+        raise ValueError(
+            "layer: Expected: an integer; the activation is the argument after it, or activation=.... Received: "
+            f"{layer!r}."
+        )
+    return integer("layer", layer, 0, len(layers) - 1)
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))  # without jit a first call would take three times as long

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax import linalg, results
-from globopt_jax.inputs import integer
 from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
 from globopt_jax.wide.assumption import assumption
-from globopt_jax.wide.bound import checked, concrete, loss_bounds
+from globopt_jax.wide.bound import checked, checked_layer, concrete, loss_bounds
 from globopt_jax.wide.catalogue import network_of
 from globopt_jax.wide.passes import backward, forward, longest, residual
 
@@ -125,7 +124,7 @@ def classify(params: Any, X: Any, Y: Any, layer: int = 0, activation: Any = "tan
         'not_critical'
     """
     layers, X, Y = checked(*concrete(params, X, Y))
-    k = integer("layer", layer, 0, len(layers) - 1)
+    k = checked_layer(layer, layers)
     if not bool(jnp.any(Y)):
         raise ValueError("Y: Expected: targets that are not all zero. Received: zeros.")
     assumed = assumption(np.asarray(X), activation)

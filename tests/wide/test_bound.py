@@ -109,6 +109,13 @@ def test_ten_thousand_points(activation, shape):
     _ = assert_above(fitted(N, widths, 335, 100, activation, "float64"), activation, "float64")
 
 
+def test_an_activation_in_the_place_of_the_layer_is_named():
+    params, X, Y = first(5, (3, 6, 4, 2))
+    for function in (wide.loss_bound, wide.classify):
+        with pytest.raises(ValueError, match="layer: Expected: an integer; the activation is the argument after it"):
+            function(params, X, Y, "sigmoid")
+
+
 def test_a_flat_activation_hides_no_rounding(dtype):
     """The sum of the inputs is -160 and comes out as 128, so that tanh is -1 and comes out as 1, the target."""
     start = 2.0 ** (30 if dtype == jnp.float32 else 59)  # where floats are 128 apart
