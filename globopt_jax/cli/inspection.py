@@ -156,10 +156,10 @@ _MANY = 8
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
 #: How to read them.
 _READ = (
-    "A residual is by how much an instance misses the statement: a relative error, or a number of contradictions where "
-    "the tolerance is 0 or 0.5. A claim holds if none of its instances is above the tolerance, and every control is. A "
-    "control is the residual where the hypothesis is broken. The largest residual and the smallest control are shown. "
-    "Instances are no proof."
+    "A residual tells by how much an instance misses the statement: a relative error, or a number of contradictions "
+    "where the tolerance is 0 or 0.5. A control is the residual where the hypothesis is broken. The largest residual "
+    "and the smallest control are shown. A claim holds if no residual is above the tolerance, and every control is. "
+    "This is evidence and no proof."
 )
 #: What JSON says of a claim beside its key.
 _OF_CLAIM = ("statement", "paper", "equation")

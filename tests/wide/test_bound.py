@@ -110,10 +110,8 @@ def test_ten_thousand_points(activation, shape):
 
 
 def test_an_activation_in_the_place_of_the_layer_is_named():
-    params, X, Y = first(5, (3, 6, 4, 2))
-    for function in (wide.loss_bound, wide.classify):
-        with pytest.raises(ValueError, match="layer: Expected: an integer; the activation is the argument after it"):
-            function(params, X, Y, "sigmoid")
+    with pytest.raises(ValueError, match="layer: Expected: an integer; the activation is the argument after it"):
+        _ = bound.checked_layer("sigmoid", [])
 
 
 def test_a_flat_activation_hides_no_rounding(dtype):

@@ -119,7 +119,7 @@ def reduce(problem: Problem, params: Params, X: Inputs) -> Params:
             g = -g if g.min() >= 0 else g
             beta = g / scales[left]
             beta = beta / -beta.min()
-            moved = np.linalg.norm(R[:, left] @ (beta * scales[left]))
+            moved = np.linalg.norm(np.take(R, left, axis=1) @ (beta * scales[left]))
             if moved > 1e3 * eps * scales.sum():  # among very different outputs, what is null for a large one is not
                 null = null[:, :-1]
                 continue
