@@ -111,7 +111,7 @@ def cheapest(columns: np.ndarray, start: np.ndarray, prices: np.ndarray) -> np.n
     scale = float(np.max(np.abs(wanted), initial=0.0))
     if scale <= 10 * eps * np.sum(start):  # the output is zero
         return np.zeros(columns.shape[1])
-    solved = linprog(prices / prices.max(), A_eq=rows, b_eq=wanted / scale, method="highs-ds")
+    solved = linprog(prices / (prices.max() or 1.0), A_eq=rows, b_eq=wanted / scale, method="highs-ds")
     if solved.x is None:
         return None
     t = exact(columns, solved.x, Z)

@@ -157,5 +157,5 @@ def _activated(network: FeedForward, z: Any, l: int, hidden: int) -> tuple[Any, 
     # Not at z: where the activation is flat a pre-activation may have come by rounding.
     grid = points(z.dtype)
     steps = jax.jvp(lambda t: first(t)[1], (grid,), (jnp.ones_like(grid),))[1]
-    curvature = 1.1 * jnp.max(jnp.abs(steps))
+    curvature = 1.1 * jnp.nanmax(jnp.abs(steps))  # NaN where the function has no value
     return value, slope, curvature, jnp.asarray(jnp.inf, z.dtype)
