@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from globopt_jax.sweeps import engines
-from globopt_jax.sweeps.cells import ROOM, THREADED, Turns, Worker
+from globopt_jax.sweeps.cells import ROOM, THREADED, TURNS, Turns, Worker
 from globopt_jax.sweeps.plan import planned
 from globopt_jax.sweeps.sweep import SGD
 
@@ -153,17 +153,20 @@ def test_ctrl_c_gives_back_the_room_and_lapack_its_threads(two_lapack_threads):
 
 
 def test_sweeps_of_one_process_take_turns(two_lapack_threads):
-    """One sweep would take the limit of another for the setting to go back to."""
+    """Each would take the other's limit of LAPACK for the setting to go back to."""
+    plan = plan_of(depth=[1], width=[2], rate=[0.1])
 
     def swept():
-        plan = plan_of(depth=[1], width=[2], rate=[0.1])
         assert list(engines.here(plan, plan.portions()))
 
-    threads = [threading.Thread(target=swept) for _ in range(2)]
-    for thread in threads:
+    swept()  # compiles
+    thread = threading.Thread(target=swept)
+    with TURNS.take(THREADED + 1, ROOM):  # what another sweep does
         thread.start()
-    for thread in threads:
-        thread.join(60)
+        thread.join(2)
+        assert thread.is_alive()
+    thread.join(60)
+    assert not thread.is_alive()
     assert lapack_threads() == {2}
 
 
