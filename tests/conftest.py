@@ -7,6 +7,7 @@ checked while it runs. A test that takes the fixture `dtype` runs twice: with x6
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.metadata
 import itertools
@@ -131,6 +132,14 @@ def _room_for_compiled_programs(request: pytest.FixtureRequest):
 def rng():
     """The same random numbers for a test, whichever tests ran before it."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def cell_by_cell(monkeypatch):
+    """Sweeps train one cell at a time, as on CPUs: accelerators train many at once, and report them at once."""
+    from globopt_jax.sweeps.plan import Plan
+
+    monkeypatch.setattr(Plan, "portions", functools.partialmethod(Plan.portions, alone=True))
 
 
 @pytest.fixture(params=[jnp.float64, jnp.float32], ids=["x64", "x32"])

@@ -143,6 +143,7 @@ def test_damaged_files_are_named(data, finished, tmp_path, name, damage, message
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("cell_by_cell")
 def test_ctrl_c_keeps_every_finished_network(data, finished, tmp_path, monkeypatch):
     """Progress stands on stderr in lines, and the same command goes on and ends the same."""
     update, folder = Meter.update, tmp_path / "run"
@@ -189,7 +190,7 @@ def test_a_killed_command_goes_on(data, finished, tmp_path):
         first = process.stderr.readline()
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate(timeout=100)
-    assert re.match(r"2 of 8 networks, depth \d, width \d: J ", first)
+    assert re.match(r"[28] of 8 networks, depth \d, width \d: J ", first)  # accelerators train all of them at once
     assert (process.returncode, out) == (-signal.SIGKILL, "")
     before = len(sweeps.Store(folder / "cells.sqlite").finished())
     assert 2 <= before <= 8

@@ -44,6 +44,7 @@ def worker_processes(client) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cell_by_cell")
 def test_a_cluster_computes_the_same_cells(client, tmp_path):
     path = tmp_path / "cells.sqlite"
     seen: list[Any] = []
@@ -94,6 +95,7 @@ def test_a_client_that_is_closed(cluster):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cell_by_cell")
 def test_a_client_that_is_closed_during_the_sweep(cluster, tmp_path):
     from distributed import Client
 

@@ -34,6 +34,7 @@ def place(depth=1, seed=0):
     return dict(zip(AXES, (depth, 8, 1, "none", 0.0, 0.01, seed), strict=True))
 
 
+@pytest.mark.usefixtures("cell_by_cell")
 def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     """Cells of the store are not computed again, and further axes are added to them."""
     path = tmp_path / "cells.sqlite"
@@ -273,6 +274,7 @@ def killed(path: pathlib.Path, after: int, pause: float) -> None:
     process.stdout.close()
 
 
+@pytest.mark.usefixtures("cell_by_cell")
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_kills_lose_no_cell_and_double_none(tmp_path, kills):
     path, rng = tmp_path / "cells.sqlite", np.random.default_rng(kills)
