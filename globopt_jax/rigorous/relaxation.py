@@ -60,13 +60,15 @@ def relaxation_bound(
         norm: the norm of w: l1, l2 or linf.
 
     Returns:
-        The upper bound; +inf where M is not positive definite with a margin for rounding, or where the shapes or signs
-        of the multipliers are wrong.
+        The upper bound; 0 where no row is non-zero both in U and in X. +inf where U or X is not finite, where the
+        shapes or signs of the multipliers are wrong, or where M is not positive definite with a margin for rounding.
     """
     proof = _admissible(multipliers, len(X))
-    if proof is None:
+    if proof is None or not (np.all(np.isfinite(U)) and np.all(np.isfinite(X))):
         return math.inf
     U, X, q, exponent = rows_scaled(U, X)
+    if not U.any():
+        return 0.0  # no row has an effect, and with them the units of the multipliers are missing
     negative, positive, more = slopes_scaled(slopes)
     exponent += more
     proof = _multipliers_scaled(proof, X, q, exponent)

@@ -82,11 +82,15 @@ def instance(seed, shape, x_scale=1.0, u_scale=1.0):
 @every_slopes
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(seed=seeds, shape=shapes, x_scale=scales, u_scale=scales)
+@hypothesis.example(seed=9912422, shape=(3, 3, 1), x_scale=1e-12, u_scale=1e-12)  # rows that count are zero in U
 def test_relaxation_is_never_below_any_direction(slopes, seed, shape, x_scale, u_scale):
     """Whatever the non-negative multipliers, no direction exceeds the bound; and the bound is its formula's value."""
     rng, U, X = instance(seed, shape, x_scale, u_scale)
     multipliers = random_multipliers(rng, U, slopes)
     bound = rigorous.relaxation_bound(U, X, slopes, multipliers)
+    if not np.any(U[np.any(X, axis=1)]):
+        assert bound == 0
+        return
     assert np.isfinite(bound)
     assert bound >= neuron_values(U, X, slopes, directions_of(X, rng, 200)).max() * (1 - 1e-14)
     dense = dense_bound(U, X, slopes, multipliers)
@@ -111,7 +115,8 @@ def test_relaxation_is_rigorous_to_the_last_digit(seed, m, dx, dy, slopes, slack
         assert slack < 1e-6  # refused only where the slack is lost in rounding
         return
     U, X, (mu, Vz, Vn, N) = without_dead_rows(U, X, multipliers)
-    if not len(X):
+    if not np.any(U):
+        assert bound == 0
         return
     negative, positive = Fraction(slopes[0]), Fraction(slopes[1])
     kappa = positive - negative
@@ -172,6 +177,17 @@ def test_broken_conditions_give_no_bound(name, condition, multipliers):
     """A negative mu, V or N, an asymmetric N, NaN, or too little slack: +inf, never a number."""
     _, U, X = case_for_cuts()
     assert rigorous.relaxation_bound(U, X, (0.0, 1.0), multipliers) == math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_relaxation_of_what_is_not_finite_is_no_bound(bad):
+    rng, U, X = instance(0, (6, 3, 2))
+    multipliers = random_multipliers(rng, U, (0.0, 1.0))
+    for at in (U, X):
+        old, at[2, 1] = at[2, 1], bad
+        assert rigorous.relaxation_bound(U, X, (0.0, 1.0), multipliers) == math.inf
+        at[2, 1] = old
+    assert math.isfinite(rigorous.relaxation_bound(U, X, (0.0, 1.0), multipliers))
 
 
 @pytest.mark.parametrize("condition", ["np.all(N >= 0)", "np.all(Vz >= 0)", "np.all(Vn >= 0)"])
