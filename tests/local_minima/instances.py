@@ -49,6 +49,11 @@ def jacobian(W, X, activation):
     return np.concatenate([np.asarray(r).reshape(X.shape[0] * W[-1].shape[1], -1) for r in rows], axis=1)
 
 
+def close(error, size, A, Y):
+    """Ten digits of J, or as many as are known: the entries of A are sums of products, so rounded several times."""
+    return abs(error) <= 1e-10 * size or abs(error) <= 10 * doubt(A, Y)
+
+
 def doubt(A, Y):
     """How far the oracle's J moves when each entry of A is rounded once more: J is not known any better."""
     rng, J = np.random.default_rng(0), oracle(A, Y)[0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from globopt_jax import local_minima, networks
-from tests.local_minima.instances import doubt, instance, jacobian, oracle
+from tests.local_minima.instances import close, instance, jacobian, oracle
 from tests.precision import slow_in_float32
 
 
@@ -58,8 +58,7 @@ def assert_right(seed, methods, largest=6, compare=True, inputs=12):
         total = sum(np.sum(s) for s in found.shares)
         assert total == pytest.approx(size - float(found.value), abs=1e-9 * size)
         assert abs(float(found.unattributed)) <= 1e-9 * size
-        error = abs(float(found.value) - J)
-        assert error <= 1e-10 * size or error <= 4 * doubt(A, Y)
+        assert close(float(found.value) - J, size, A, Y)
         assert unclear or sum(np.sum(r) for r in found.ranks) == int(found.rank) == rank
         assert all(np.all(s >= 0) for s in found.shares)
         for share, by_projectors in zip(found.shares, wanted or found.shares, strict=True):

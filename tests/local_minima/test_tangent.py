@@ -13,7 +13,7 @@ import pytest
 
 from globopt_jax import datasets, deep_linear, linalg, local_minima, networks
 from globopt_jax.local_minima.jacobian import model_of
-from tests.local_minima.instances import doubt, instance, jacobian, oracle
+from tests.local_minima.instances import close, instance, jacobian, oracle
 from tests.precision import slow_in_float32
 
 METHODS = local_minima.METHODS
@@ -26,12 +26,11 @@ def assert_right(seed, methods, largest=6, memory=20_000):
     for method in methods:
         found = local_minima.tangent_projection(networks.feed_forward(activation), W, X, Y, method, memory=memory)
         assert bool(found.converged)
-        error = abs(float(found.value) - J)
-        assert error <= 1e-10 * size or error <= 4 * doubt(A, Y), (method, float(found.value), J)
+        assert close(float(found.value) - J, size, A, Y), (method, float(found.value), J)
         assert unclear or int(found.rank) == rank
         assert float(found.value) <= float(found.loss) + 1e-12 * size
         # A linear last layer: the prediction lies in the tangent space, and nothing is lost in between.
-        assert float(found.value + found.gap) == pytest.approx(float(found.loss), rel=1e-10)
+        assert close(float(found.value + found.gap - found.loss), float(found.loss), A, Y)
 
 
 @pytest.mark.parametrize("seed", [1, 3])
