@@ -208,6 +208,9 @@ def _numbers(right: Array, outside: Array) -> tuple[Array, Array, Array, Array]:
 
     residual, left = right[..., 1], outside[..., 1]
     within = residual - left
-    # The two parts are orthogonal but for rounding; with their product an error of the projection enters squared.
-    gap = jnp.maximum(half(within) + jnp.sum(within * left), 0)
+    # The parts are orthogonal. If their product is more than its rounding, the projection is off inside the space, and
+    # with the product this error enters squared. Otherwise the product would drown a tiny gap.
+    product = jnp.sum(within * left)
+    rounding = 10 * jnp.finfo(left.dtype).eps * linalg.norm(left) * linalg.norm(residual)
+    gap = jnp.maximum(half(within) + jnp.where(jnp.abs(product) > rounding, product, 0), 0)
     return half(outside[..., 0]), half(residual), gap, linalg.norm(outside[..., 2])

@@ -38,6 +38,23 @@ def test_random_networks(seed):
     assert_right(seed, METHODS)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tiny_gap_keeps_its_digits(method):
+    """Near a stationary point the gap is far below the rounding of the loss."""
+    W, X, Y, activation = instance(3)
+    A, rng = jacobian(W, X, activation), np.random.default_rng(0)
+    network = networks.feed_forward(activation)
+    within, left = A @ rng.normal(size=A.shape[1]), rng.normal(size=Y.size)
+    U, s, _ = np.linalg.svd(A, full_matrices=False)
+    U = U[:, s > 1e-12 * s[0]]
+    for _ in range(2):
+        left -= U @ (U.T @ left)
+    size = 1e-9 * np.linalg.norm(left)
+    Y = np.asarray(network(W, X)) + (left + size * within / np.linalg.norm(within)).reshape(Y.shape)
+    found = local_minima.tangent_projection(network, W, X, Y, method)
+    assert float(found.gap) == pytest.approx(0.5 * size**2, rel=1e-4, abs=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_random_networks(block):
