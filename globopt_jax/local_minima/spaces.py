@@ -169,19 +169,26 @@ class _Dense(Space):
 
 
 class _OutOfDense:
-    """Iterate on ``r = B - A x``, whose error is of second order; ``B - U U^T B`` has U's error, of first order."""
+    """Iterate on ``r = B - A x``, whose error is of second order; ``B - U U^T B`` has U's error, of first order.
+
+    Products with A are taken in the next wider precision: x is as large as ``B / smallest``, and rounding of A x would
+    count in units of ``eps |A| |x|``, which is B's size times the condition.
+    """
 
     def __init__(self, space: _Dense, B: Array) -> None:
         self.space, self.B = space, B
-        self.flat = np.asarray(B).reshape(len(space.dense), B.shape[-1])
-        self.x = np.zeros((space.dense.shape[1], B.shape[-1]), self.flat.dtype)
+        wider = np.float64 if space.dense.dtype == np.float32 else np.longdouble
+        self.A = space.dense.astype(wider)
+        self.flat = np.asarray(B).reshape(len(self.A), B.shape[-1])
+        self.x = np.zeros((self.A.shape[1], B.shape[-1]), wider)
         self.inside = self.x[:0]
 
     def left(self) -> tuple[Array, np.ndarray]:
-        outside = self.flat - self.space.dense @ self.x
+        outside = self.flat - self.A @ self.x
         # From V and A^T r, not from U: U is tilted where singular values are small, above all if column sizes differ.
-        self.inside = (self.space.Vt @ (self.space.dense.T @ outside)) / self.space.s[:, None]
-        return jnp.asarray(outside).reshape(self.B.shape), self.inside
+        products = (self.A.T @ outside).astype(self.flat.dtype)
+        self.inside = (self.space.Vt @ products) / self.space.s[:, None]
+        return jnp.asarray(outside.astype(self.flat.dtype)).reshape(self.B.shape), self.inside
 
     def correct(self) -> None:
         self.x = self.x + self.space.Vt.T @ (self.inside / self.space.s[:, None])

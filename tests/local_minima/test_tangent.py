@@ -55,6 +55,16 @@ def test_a_tiny_gap_keeps_its_digits(method):
     assert float(found.gap) == pytest.approx(0.5 * size**2, rel=1e-4, abs=0)
 
 
+def test_dense_keeps_its_digits_where_the_jacobian_is_ill_conditioned(rng):
+    """A linear model, so that A is X itself: rounding of ``A x`` alone would cost seven of the digits."""
+    left, right = (np.linalg.qr(rng.normal(size=(n, 80)))[0] for n in (120, 80))
+    X, Y = left * np.geomspace(1, 1e-9, 80) @ right, rng.normal(size=(120, 1))
+    J, rank, _ = oracle(X, Y)
+    found = local_minima.tangent_projection(lambda w, X: X @ w, rng.normal(size=(80, 1)), X, Y, "dense")
+    assert int(found.rank) == rank == 80
+    assert float(found.value) == pytest.approx(J, rel=1e-10, abs=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_random_networks(block):
