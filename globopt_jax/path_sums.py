@@ -97,8 +97,8 @@ class PathActivity(NamedTuple):
             f"On average {float(self.rate):.3g} of the paths are active for a sample. The standard deviation between "
             f"samples is {float(self.over_samples):.2g}; the assumption A5u-m says 0. A path is active for some share "
             f"of the samples; its standard deviation between paths is {float(self.over_paths):.2g}; A1p-m says 0. The "
-            f"best multiple of the linear network with these weights leaves {100 * float(self.error):.3g} % of the "
-            "output unexplained."
+            f"best multiple of the linear network with these weights differs from the output by "
+            f"{100 * float(self.error):.3g} % of the output's norm."
         )
 
     __str__ = results.words

@@ -330,7 +330,7 @@ def test_two_heat_maps_share_a_scale_and_say_the_finding():
     title = left.figure.get_suptitle()
     assert " ".join(title.split()) == (
         "J falls from width to width in 9 of 9 cases before training and in 9 of 9 after it, from depth to depth in 8 "
-        "of 8 cases before training and in 8 of 8 after it; training lowers J in 12 of 12 cells"
+        "of 8 cases before training and in 8 of 8 after it; training lowers J in 12 of 12 cases"
     )
     box = left.figure._suptitle.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= left.figure.bbox.width

@@ -64,8 +64,9 @@ class Place(NamedTuple):
                 still = [remote for remote in missing if paths[remote] is None]
                 raise FileNotFoundError(
                     f"{self.name}: Expected: {_list(still)} in the folder {self.folders[0]}, or a connection for the "
-                    f"download. Received: {error}. Put the missing files there, or name another server by the argument "
-                    f"mirror. The addresses: {self._addresses(still)}"
+                    f"download. Received: {error}. Put the missing files into that folder, gzipped or not, or let the "
+                    f"environment variable {VARIABLE} name another folder that has them; in Python, the argument mirror "
+                    f"names another server. The addresses: {self._addresses(still)}"
                 ) from error
         return [path for path in paths.values() if path is not None]
 

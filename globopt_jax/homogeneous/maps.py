@@ -287,7 +287,10 @@ def by_name(name: str, argument: str = "phi") -> "Neuron | DeepSubnetwork":
     DeepSubnetwork(slopes=(0.0, 1.0), layers=3)
     """
     activation, colon, layers = name.partition(":")
-    also = ", alone or with a number of layers as in relu:3; others are not positively homogeneous"
+    also = (
+        ", alone or with a number of layers as in relu:3; other activations are not positively homogeneous, and other "
+        "maps are objects, such as homogeneous.cp_tensor((3, 3))"
+    )
     _ = one_of(argument, activation, ACTIVATIONS, also)
     if not colon:
         return neuron(activation)

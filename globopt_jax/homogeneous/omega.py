@@ -66,14 +66,16 @@ class Omega(NamedTuple):
         lower = f"at least {float(self.lower):.10g}"
         if not self.rigorous:
             lower = "at least 0, since no bound of the polar is known,"
+        if np.isinf(self.lower):
+            return "Omega(Z) is infinite: no sum of subnetworks is Z."
         if not np.isfinite(self.upper):
             return (
-                f"The search found no sum of subnetworks that is Z. Omega(Z) is {lower}, and infinite if there is no "
-                "such sum; another key or a higher effort may find one."
+                f"No sum of subnetworks was found that is Z. Omega(Z) is {lower}, and infinite if there is no such sum. "
+                "Linear neurons with l2 norms need no search; elsewhere another key or a higher effort may find a sum."
             )
         count = len(jax.tree.leaves(self.params)[0])
         found = f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
-        if self.upper <= 1.001 * self.lower:
+        if self.upper <= 1.001 * self.lower or not self.rigorous:
             return found
         return f"{found} The lower side rests on a bound of the polar that is often loose; a higher effort may help."
 
@@ -97,7 +99,8 @@ def omega(
     most card(Z) subnetworks (HV17 Proposition 1, K18 Theorem 3.4). Its dual is the polar,
     ``Omega(Z) = sup <U, Z> over polar(U) <= 1``.
 
-    - Linear neurons with l2 norms: the nuclear norm of ``X^+ Z`` over the slope, in closed form, on both sides.
+    - Linear neurons with l2 norms: the nuclear norm of ``X^+ Z`` over the slope, in closed form, on both sides. Where Z
+      is outside of the range of X, the lower bound says so by its size, the inverse of rounding.
     - Tensors of rank one with l2 norms (`cp_tensor`): the lower bound is the largest nuclear norm of an unfolding of
       ``X^+ Z``, and the upper bound is searched for as below.
     - Otherwise the upper bound is the cheapest combination of a pool of subnetworks, by a linear program. The pool
@@ -183,28 +186,42 @@ def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, prov
 
 
 def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
-    """The closed form for linear neurons: the singular vectors of ``X^+ Z``, and the dual point ``X^{+T} U V^T``."""
+    """The closed form for linear neurons: the singular vectors of ``X^+ Z``, and the dual point ``X^{+T} U V^T``.
+
+    If Z is outside of the range of X, its part there is a dual point whose polar is rounding, and the bound is huge.
+    """
     inputs, targets = (np.asarray(a, np.float64) for a in (X, Z))
     slope = problem.phi.slopes[1]
     inverse = np.linalg.pinv(inputs, rcond=max(inputs.shape) * np.finfo(np.float64).eps)
     left, s, right = np.linalg.svd(inverse @ targets, full_matrices=False)
     kept = s > s[0] * max(inputs.shape) * linalg.machine_epsilon(Z.dtype)  # the rest is the rounding of Z
-    if not np.any(kept):  # no part of Z is in the range of X
-        return _answer(problem, jax.tree.map(lambda w: 0 * w[:1], params), X, Z, 0.0, True)
+    if not np.any(kept):
+        kept = np.arange(len(s)) == 0  # no part of Z is in the range of X: a subnetwork without weight
     root = np.sqrt(s[kept] / abs(slope))
     weights = [root[:, None] * left.T[kept], np.sign(slope) * root[:, None] * right[kept]]
     found = jax.tree.map(lambda w: jnp.asarray(w, Z.dtype), jax.tree.unflatten(jax.tree.structure(params), weights))
     U = inverse.T @ (left[:, kept] @ right[kept]) / abs(slope)
     dx = inputs.shape[1]
-    polar = bound_of(problem, dx).upper(describe(problem, found, dx), U, inputs, rigorous.empty_multipliers())
-    return _answer(problem, found, X, Z, _paired(U, targets, polar), True)
+    description = describe(problem, found, dx)
+
+    def proved(U: np.ndarray) -> float:
+        polar = bound_of(problem, dx).upper(description, U, inputs, rigorous.empty_multipliers())
+        return _paired(U, targets, polar)
+
+    answer = _answer(problem, found, X, Z, proved(U), True)
+    if np.isfinite(answer.upper):
+        return answer
+    outside = proved(targets - inputs @ (inverse @ targets))
+    return answer._replace(lower=np.maximum(answer.lower, outside))
 
 
 def _paired(U: np.ndarray, Z: np.ndarray, polar: float) -> float:
-    """Return ``<U, Z> / polar`` without more than it; 0 where the polar is 0 or infinite."""
+    """Return ``<U, Z> / polar`` without more than it: inf where the polar is 0, and 0 where it is infinite."""
     products = (U * Z).ravel()
     inner = math.fsum(products) - 2 * np.finfo(np.float64).eps * math.fsum(np.abs(products))
-    return max(inner, 0.0) / polar * (1 - 1e-15) if 0 < polar < np.inf else 0.0
+    if not inner > 0:
+        return 0.0
+    return inner / polar * (1 - 1e-15) if polar > 0 else np.inf
 
 
 class _Trained(NamedTuple):

@@ -64,7 +64,8 @@ def tangent_value(
     """Compute J, half the squared distance from the targets to the tangent space, as a pure function of arrays.
 
     ``J = 1/2 ||PN[A] vec Y||^2``, where A (m dy, N) is the Jacobian of ``apply(params, X)`` in its N parameters. The
-    function can be jitted, vmapped over networks of one shape, scanned, and differentiated once in params, X and Y.
+    function can be jitted, vmapped over networks of one shape, scanned, and differentiated once in params, X and Y, in
+    reverse mode (`jax.grad`, `jax.vjp`, `jax.jacrev`).
     The host function `tangent_projection` says more and goes on until the rank is settled; here ``.sure`` says whether
     it seems so, as for most networks. No number is checked: NaN in, NaN out.
 
@@ -75,7 +76,8 @@ def tangent_value(
     computed in NumPy by callbacks, one network after the other under `vmap`.
 
     Args:
-        apply: a differentiable function (params, X) -> Yhat that treats samples one by one; a static argument.
+        apply: a differentiable function (params, X) -> Yhat that treats samples one by one; a static argument. This is not
+            checked: a model that mixes samples gets a wrong value, and `tangent_projection` refuses it.
         params: a pytree of arrays.
         X: inputs (m, ...).
         Y: targets (m, dy).

@@ -19,7 +19,7 @@ def landscape(axes: Any, found: Any) -> tuple[Axes, Axes]:
 
     The left map shows J at the initial weights, and the right map shows J after training; both are means over the
     seeds. The number in a cell is J, where there is room for it. A gray cell has no J: it is not finished, or all of
-    its networks diverged. The title of the figure says in how many neighbouring cells J falls.
+    its networks diverged. The title of the figure says in how many cases J falls.
 
     Args:
         axes: the two Axes to draw on, a pair or an array, of one figure or subfigure.
@@ -135,5 +135,5 @@ def _finding(found: Any) -> str:
     ]
     parts = ["J falls " + ", ".join(steps)] if steps else []
     if np.sum(counts.training) > int(counts.training[1]):  # otherwise nothing was trained
-        parts.append(f"training lowers J in {of(counts.training)} cells")
+        parts.append(f"training lowers J in {of(counts.training)} cases")
     return "; ".join(parts) or "J"

@@ -75,9 +75,9 @@ def sweep(
 
     Initial weights and the order of the samples depend on the seed and on the shape of the network, and on no other
     cell: NumPy draws them. Networks of several shapes share compiled programs: widths are padded with zeros, and the
-    depth is a number in the program. Padding changes no number beyond rounding. On CPUs the seeds of a cell are
-    trained in one call if their weights fit into the caches, and each core trains another cell. On accelerators all
-    networks whose arrays have one shape are trained in one call. Training runs in the dtype of X, and in float32 if x64
+    depth is a number in the program. Padding changes no number beyond rounding. On CPUs the cells that differ in the
+    seed alone are trained in one call if their weights fit into the caches, and each core has a call of its own. On
+    accelerators all cells whose arrays have one shape are trained in one call. Training runs in the dtype of X, and in float32 if x64
     is off. J and the rank are computed in float64, since float32 does not resolve the tangent spaces of deep networks.
 
     With a `store`, finished cells are in a file as soon as they are done. The same call resumes an interrupted sweep,

@@ -1,4 +1,4 @@
-"""Count in how many cells of a landscape J falls: with the width, with the depth, and by training."""
+"""Count in how many cases J falls in a landscape: with the width, with the depth, and by training."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +16,10 @@ ROUNDING = 1e-9
 
 
 class Trends(NamedTuple):
-    """Numbers of neighbouring cells, in three columns: J falls, stays the same, rises. J is the mean over the seeds.
+    """Numbers of pairs, in three columns: J falls, stays the same, rises. J is the mean over the seeds of a shape.
 
     `width` compares neighbouring widths and `depth` neighbouring depths, with a row for each stage: initial, trained.
-    `training` compares the stages of each cell. `reason` has the counts in sentences.
+    `training` compares the stages of each shape, a depth and a width. `reason` has the counts in sentences.
     """
 
     width: Array
@@ -27,7 +27,7 @@ class Trends(NamedTuple):
     depth: Array
     """(2, 3): from one depth to the next of the same width. The rows are the stages: initial, trained."""
     training: Array
-    """(3,): from the initial to the trained weights of the same cell."""
+    """(3,): from the initial to the trained weights of the same shape."""
 
     @property
     def reason(self) -> str:
@@ -43,14 +43,14 @@ class Trends(NamedTuple):
         if np.sum(self.training):
             falls, stays, rises = (int(n) for n in self.training)
             more = f", and raises it in {rises}" * bool(rises)
-            found.append(f"Training lowers J in {falls} of {falls + stays + rises} cells{_same(self.training)}{more}.")
+            found.append(f"Training lowers J in {falls} of {falls + stays + rises} cases{_same(self.training)}{more}.")
         return " ".join(found)
 
 
 def trends(found: "xarray.Dataset") -> Trends:
-    """Count in how many pairs of neighbouring cells of a landscape J falls, as the text of KHK19's Figure 1 says.
+    """Count in how many pairs of neighbouring shapes of a landscape J falls, as the text of KHK19's Figure 1 says.
 
-    J is averaged over the seeds first. Pairs with a cell that has no J are not counted, and differences below 1e-9 of
+    J is averaged over the seeds first. Pairs with a shape that has no J are not counted, and differences below 1e-9 of
     the largest J count as none. Host function.
 
     Args:

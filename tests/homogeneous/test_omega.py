@@ -49,10 +49,14 @@ def test_outputs_out_of_reach():
     assert np.isinf(found.upper)
     assert float(found.residual) == 1
     assert "infinite if there is no such sum" in found.reason
-    assert np.isinf(homogeneous.omega("linear", "sum_of_powers", Z, 0 * X, key=KEY).upper)
+    assert float(found.lower) > 1e12  # the inverse of rounding
+    nothing = homogeneous.omega("linear", "sum_of_powers", Z, 0 * X, key=KEY)
+    assert (float(nothing.lower), float(nothing.upper)) == (np.inf, np.inf)
+    assert nothing.reason == "Omega(Z) is infinite: no sum of subnetworks is Z."
     rng = np.random.default_rng(0)
     partly = homogeneous.omega("linear", "sum_of_powers", rng.normal(size=(5, 4)), rng.normal(size=(5, 3)), key=KEY)
     assert (float(partly.upper), float(partly.residual)) == (np.inf, 1)
+    assert float(partly.lower) > 1e12
     assert not any(np.any(w) for w in partly.params)
     zero = homogeneous.omega("relu", "sum_of_powers", 0 * Z, X, key=KEY)
     assert (float(zero.lower), float(zero.upper)) == (0, 0)

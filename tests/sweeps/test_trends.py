@@ -32,7 +32,7 @@ def test_counts_by_hand():
     assert counts.reason == (
         "From one width to the next, J falls in 3 of 4 cases before training (it stays the same in 1), and in 1 of 2 "
         "after it. From one depth to the next, J falls in 1 of 3 cases before training (it stays the same in 2), and "
-        "in 1 of 2 after it. Training lowers J in 3 of 5 cells (it stays the same in 2)."
+        "in 1 of 2 after it. Training lowers J in 3 of 5 cases (it stays the same in 2)."
     )
 
 
@@ -45,7 +45,7 @@ def test_further_dimensions_are_counted_for_each_value():
 
 def test_an_axis_with_one_value_has_no_sentence():
     counts = sweeps.trends(FOUND.isel(depth=[0], width=[0]))
-    assert counts.reason == "Training lowers J in 1 of 1 cells."
+    assert counts.reason == "Training lowers J in 1 of 1 cases."
     assert sweeps.trends(FOUND.isel(depth=[1], width=[1])).reason == ""
 
 
