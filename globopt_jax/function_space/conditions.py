@@ -150,8 +150,8 @@ def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:
     """Return a lower bound of ``sigma_dy(J[h_{H+1:j+1}](z))`` over all z, for ``h_i(z) = act(z W_i)``.
 
     If every slope of the activation is at least ``slope`` in absolute value, and the layers above layer j narrow down
-    (``d_j >= d_{j+1} >= ... >= dy``), then ``sigma >= slope^(H - j) prod_{i>j} sigma_{d_i}(W_i)``. The last layer is
-    linear. The bound is lowered by the rounding errors of the singular values, `linalg.factorization_error`.
+    (``d_j >= d_{j+1} >= ... >= dy``), then ``sigma >= slope^max(H - j, 0) prod_{i>j} sigma_{d_i}(W_i)``. The last
+    layer is linear. The bound is lowered by the rounding errors of the singular values, `linalg.factorization_error`.
 
     Array function: pure, works under `jit` and `vmap`.
 
@@ -179,12 +179,12 @@ def sigma_min_bound(weights: Any, slope: float, layer: int = 1) -> Scalar:
     slope = number("slope", slope, "a number that is not negative", lambda v: v >= 0)
     j = integer("layer", layer, 1, len(kernels))
     dtype = kernels[0].dtype
-    bound = jnp.ones((), dtype)
+    if any(w.shape[1] > w.shape[0] for w in kernels[j:]):
+        return jnp.zeros((), dtype)
+    smallest = []
     for w in kernels[j:]:
-        if w.shape[1] > w.shape[0]:
-            return jnp.zeros((), dtype)
         s = linalg.singular_values(w)
-        bound = bound * jnp.maximum(s[-1] - linalg.factorization_error(w.shape[0], dtype) * s[0], 0)
-    below = slope ** max(len(kernels) - 1 - j, 0) * (1 - 4 * len(kernels) * linalg.machine_epsilon(dtype))
-    bound = bound * np.asarray(below, dtype)
-    return jnp.where(bound > linalg.smallest_normal(dtype), bound, 0)  # below it numbers are rounded up as well
+        smallest.append(jnp.maximum(s[-1] - linalg.factorization_error(w.shape[0], dtype) * s[0], 0))
+    slopes = [min(slope, linalg.largest_finite(dtype))] * max(len(kernels) - 1 - j, 0)
+    below = 1 - 4 * len(kernels) * linalg.machine_epsilon(dtype)
+    return linalg.product_at_most([below, *smallest, *slopes], dtype)

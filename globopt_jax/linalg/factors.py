@@ -1,5 +1,6 @@
 """Products, singular values, ranks and projections."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 
 from globopt_jax.inputs import real
 from globopt_jax.linalg import lapack
-from globopt_jax.linalg.tolerances import check_criterion, cutoff, smallest_normal
+from globopt_jax.linalg.tolerances import check_criterion, cutoff, largest_finite, smallest_normal
 from globopt_jax.shapes import Array, Scalar
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "matmul",
     "norm",
     "numerical_rank",
+    "product_at_most",
     "project",
     "project_out",
     "rank_at_most",
@@ -75,6 +77,24 @@ def norm(A: Any) -> Scalar:
     # The ones in place of zeros keep the square root away from 0, where it has no derivative.
     scaled = jnp.where(size > 0, A / jnp.where(size > 0, size, 1), 1)
     return size * jnp.sqrt(jnp.sum(jnp.square(scaled)))
+
+
+def product_at_most(factors: Iterable[Any], dtype: Any) -> Scalar:
+    """Return the product of non-negative factors, with no more error than that of rounding each step, or less than it.
+
+    A step that underflows gives 0, since numbers below the smallest normal one are rounded up as well; a step that
+    overflows gives the largest number; NaN gives 0. A lower bound from such a product is no larger than it should be.
+
+    Example:
+        >>> float(product_at_most([1e200, 1e200, 1e-200], np.float64)), float(product_at_most([1e-200] * 2, np.float64))
+        (1.79...e+108, 0.0)
+    """
+    tiny, large = smallest_normal(dtype), largest_finite(dtype)
+    product = jnp.ones((), dtype)
+    for factor in factors:
+        product = product * jnp.minimum(jnp.asarray(factor, dtype), large)
+        product = jnp.where(product >= tiny, jnp.minimum(product, large), 0)
+    return product
 
 
 class Svd(NamedTuple):

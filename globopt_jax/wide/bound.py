@@ -13,7 +13,7 @@ from globopt_jax.linalg import lapack, matmul
 from globopt_jax.networks import FeedForward, Layer, layers_of
 from globopt_jax.shapes import Array, Scalar
 from globopt_jax.wide.catalogue import network_of
-from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, known, longest
+from globopt_jax.wide.passes import Backward, Forward, Known, backward, forward, in_range, known, longest
 
 __all__ = ["MEMORY", "LossBounds", "checked", "concrete", "loss_bound", "loss_bounds"]
 
@@ -49,8 +49,8 @@ class LossBounds(NamedTuple):
             return f"The loss is {float(self.loss):.6g}, and nothing is known of it: a number is NaN, or overflows."
         if not np.isfinite(self.best):
             return (
-                f"The loss is {float(self.loss):.6g}, and no layer bounds it: constants are zero to rounding, or a "
-                "pre-activation is at a kink to rounding."
+                f"The loss is {float(self.loss):.6g}, and no layer bounds it: constants are zero to rounding, a "
+                "pre-activation is at a kink to rounding, or the scale of an array leaves no room for its squares."
             )
         return (
             f"The loss is {float(self.loss):.6g}, and it is at most {float(self.best):.6g}: the features of layer "
@@ -93,10 +93,10 @@ def loss_bound(
 
     Returns:
         A scalar in units of the loss, never below the loss; inf where c is zero up to rounding, or where rounding may
-        have crossed a kink of the activation, or where the network overflows. It accounts for its own rounding errors,
-        given that the activation is evaluated to 8 eps, that its second derivative is nowhere larger than 1.1 times
-        what it is on a fine grid from -30 to 30, and that singular values are computed to
-        `linalg.factorization_error`; none of this is proved.
+        have crossed a kink of the activation, or where an array is so large or small that products of its entries may
+        overflow or underflow. It accounts for its own rounding errors, given that the activation is evaluated to 16
+        eps, that its second derivative is nowhere larger than 1.1 times what it is on a fine grid from -30 to 30, and
+        that singular values are computed to `linalg.factorization_error`; none of this is proved.
 
     Raises:
         ValueError: the shapes do not fit, the layer is out of range, or the activation is unknown.
@@ -215,7 +215,9 @@ def _bounds(
     passed = forward(network, layers, X)
     found = backward(passed, layers, Y)
     rows = [_of_layer(passed, layers, found[k], k, memory) for k in chosen]
-    product, per_sample, kernel, gradient = (jnp.stack(column) for column in zip(*rows, strict=True))
+    sound = passed.smooth & in_range(passed, found, layers)
+    *forms, gradient = (jnp.stack(column) for column in zip(*rows, strict=True))
+    product, per_sample, kernel = (jnp.where(sound, form, jnp.inf) for form in forms)
     loss = 0.5 * jnp.sum(jnp.square(passed.output.value - Y))
     smallest = jnp.minimum(jnp.minimum(product, per_sample), kernel)
     layer = jnp.asarray(chosen, jnp.int32)[jnp.argmin(smallest)]
@@ -227,14 +229,14 @@ def _of_layer(passed: Forward, layers: list[Layer], found: Backward, k: int, mem
     g = linalg.norm(found.gradient.value) + found.gradient.error
     wide = _smallest(found.features, len(found.features.value))
     constants = (
-        wide * _through_kernels(passed, layers, k),
-        wide * _through_samples(found.jacobians),
+        linalg.product_at_most([wide, *_through_kernels(passed, layers, k)], g.dtype),
+        linalg.product_at_most([wide, _through_samples(found.jacobians)], g.dtype),
         _of_kernel(found, memory),
     )
     tiny = linalg.smallest_normal(g.dtype) ** 0.5
     bounds = []
     for c in constants:
-        solid = passed.smooth & (c > tiny) & jnp.isfinite(g)
+        solid = (c > tiny) & jnp.isfinite(c) & jnp.isfinite(g)
         bounds.append(jnp.where(solid, 0.5 * jnp.square(g / jnp.where(solid, c, 1)), jnp.inf))
     return (*bounds, g)
 
@@ -248,16 +250,16 @@ def _smallest(M: Known, n: int) -> Array:
     return jnp.maximum(s[..., n - 1] - rounding - M.error, 0)
 
 
-def _through_kernels(passed: Forward, layers: list[Layer], k: int) -> Array:
-    """Return ``prod_{l=k+1}^{L-1} min |act'(G_l)| sigma_{n_{l+1}}(W_{l+1})`` without more than it."""
+def _through_kernels(passed: Forward, layers: list[Layer], k: int) -> list[Any]:
+    """Return factors of ``prod_{l=k+1}^{L-1} min |act'(G_l)| sigma_{n_{l+1}}(W_{l+1})`` without more than it."""
     dtype = passed.output.value.dtype
-    c, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
+    factors, zero = [1 - 8 * len(layers) * linalg.machine_epsilon(dtype)], jnp.zeros((), dtype)
     for l in range(k + 1, len(layers)):
         slope = passed.slopes[l - 1]
         W = layers[l].kernel
         flattest = jnp.maximum(jnp.min(jnp.abs(slope.value)) - slope.error, 0)
-        c = c * flattest * _smallest(known(W, zero), W.shape[1])
-    return c * (1 - 8 * len(layers) * linalg.machine_epsilon(dtype))
+        factors += [flattest, _smallest(known(W, zero), W.shape[1])]
+    return factors
 
 
 def _through_samples(J: Known) -> Array:

@@ -2,7 +2,7 @@
 
 Every quantity comes with a bound of the Frobenius norm of its error. The bounds follow the operations one by one:
 products of matrices have the error ``n u / (1 - n u)`` of their inner dimension n, and an activation passes on an error
-times its steepest slope nearby. They assume that an activation and its derivatives are evaluated to 8 eps, absolute or
+times its steepest slope nearby. They assume that an activation and its derivatives are evaluated to 16 eps, absolute or
 relative, whichever is larger; this holds for those of JAX. They also assume that its second derivative is nowhere
 larger than 1.1 times what it is on a fine grid from -30 to 30; this holds for the activations with names.
 """
@@ -18,7 +18,7 @@ from globopt_jax.networks import FeedForward, Layer
 from globopt_jax.shapes import Array
 from globopt_jax.wide.catalogue import points
 
-__all__ = ["Backward", "Forward", "Known", "backward", "forward", "longest", "residual"]
+__all__ = ["Backward", "Forward", "Known", "backward", "forward", "in_range", "longest", "residual"]
 
 #: The factor by which bounds to first order are enlarged, so that they cover the terms of higher order.
 _HIGHER = 1.01
@@ -65,7 +65,7 @@ def known(value: Any, error: Any) -> Known:
 def forward(network: FeedForward, layers: list[Layer], X: Any) -> Forward:
     """Compute the features and slopes of all layers with bounds of their errors."""
     dtype = X.dtype
-    unit = 8 * linalg.machine_epsilon(dtype)
+    unit = 16 * linalg.machine_epsilon(dtype)
     features, slopes, smooth = [known(X, jnp.zeros((), dtype))], [], jnp.asarray(True)
     for l, layer in enumerate(layers[:-1]):
         G = _affine(features[-1], layer)
@@ -127,7 +127,15 @@ def _at(F: Known, layer: Layer, J: Known, E: Known) -> Backward:
 
 def longest(A: Any) -> Any:
     """Return the largest Frobenius norm of an entry of a stack (N, ...)."""
-    return jnp.sqrt(jnp.max(jnp.sum(jnp.square(A.reshape(len(A), -1)), axis=1)))
+    return jnp.max(jax.vmap(linalg.norm)(A))
+
+
+def in_range(passed: Forward, found: list[Backward], layers: list[Layer]) -> Array:
+    """Return whether each array is zero or of a size at which no product of an error bound underflows or overflows."""
+    arrays = [a.value for a in (*passed.features, *passed.slopes)] + [each.jacobians.value for each in found]
+    sizes = jnp.stack([jnp.max(jnp.abs(a)) for a in (*arrays, *jax.tree.leaves(layers))])
+    least = linalg.smallest_normal(sizes.dtype) ** (1 / 3)
+    return jnp.all((sizes == 0) | ((sizes >= least) & (sizes <= 1 / least)))
 
 
 def _affine(F: Known, layer: Layer) -> Known:

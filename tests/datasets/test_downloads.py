@@ -165,7 +165,7 @@ def test_a_connection_that_brings_nothing_new_ends_the_download(server, cache):
     server.cuts = [1000, 500, 0]
     with pytest.raises(FileNotFoundError) as error:
         datasets.load("mnist", mirror=server.url)
-    addresses = f"the argument mirror. The addresses: {server.url}/{IMAGES} and {server.url}/{LABELS}"
+    addresses = f"mirror names another server. The addresses: {server.url}/{IMAGES} and {server.url}/{LABELS}"
     for part in ("after 1,500 of", str(cache / "mnist"), addresses):
         assert part in str(error.value)
     assert visible(cache / "mnist") == []

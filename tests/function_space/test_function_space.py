@@ -189,6 +189,8 @@ def test_where_there_is_no_bound():
     assert float(fs.sigma_min_bound(kernels((3, 2, 4)), 0.1)) == 0  # the layers widen
     assert float(fs.sigma_min_bound([np.ones((3, 3)), np.ones((3, 2))], 0.1)) == 0  # rank 1
     assert float(fs.sigma_min_bound(kernels((4, 3, 3, 2)), 0.0)) == 0  # tanh, ReLU and others
+    assert 0 <= float(fs.sigma_min_bound([s * np.eye(2) for s in (1, 1e200, 1e200, 1e-200)], 1.0)) <= 1e200
+    assert 0 < float(fs.sigma_min_bound([np.eye(2)] * 4, 1e200)) < np.inf  # 1e400 is no number
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,20 @@ def test_a_network_that_overflows_has_no_bound():
     assert "overflows" in str(wide.loss_bounds([(1e300 * w, b) for w, b in params], X, Y, "softplus"))
 
 
+def test_no_bound_rests_on_numbers_that_overflow_or_underflow():
+    """Nothing computed is infinite or zero here: a product of constants is, or the squares of an error bound."""
+    scales = ([1e-150, 1e160, 1e149, 1e-153, 1e-2], np.float64), ([1e-10, 1e20, 1e20, 1e-17, 1e-13], np.float32)
+    for kernels, dtype in scales:
+        params = [(np.full((1, 1), w, dtype), None) for w in kernels]
+        found = wide.loss_bounds(params, np.ones((1, 1), dtype), np.full((1, 1), 0.5, dtype), "linear")
+        assert found.loss > 0.1
+        assert found.best >= found.loss
+    b, W, c = np.array([0.1, 0.7, -0.3]), np.array([[0.3], [0.9], [1.1]]), np.array([0.2])
+    params = [(np.array([[1e-25, 5e-26]]), None), (1e-160 * np.array([[1.0, 2, 3], [3, -1, 1]]), b), (W, c)]
+    Y = (b @ W + c).reshape(1, 1) * (1 - 2.2e-16)  # a loss of 1.6e-33
+    assert wide.loss_bounds(params, np.array([[1e25]]), Y, "linear").best > 1e-33
+
+
 @pytest.mark.parametrize("form", ["product", "per_sample", "kernel"])
 def test_the_gradient_of_a_bound_at_zero_biases(form):
     """Biases start at zero in most networks, where the norm of a bias has no derivative."""
