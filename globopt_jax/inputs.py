@@ -138,6 +138,17 @@ def number(name: str, value: Any, expected: str, allowed: Callable[[float], bool
     return found
 
 
+def positive_degree(degree: Any) -> int | float:
+    """Return a degree of homogeneity, which is a finite number above 0.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    given = None if isinstance(degree, bool) else degree
+    found = number("degree", given, "a finite number > 0", lambda v: v > 0)
+    return degree if isinstance(degree, int) else found
+
+
 def one_of(name: str, value: Any, names: Iterable[str], also: str = "") -> str:
     """Return a value that is one of the names.
 

@@ -190,7 +190,8 @@ def expected_output(weights: Any, X: Any, rho: Any, q: Any = None) -> Array:
     Args:
         weights: the kernels W_l (d_{l-1}, d_l).
         X: inputs (m, dx).
-        rho: the probability that a path is active, above 0 and up to 1. A traced one outside of it gives NaN.
+        rho: the probability that a path is active, above 0 (the smallest normal number) and up to 1. A traced one
+            outside of it gives NaN.
         q: the factor of normalization; None is ``1 / rho``, as in the theorem.
 
     Returns:
@@ -262,7 +263,7 @@ def total_variance(weights: Any, X: Any, rho: Any, q: Any = None, *, output_relu
         output_relu: whether the outputs have masks as well; then ``p = rho^{1/(H+1)}``.
 
     Raises:
-        ValueError: the shapes do not fit, or rho is a number outside of (0, 1].
+        ValueError: the shapes do not fit, or rho is a number outside of (0, 1], or there is no layer with masks.
         TypeError: an array does not hold real numbers.
 
     Example:
@@ -272,12 +273,12 @@ def total_variance(weights: Any, X: Any, rho: Any, q: Any = None, *, output_relu
     """
     kernels, X = _checked(weights, X)
     rho, q = _factors(rho, q, X.dtype)
-    return _total_variance(kernels, X, rho, q, len(kernels) if output_relu else len(kernels) - 1)
+    return _total_variance(kernels, X, rho, q, _masked(kernels, output_relu))
 
 
 @partial(jax.jit, static_argnums=4)  # outside of a program, every call would compile the loop again
 def _total_variance(kernels: list[Any], X: Any, rho: Any, q: Any, masked: int) -> Scalar:
-    p = rho ** (1 / masked) if masked else jnp.ones((), X.dtype)
+    p = rho ** (1 / masked)
 
     def of_sample(x: Any) -> Any:
         # The covariance is carried, not the second moment, from which the squared mean would have to be subtracted.
@@ -314,7 +315,8 @@ def monte_carlo(
         An `Estimate` with the mean and its standard error.
 
     Raises:
-        ValueError: the shapes do not fit, rho is a number outside of (0, 1], or there are fewer than 2 draws.
+        ValueError: the shapes do not fit, rho is a number outside of (0, 1], there are fewer than 2 draws, or there is
+            no layer with masks.
         TypeError: an array does not hold real numbers, or the key is no random key.
 
     Example:
@@ -325,18 +327,18 @@ def monte_carlo(
     kernels, X = _checked(weights, X)
     samples, key = integer("samples", samples, 2), typed_key(key)
     rho, q = _factors(rho, q, X.dtype)
-    return _monte_carlo(kernels, X, rho, q, key, samples, len(kernels) if output_relu else len(kernels) - 1)
+    return _monte_carlo(kernels, X, rho, q, key, samples, _masked(kernels, output_relu))
 
 
 @partial(jax.jit, static_argnums=(5, 6))
 def _monte_carlo(kernels: list[Any], X: Any, rho: Any, q: Any, key: Any, samples: int, masked: int) -> Estimate:
     widths = [w.shape[1] for w in kernels[:masked]]
-    p = rho ** (1 / masked) if masked else rho
+    p = rho ** (1 / masked)
 
     def draw(carry: Any, key: Any) -> tuple[Any, None]:
         count, mean, spread = carry
-        keys = jax.random.split(key, max(len(widths), 1))
-        masks = [jax.random.bernoulli(k, p, (1, d)).astype(X.dtype) for k, d in zip(keys, widths, strict=False)]
+        keys = jax.random.split(key, len(widths))
+        masks = [jax.random.bernoulli(k, p, (1, d)).astype(X.dtype) for k, d in zip(keys, widths, strict=True)]
         found = path_sum(kernels, X, masks, q)
         # Welford's recursion, which does not cancel.
         change = found - mean
@@ -388,16 +390,17 @@ def _path_activity(kernels: list[Any], X: Any) -> PathActivity:
     by_sample = jnp.prod(shares, axis=0)
     rate = jnp.mean(by_sample)
     variance = _common(masks) - jnp.square(rate)
-    size = jnp.sum(jnp.square(linear))
-    factor = jnp.sum(output * linear) / jnp.where(size > 0, size, 1)
+    size = linalg.norm(linear)
+    direction = linear / jnp.where(size > 0, size, 1)  # squares of small outputs would underflow
+    along = jnp.sum(output * direction)
     return PathActivity(
         layers=jnp.mean(shares, axis=1),
         by_sample=by_sample,
         rate=rate,
         over_samples=jnp.std(by_sample),
         over_paths=jnp.sqrt(jnp.maximum(variance, 0)),
-        factor=factor,
-        error=linalg.norm(output - factor * linear) / jnp.where(whole > 0, whole, 1),
+        factor=along / jnp.where(size > 0, size, 1),
+        error=linalg.norm(output - along * direction) / jnp.where(whole > 0, whole, 1),
     )
 
 
@@ -428,10 +431,21 @@ def _checked(weights: Any, X: Any) -> tuple[list[Any], Any]:
     return kernels, X
 
 
+def _masked(kernels: list[Any], output_relu: bool) -> int:
+    """Return the number of layers whose units have masks."""
+    if len(kernels) == 1 and not output_relu:
+        raise ValueError(
+            "weights: Expected: at least one hidden layer, or output_relu=True, since paths without a masked unit are "
+            "always active. Received: one kernel."
+        )
+    return len(kernels) - (not output_relu)
+
+
 def _factors(rho: Any, q: Any, dtype: Any) -> tuple[Any, Any]:
     """Return rho and q as arrays. A rho outside of (0, 1] is an error, or NaN where it is traced."""
+    least = linalg.smallest_normal(dtype)  # 1 / rho has to be a number
     if not is_traced(rho):
-        rho = number("rho", rho, "a number above 0 and up to 1", lambda v: 0 < v <= 1)
+        rho = number("rho", rho, f"a number above {least:.3g} and up to 1", lambda v: least < v <= 1)
     rho = jnp.asarray(rho, dtype)
-    rho = jnp.where((rho > 0) & (rho <= 1), rho, jnp.nan)
+    rho = jnp.where((rho > least) & (rho <= 1), rho, jnp.nan)
     return rho, 1 / rho if q is None else jnp.asarray(q, dtype)

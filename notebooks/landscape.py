@@ -73,7 +73,8 @@ print(f"\nstandard deviation:\n{spread}")
 # %% [markdown]
 # ## Heat maps
 #
-# Both maps share one colour scale. `trends` counts in how many pairs of neighbouring shapes J falls; the title has its counts.
+# Both maps share one colour scale. `trends` counts in how many pairs of neighbouring shapes J falls; the title has
+# its counts.
 
 # %%
 figure = plotting.figure((9, 3.4))

@@ -135,6 +135,12 @@ def test_a_network_that_is_linear_on_its_data(rng):
     assert np.isnan(outputs).all(axis=1).tolist() == [False, False, True, False, False]
 
 
+def test_small_weights_have_small_squares():
+    for size, dtype in ((1e-8, np.float32), (1e-60, np.float64)):
+        found = path_sums.path_activity([np.full((1, 1), size, dtype)] * 3, np.ones((1, 1), dtype))
+        assert (float(found.factor), float(found.error)) == (1, 0)
+
+
 def test_contracts(dtype):
     def make(draw):
         return [draw.normal(size=shape) for shape in itertools.pairwise(WIDTHS)], draw.normal(size=(6, 3))
@@ -157,7 +163,7 @@ def test_probabilities_out_of_range(rho, rng):
     """An error, also for an array, and NaN where rho is traced."""
     W, X = kernels(), rng.normal(size=(6, 3))
     for given in (rho, np.asarray(rho), jnp.asarray(rho)):
-        with pytest.raises(ValueError, match="rho: Expected: a number above 0 and up to 1"):
+        with pytest.raises(ValueError, match="rho: Expected: a number above .* and up to 1"):
             _ = path_sums.total_variance(W, X, given)
     assert np.isnan(jax.jit(lambda rho: path_sums.total_variance(W, X, rho))(rho))
     assert np.isnan(jax.jit(lambda rho: path_sums.monte_carlo(W, X, rho, jax.random.key(0), 3).mean)(rho)).all()
@@ -168,7 +174,10 @@ def test_probabilities_out_of_range(rho, rng):
     [
         (lambda W, X: path_sums.path_sum(W, X, []), "masks: Expected: shapes [(6, 4), (6, 2)], and (6, 2) for a ReLU"),
         (lambda W, X: path_sums.path_sum(W, X, [np.ones((6, 4)), np.ones((6, 3))]), "masks: Expected: shapes"),
-        (lambda W, X: path_sums.expected_output(W, X, 0.0), "rho: Expected: a number above 0 and up to 1."),
+        (lambda W, X: path_sums.expected_output(W, X, 0.0), "rho: Expected: a number above 2.23e-308 and up to 1."),
+        (lambda W, X: path_sums.expected_output(W, X, 1e-310), "rho: Expected: a number above 2.23e-308 and up to 1."),
+        (lambda W, X: path_sums.total_variance(W[:1], X, 0.5), "weights: Expected: at least one hidden layer, or"),
+        (lambda W, X: path_sums.monte_carlo(W[:1], X, 0.5, jax.random.key(0)), "weights: Expected: at least one"),
         (lambda W, X: path_sums.unit_masks(W, X[:, :2]), "X: Expected: shape (m, 3). Received: (6, 2)."),
         (lambda W, X: path_sums.path_activity(W[:1], X), "weights: Expected: at least one hidden layer."),
         (lambda W, X: path_sums.monte_carlo(W, X, 0.5, jax.random.key(0), 1), "samples: Expected: an integer, at"),

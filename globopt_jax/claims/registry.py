@@ -175,7 +175,7 @@ def verify(
     An instance depends only on the seed, the family (or key) of the claim and its own number, and not on the selection.
 
     Args:
-        seed: the seed of the random instances.
+        seed: the seed of the random instances, of 64 bits.
         select: keys, or beginnings of keys, as in `chosen`. None selects all claims.
         claims: the claims to select from. None is `all_claims()`.
         instances: the number of random instances of each claim.
@@ -184,7 +184,7 @@ def verify(
         ValueError: a selection matches no claim, or the number of instances is below 1. The error comes from the call,
             before any claim is tried.
     """
-    claims = chosen(select, claims)
+    claims, seed = chosen(select, claims), integer("seed", seed, -(2**63), 2**63 - 1)
     return _verdicts(seed, claims, integer("instances", instances))
 
 

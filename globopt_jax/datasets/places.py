@@ -65,8 +65,8 @@ class Place(NamedTuple):
                 raise FileNotFoundError(
                     f"{self.name}: Expected: {_list(still)} in the folder {self.folders[0]}, or a connection for the "
                     f"download. Received: {error}. Put the missing files into that folder, gzipped or not, or let the "
-                    f"environment variable {VARIABLE} name another folder that has them; in Python, the argument mirror "
-                    f"names another server. The addresses: {self._addresses(still)}"
+                    f"environment variable {VARIABLE} name another folder that has them; in Python, the argument "
+                    f"mirror names another server. The addresses: {self._addresses(still)}"
                 ) from error
         return [path for path in paths.values() if path is not None]
 

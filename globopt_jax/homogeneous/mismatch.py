@@ -123,7 +123,7 @@ def split(problem: Problem, params: Params, copies: int) -> Params:
         ``n r`` subnetworks.
 
     Raises:
-        ValueError: copies is below 1.
+        ValueError: copies is below 1, or so large that ``n^(-1/p)`` underflows.
 
     References:
         Haeffele & Vidal 2017, supplement, Proposition 2.
@@ -138,4 +138,9 @@ def split(problem: Problem, params: Params, copies: int) -> Params:
     """
     copies = integer("copies", copies)
     factor = copies ** (-1 / problem.phi.degree)
+    if not factor > 0:
+        raise ValueError(
+            f"copies: Expected: so few that n^(-1/p) is a number for the degree p = {problem.phi.degree}. Received: "
+            f"{copies}."
+        )
     return jax.tree.map(lambda w: jnp.tile(jnp.asarray(w), (copies, *[1] * (jnp.ndim(w) - 1))) * factor, params)

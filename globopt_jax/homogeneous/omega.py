@@ -70,8 +70,9 @@ class Omega(NamedTuple):
             return "Omega(Z) is infinite: no sum of subnetworks is Z."
         if not np.isfinite(self.upper):
             return (
-                f"No sum of subnetworks was found that is Z. Omega(Z) is {lower}, and infinite if there is no such sum. "
-                "Linear neurons with l2 norms need no search; elsewhere another key or a higher effort may find a sum."
+                f"No sum of subnetworks was found that is Z. Omega(Z) is {lower}, and infinite if there is no such "
+                "sum. Linear neurons with l2 norms need no search; elsewhere another key or a higher effort may find "
+                "one."
             )
         count = len(jax.tree.leaves(self.params)[0])
         found = f"Omega(Z) is {lower} and at most {float(self.upper):.10g}, by {count} subnetwork{'s' * (count != 1)}."
@@ -100,7 +101,8 @@ def omega(
     ``Omega(Z) = sup <U, Z> over polar(U) <= 1``.
 
     - Linear neurons with l2 norms: the nuclear norm of ``X^+ Z`` over the slope, in closed form, on both sides. Where Z
-      is outside of the range of X, the lower bound says so by its size, the inverse of rounding.
+      is outside of the range of X, the lower bound says so by its size, the inverse of rounding. Singular values of X
+      below the rounding of the largest count as 0, so that upper is for an output that differs from Z by `residual`.
     - Tensors of rank one with l2 norms (`cp_tensor`): the lower bound is the largest nuclear norm of an unfolding of
       ``X^+ Z``, and the upper bound is searched for as below.
     - Otherwise the upper bound is the cheapest combination of a pool of subnetworks, by a linear program. The pool
@@ -167,15 +169,18 @@ def _ends_linearly(problem: Problem) -> bool:
     return isinstance(problem.phi, PiecewiseLinear | CPTensor) and not problem.theta.is_cone
 
 
-def _answer(problem: Problem, params: Params, X: Any, Z: Any, lower: float, proved: bool) -> Omega:
-    """Return the result for subnetworks whose output is Z, or for none."""
+def _answer(
+    problem: Problem, params: Params, X: Any, Z: Any, lower: float, proved: bool, reached: bool | None = None
+) -> Omega:
+    """Return the result for subnetworks whose output is Z, or for none; None finds out whether it is."""
     output, costs = (np.asarray(a, np.float64) for a in each(problem, params, X))
     target = np.asarray(Z, np.float64).ravel()
     size = float(np.linalg.norm(target))
     left = float(np.linalg.norm(output.sum(axis=0) - target))
     residual = left / size if size else 0.0
-    # Rounding of the weights moves the output by so much.
-    reached = left <= 1e2 * linalg.machine_epsilon(Z.dtype) * max(size, float(np.linalg.norm(output, axis=1).sum()))
+    if reached is None:  # rounding of the weights moves the output by so much
+        scale = max(size, float(np.linalg.norm(output, axis=1).sum()))
+        reached = left <= 1e2 * linalg.machine_epsilon(Z.dtype) * scale
     return Omega(
         upper=np.asarray(costs.sum() if reached else np.inf),
         lower=np.asarray(max(lower, 0.0)),
@@ -192,9 +197,15 @@ def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
     """
     inputs, targets = (np.asarray(a, np.float64) for a in (X, Z))
     slope = problem.phi.slopes[1]
-    inverse = np.linalg.pinv(inputs, rcond=max(inputs.shape) * np.finfo(np.float64).eps)
+    eps = linalg.machine_epsilon(Z.dtype)
+    basis, sizes, rows = np.linalg.svd(inputs, full_matrices=False)
+    rank = int(np.sum(sizes > sizes[0] * max(inputs.shape) * np.finfo(np.float64).eps))
+    inverse = (rows[:rank].T / sizes[:rank]) @ basis[:, :rank].T
+    outside, _ = linalg.split(basis[:, :rank], targets)
+    reached = bool(np.linalg.norm(outside) <= 1e2 * eps * np.linalg.norm(targets))
     left, s, right = np.linalg.svd(inverse @ targets, full_matrices=False)
-    kept = s > s[0] * max(inputs.shape) * linalg.machine_epsilon(Z.dtype)  # the rest is the rounding of Z
+    tails = np.sqrt(np.cumsum(s[::-1] ** 2)[::-1])
+    kept = tails > 10 * eps * s[0]  # the rest is the rounding of Z
     if not np.any(kept):
         kept = np.arange(len(s)) == 0  # no part of Z is in the range of X: a subnetwork without weight
     root = np.sqrt(s[kept] / abs(slope))
@@ -208,11 +219,8 @@ def _nuclear(problem: Problem, params: Params, X: Any, Z: Any) -> Omega:
         polar = bound_of(problem, dx).upper(description, U, inputs, rigorous.empty_multipliers())
         return _paired(U, targets, polar)
 
-    answer = _answer(problem, found, X, Z, proved(U), True)
-    if np.isfinite(answer.upper):
-        return answer
-    outside = proved(targets - inputs @ (inverse @ targets))
-    return answer._replace(lower=np.maximum(answer.lower, outside))
+    lower = proved(U) if reached else max(proved(U), proved(outside))
+    return _answer(problem, found, X, Z, lower, True, reached)
 
 
 def _paired(U: np.ndarray, Z: np.ndarray, polar: float) -> float:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from globopt_jax.homogeneous.maps import ElementalMap
-from globopt_jax.inputs import integer, typed_key
+from globopt_jax.inputs import integer, positive_degree, typed_key
 from globopt_jax.shapes import Array, Inputs, Params, Scalar, Targets, Weights
 
 __all__ = ["Elemental", "FlaxSubnetwork", "elemental", "flax_subnetwork"]
@@ -123,9 +123,7 @@ def elemental(fn: Callable[[Any, Any], Any], *, degree: int | float) -> Elementa
     >>> cp([jnp.ones(2), jnp.ones(1), jnp.ones(1)], jnp.ones((4, 2))).shape
     (4, 1)
     """
-    if not degree > 0:
-        raise ValueError(f"degree: Expected: a number > 0. Received: {degree!r}.")
-    return Elemental(fn, degree)
+    return Elemental(fn, positive_degree(degree))
 
 
 def flax_subnetwork(module: Any, *, degree: int | float, shape: tuple[int, ...] = ()) -> FlaxSubnetwork:
@@ -163,6 +161,4 @@ def flax_subnetwork(module: Any, *, degree: int | float, shape: tuple[int, ...] 
 
     if not isinstance(module, linen.Module):
         raise TypeError(f"module: Expected: a module of flax.linen. Received: {type(module).__name__}.")
-    if not degree > 0:
-        raise ValueError(f"degree: Expected: a number > 0. Received: {degree!r}.")
-    return FlaxSubnetwork(_Applied(module, tuple(integer("shape", d) for d in shape)), degree)
+    return FlaxSubnetwork(_Applied(module, tuple(integer("shape", d) for d in shape)), positive_degree(degree))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from globopt_jax.homogeneous.maps import ElementalMap
 from globopt_jax.homogeneous.norms import along_face, check_norms, norm, norm_power
-from globopt_jax.inputs import one_of
+from globopt_jax.inputs import one_of, positive_degree
 from globopt_jax.shapes import Scalar, Weights
 
 __all__ = ["CustomRegularizer", "Layered", "ProductOfNorms", "Regularizer", "SumOfPowers"]
@@ -288,6 +288,4 @@ def regularizer(fn: Callable[[Any], Any], *, degree: int | float) -> CustomRegul
     >>> float(theta((jnp.array([1.0, -2.0]), jnp.array([3.0]))))
     9.0
     """
-    if not degree > 0:
-        raise ValueError(f"degree: Expected: a number > 0. Received: {degree!r}.")
-    return CustomRegularizer(fn, degree)
+    return CustomRegularizer(fn, positive_degree(degree))

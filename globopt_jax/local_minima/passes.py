@@ -136,13 +136,14 @@ class Jacobian:
         return self.resolved(gram_of(self.model, self.params, self.chunks()))
 
     def resolved(self, G: Array) -> Array:
-        """Return a Gram matrix if the dtype can hold its largest entry, or if the Jacobian is zero (a dead network).
+        """Return a Gram matrix if the dtype can hold its entries, or if the Jacobian is zero (a dead network).
 
         Raises:
             ValueError: the largest entry overflows or underflows, or the Jacobian is not finite.
         """
         largest = float(_largest_square(G))
-        low, high = linalg.smallest_normal(self.dtype) / self.eps, linalg.largest_finite(self.dtype) * self.eps
+        # The squares of directions that count are eps^2 of the largest, and need their digits as well.
+        low, high = linalg.smallest_normal(self.dtype) / self.eps**3, linalg.largest_finite(self.dtype) * self.eps
         if np.isnan(largest) and not np.isfinite(self.largest_row_sum()):
             raise ValueError(NOT_FINITE)
         if not low < largest < high:

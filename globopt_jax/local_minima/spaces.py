@@ -154,11 +154,12 @@ class _Dense(Space):
 
     def project_out(self, B: Array) -> Projection:
         found = refined(_OutOfDense(self, B), B, self.A.eps)
-        if found.converged:
-            return found
+        tilt = self.A.eps * self.largest / self.smallest if self.rank else 0.0
+        if found.converged or found.inside**2 <= tilt:  # an error of second order, and the one that U has
+            return found._replace(converged=True)
         # Rounding tilts directions near the cutoff in any case: take them as the decomposition has them.
         outside, _ = linalg.split(self.U, np.asarray(B).reshape(len(self.dense), B.shape[-1]))
-        return Projection(jnp.asarray(outside).reshape(B.shape), found.steps, 0.0, True)
+        return Projection(jnp.asarray(outside).reshape(B.shape), found.steps, min(tilt, 1.0), True)
 
     def column_sizes(self) -> np.ndarray:
         return np.max(np.abs(self.dense), axis=0)
@@ -172,26 +173,35 @@ class _OutOfDense:
     """Iterate on ``r = B - A x``, whose error is of second order; ``B - U U^T B`` has U's error, of first order.
 
     Products with A are taken in the next wider precision: x is as large as ``B / smallest``, and rounding of A x would
-    count in units of ``eps |A| |x|``, which is B's size times the condition.
+    count in units of ``eps |A| |x|``, which is B's size times the condition. A and B have sizes near 1 here, by powers
+    of two, so that no product underflows or overflows.
     """
 
     def __init__(self, space: _Dense, B: Array) -> None:
         self.space, self.B = space, B
-        wider = np.float64 if space.dense.dtype == np.float32 else np.longdouble
-        self.A = space.dense.astype(wider)
-        self.flat = np.asarray(B).reshape(len(self.A), B.shape[-1])
+        self.dtype = space.dense.dtype
+        wider = np.float64 if self.dtype == np.float32 else np.longdouble
+        flat = np.asarray(B).reshape(len(space.dense), B.shape[-1])
+        unit, self.size = (_power_of_two(a) for a in (space.largest, float(np.max(np.abs(flat), initial=0.0))))
+        self.A, self.flat = space.dense.astype(wider) / unit, flat.astype(wider) / self.size
+        self.s = space.s[:, None].astype(np.float64) / unit
         self.x = np.zeros((self.A.shape[1], B.shape[-1]), wider)
         self.inside = self.x[:0]
 
     def left(self) -> tuple[Array, np.ndarray]:
         outside = self.flat - self.A @ self.x
         # From V and A^T r, not from U: U is tilted where singular values are small, above all if column sizes differ.
-        products = (self.A.T @ outside).astype(self.flat.dtype)
-        self.inside = (self.space.Vt @ products) / self.space.s[:, None]
-        return jnp.asarray(outside.astype(self.flat.dtype)).reshape(self.B.shape), self.inside
+        self.inside = (self.space.Vt @ (self.A.T @ outside).astype(np.float64)) / self.s
+        found = (outside * self.size).astype(self.dtype)
+        return jnp.asarray(found).reshape(self.B.shape), self.inside * self.size
 
     def correct(self) -> None:
-        self.x = self.x + self.space.Vt.T @ (self.inside / self.space.s[:, None])
+        self.x = self.x + self.space.Vt.T @ (self.inside / self.s)
+
+
+def _power_of_two(size: float) -> float:
+    """Return a power of two near a size; 1 where there is none."""
+    return 2.0 ** np.clip(np.floor(np.log2(size)), -1000, 1000) if 0 < size < np.inf else 1.0
 
 
 class _OfColumns(Space):

@@ -76,8 +76,8 @@ def tangent_value(
     computed in NumPy by callbacks, one network after the other under `vmap`.
 
     Args:
-        apply: a differentiable function (params, X) -> Yhat that treats samples one by one; a static argument. This is not
-            checked: a model that mixes samples gets a wrong value, and `tangent_projection` refuses it.
+        apply: a differentiable function (params, X) -> Yhat that treats samples one by one; a static argument. This
+            is not checked: a model that mixes samples gets a wrong value, and `tangent_projection` refuses it.
         params: a pytree of arrays.
         X: inputs (m, ...).
         Y: targets (m, dy).

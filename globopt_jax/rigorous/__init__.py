@@ -15,7 +15,7 @@ exact real numbers. `objective` and `gradient` return a bound of their error.
 stored, and then computes every number again. Run it without JAX: ``python -m globopt_jax.rigorous RUN_FOLDER``.
 """
 
-from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, polar_of, trivial_bound
+from globopt_jax.rigorous.bounds import PRECISION, RESERVE, lower_bound, polar_at, polar_of, trivial_bound
 from globopt_jax.rigorous.check import CheckResult, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
 from globopt_jax.rigorous.polar import BOUNDS, arcs, polar_bound
@@ -27,6 +27,7 @@ from globopt_jax.rigorous.words import at_least, at_most, relative, sentence
 __all__ = [
     "BOUNDS",
     "MANY_INPUTS",
+    "PRECISION",
     "RESERVE",
     "CheckResult",
     "Multipliers",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globopt_jax.rigorous.bounds import RESERVE, lower_bound, polar_at, trivial_bound
+from globopt_jax.rigorous.bounds import PRECISION, lower_bound, polar_at, trivial_bound
 from globopt_jax.rigorous.polar import BOUNDS
 from globopt_jax.rigorous.relaxation import Multipliers, empty_multipliers
 from globopt_jax.rigorous.scaling import up
@@ -57,6 +57,8 @@ def malformed(problem: Any, weights: Any, V: Any, multipliers: Sequence[Multipli
         return reason
     if not isinstance(weights, list | tuple):
         return f"The weights: Expected: a list of arrays. Received: {type(weights).__name__}."
+    if not all(isinstance(each, Multipliers) for each in multipliers):
+        return f"The multipliers: Expected: rigorous.Multipliers. Received: {[type(m).__name__ for m in multipliers]}."
     arrays = {"X": X, "Y": Y, "the dual point": V}
     arrays |= {f"W{k + 1}": w for k, w in enumerate(weights)}
     named = [*arrays.items(), *(item for each in multipliers for item in each._asdict().items())]
@@ -171,8 +173,10 @@ def check_certificate(
 ) -> CheckResult:
     """Compute objective, feasibility of the dual point and lower bound again, and compare them with the claims.
 
-    The check accepts a claimed objective within the bound of its rounding error, and a claimed lower bound that is at
-    most the proved one. Pieces that do not fit together are refused, with the reason.
+    The check accepts a claimed lower bound that is at most the proved one, and a claimed objective that agrees with the
+    computed one up to the bound of its rounding error. Where this error is more than `PRECISION` of the objective, as
+    for large subnetworks that cancel, the objective has to be claimed as an upper bound, error included. Pieces that do
+    not fit together are refused, with the reason.
 
     Args:
         problem: plain values: bound, loss, lam, layers, slopes, theta, norms, sizes.
@@ -181,7 +185,8 @@ def check_certificate(
         multipliers: the multipliers of the polar's bound at -V.
         X: inputs (m, dx).
         Y: targets (m, dy).
-        claimed: objective and lower_bound, and any other field of a certificate's record; all of them are compared.
+        claimed: objective and lower_bound, and any other field of a certificate's record; each of them is compared,
+            and names that no record has are ignored.
         polar_multipliers: the multipliers of the polar's bound at minus the loss's gradient, which prove a claimed
             ``polar_upper``.
 
@@ -225,6 +230,8 @@ def check_records(
     living = int(sum(np.any([np.any(w[i] != 0) for w in weights]) for i in range(len(weights[0]))))
     result = CheckResult(False, found.objective, found.lower_bound, found.polar_bound, "")
     for where, record in records.items():
+        if not isinstance(record, Mapping):
+            return result._replace(reason=f"The claims: Expected: a mapping. Received: {type(record).__name__}.")
         reason = _contradiction(record, found, problem, V, len(weights[0]) - living)
         if reason is not None:
             return result._replace(reason=f"{where}: {reason}" if where else reason)
@@ -281,8 +288,14 @@ def _contradiction(
 def _unproved(claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, Any], V: np.ndarray) -> str | None:
     """Return why the claimed objective or lower bound is not proved, or None."""
     value, bound = claim.get("objective", math.nan), claim.get("lower_bound", math.nan)
-    if not abs(value - found.objective) <= found.objective_error:
+    error = found.objective_error
+    if not -error <= value - found.objective <= 3 * error:  # an upper bound is twice the error above
         return f"Weights and data do not have the claimed objective {value:.17g}: it is {found.objective:.17g}."
+    if not found.objective + error <= value + 2 * PRECISION * abs(value):
+        return (
+            f"The objective is claimed to be {value:.9g}, and rounding leaves it known only to be at most "
+            f"{at_most(up(found.objective + error))}: subnetworks cancel."
+        )
     if not bound <= found.lower_bound:
         why = (
             f"the dual point is not feasible: its polar is bounded by {found.polar_bound:.9g} > lam = "
@@ -342,7 +355,7 @@ def _wrong_words(record: Mapping[str, Any], claim: Mapping[str, Any]) -> str | N
 
 
 #: The values of ``resolution`` in float64 and in float32.
-_RESOLUTIONS = (10 * RESERVE, 2.0**-17)
+_RESOLUTIONS = (PRECISION, 2.0**-17)
 _CHECKED = ("objective", "lower_bound", "gap", "relative_gap", "lower_bound_estimate", "gap_estimate", "polar_upper")
 _CHECKED += ("polar_lower", "rigorous", "lam", "zero_subnetworks", "resolution", "theta_proved", "targets_moved")
 _CHECKED += ("bound_code",)

@@ -77,8 +77,9 @@ def sweep(
     cell: NumPy draws them. Networks of several shapes share compiled programs: widths are padded with zeros, and the
     depth is a number in the program. Padding changes no number beyond rounding. On CPUs the cells that differ in the
     seed alone are trained in one call if their weights fit into the caches, and each core has a call of its own. On
-    accelerators all cells whose arrays have one shape are trained in one call. Training runs in the dtype of X, and in float32 if x64
-    is off. J and the rank are computed in float64, since float32 does not resolve the tangent spaces of deep networks.
+    accelerators all cells whose arrays have one shape are trained in one call. Training runs in the dtype of X, and in
+    float32 if x64 is off. J and the rank are computed in float64, since float32 does not resolve the tangent spaces of
+    deep networks.
 
     With a `store`, finished cells are in a file as soon as they are done. The same call resumes an interrupted sweep,
     and a call with more values on its axes computes those that are missing. Host function.

@@ -181,5 +181,5 @@ def test_powers_must_be_positive(power):
     """And so must the degree of a user's penalty."""
     with pytest.raises(ValueError, match="power: Expected: a number > 0"):
         homogeneous.sum_of_powers(power)
-    with pytest.raises(ValueError, match="degree: Expected: a number > 0"):
+    with pytest.raises(ValueError, match="degree: Expected: a finite number > 0"):
         homogeneous.regularizer(abs, degree=power)

@@ -55,14 +55,44 @@ def test_a_tiny_gap_keeps_its_digits(method):
     assert float(found.gap) == pytest.approx(0.5 * size**2, rel=1e-4, abs=0)
 
 
-def test_dense_keeps_its_digits_where_the_jacobian_is_ill_conditioned(rng):
+def linear(w, X):
+    return X @ w
+
+
+@pytest.mark.parametrize(("smallest", "digits"), [(1e-9, 1e-10), (3e-13, 1e-7)])
+def test_dense_keeps_its_digits_where_the_jacobian_is_ill_conditioned(smallest, digits, rng):
     """A linear model, so that A is X itself: rounding of ``A x`` alone would cost seven of the digits."""
     left, right = (np.linalg.qr(rng.normal(size=(n, 80)))[0] for n in (120, 80))
-    X, Y = left * np.geomspace(1, 1e-9, 80) @ right, rng.normal(size=(120, 1))
+    X, Y = left * np.geomspace(1, smallest, 80) @ right, rng.normal(size=(120, 1))
     J, rank, _ = oracle(X, Y)
-    found = local_minima.tangent_projection(lambda w, X: X @ w, rng.normal(size=(80, 1)), X, Y, "dense")
+    found = local_minima.tangent_projection(linear, rng.normal(size=(80, 1)), X, Y, "dense")
     assert int(found.rank) == rank == 80
-    assert float(found.value) == pytest.approx(J, rel=1e-10, abs=0)
+    assert float(found.value) == pytest.approx(J, rel=digits, abs=0)
+    assert 0 < float(found.inside) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_small_and_large_numbers(dtype, rng):
+    """``A^T Y`` underflows or overflows, and J does not."""
+    X, Y = rng.normal(size=(8, 3)), rng.normal(size=(8, 1))
+    J = oracle(X, Y)[0]
+    w = np.zeros((3, 1), dtype)
+    for a, b in [(1e-36, 1e-11), (1e28, 1e11)] if dtype == np.float32 else [(1e-250, 1e-74), (1e250, 1e74)]:
+        with jax.enable_x64(dtype == np.float64):
+            found = local_minima.tangent_projection(linear, w, dtype(a * X), dtype(b * Y))
+        assert float(found.value) / b**2 == pytest.approx(J, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gram", "dual"])
+def test_squares_of_weak_directions_have_to_be_numbers(method, rng):
+    """Those of the strong ones are: a Gram matrix would lose one of six directions without a word."""
+    left, right = (np.linalg.qr(rng.normal(size=(n, 6)))[0] for n in (12, 6))
+    X = (1e-14 * left * np.geomspace(1, 1e-5, 6) @ right.T).astype(np.float32)
+    Y, w = rng.normal(size=(12, 1)).astype(np.float32), np.zeros((6, 1), np.float32)
+    with jax.enable_x64(False):
+        assert int(local_minima.tangent_projection(linear, w, X, Y, "dense").rank) == 6
+        with pytest.raises(ValueError, match="Expected: a Jacobian whose squares float32 can hold"):
+            _ = local_minima.tangent_projection(linear, w, X, Y, method)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ class Certificate(NamedTuple):
     """
 
     objective: Array
-    """The objective of the weights, rigorous."""
+    """The objective of the weights, rigorous. Where rounding hides its digits, since large subnetworks cancel, it is an
+    upper bound of theirs."""
     lower_bound: Array
     """A rigorous lower bound of the global minimum over all widths; at worst the minimum of the loss alone."""
     lower_bound_estimate: Array

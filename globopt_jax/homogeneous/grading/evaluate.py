@@ -52,7 +52,7 @@ def first(at: Subject) -> Certificate:
         lam=_number(at.description["lam"]),
         residuals=np.asarray(residuals, np.float64)[: at.width] / (float(np.sum(theta)) or 1.0),
         zero_subnetworks=np.asarray(at.zero_subnetworks),
-        resolution=_number(max(64 * linalg.machine_epsilon(dtype), 10 * rigorous.RESERVE)),
+        resolution=_number(max(64 * linalg.machine_epsilon(dtype), rigorous.PRECISION)),
         targets_moved=_number(at.targets_moved),
         theta_proved=np.asarray(problem.theta.is_known),
         bound_code=np.asarray(rigorous.BOUNDS.index(at.bound.name)),
