@@ -21,6 +21,8 @@ __all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Row", "Values", "column",
 #: weights of a network take at most this many bytes. Larger weights leave the caches of a processor, and then one
 #: network after the other is faster.
 CACHED = 2**20
+#: The most seeds that a number may stand for: with more the axis alone would fill the memory.
+MOST_SEEDS = 10**6
 #: On accelerators all networks whose arrays have one shape are trained in one call, up to this many bytes of weights.
 TOGETHER = 2**28
 
@@ -235,7 +237,7 @@ def planned(X: Any, Y: Any, test: Any, axes: Mapping[str, Any], options: Mapping
 
 def seeds_of(given: Any) -> Any:
     """Return the seeds 0 to n - 1 for a number n."""
-    return range(integer("seeds", given)) if is_one(given) else given
+    return range(integer("seeds", given, 1, MOST_SEEDS)) if is_one(given) else given
 
 
 def is_one(given: Values) -> bool:

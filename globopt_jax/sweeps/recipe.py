@@ -198,7 +198,10 @@ class Recipe:
         if not isinstance(loss, losses.Loss):
             raise TypeError(f"loss: Expected: a name, or an object of losses.Loss. Received: {options['loss']!r}.")
         epochs = integer("epochs", options["epochs"], 0)
-        snapshots = tuple(sorted({integer("snapshots", n) for n in options["snapshots"]}))
+        given = options["snapshots"]
+        snapshots = tuple(sorted({integer("snapshots", n) for n in (given if np.iterable(given) else [given])}))
+        if not isinstance(options["tangent"], bool | np.bool_):
+            raise TypeError(f"tangent: Expected: True or False. Received: {options['tangent']!r}.")
         if snapshots and snapshots[-1] >= epochs:
             raise ValueError(f"snapshots: Expected: numbers below epochs, {epochs}. Received: {snapshots[-1]}.")
         return cls(

@@ -128,6 +128,7 @@ class Store:
             identity = None if connection is None else _identity(self.path, connection)
             if connection is None or identity is None:
                 return []
+            _check_whole(self.path, connection)
             found = connection.execute(f"SELECT * FROM cells ORDER BY {', '.join(AXES)}")
             names = [column[0] for column in found.description]
             rows = [dict(zip(names, row, strict=True)) for row in found]
@@ -238,6 +239,8 @@ class Store:
         connection = sqlite3.connect(self.path.resolve(), isolation_level=None, timeout=10)
         self._connection = connection
         stored = _identity(self.path, connection)
+        if stored is not None:
+            _check_whole(self.path, connection)
         if stored is None:
             with _transaction(connection):
                 _ = connection.execute(f"PRAGMA application_id = {_APPLICATION}")
@@ -335,6 +338,16 @@ def _identity(path: pathlib.Path, connection: sqlite3.Connection) -> dict[str, A
     except (sqlite3.OperationalError, KeyError, TypeError, ValueError):  # no such table, several rows, no JSON
         pass
     raise ValueError(f"{path}: Expected: a store of a sweep. Received: one without settings.")
+
+
+def _check_whole(path: pathlib.Path, connection: sqlite3.Connection) -> None:
+    """Check that the table of cells is there and agrees with its index, which a file that was cut may not."""
+    named = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'cells'")
+    if not named.fetchone()[0]:
+        raise ValueError(f"{path}: Expected: a store of a sweep. Received: one without the table of cells.")
+    ((found,), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    if found != "ok":
+        raise ValueError(f"{path}: Expected: a store as it was written. Received: a damaged file ({found}).")
 
 
 def _are_stages(found: Any) -> bool:
