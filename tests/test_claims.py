@@ -1,13 +1,14 @@
 """The machinery of the claims, tried with made-up ones, and the rules that the papers' modules keep."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from globopt_jax import claims, deep_linear, wide
+from globopt_jax import claims, deep_linear, function_space, homogeneous, path_sums, rigorous, wide
 from globopt_jax.claims import registry, yun_sra_jadbabaie2018
 
 
@@ -246,3 +247,44 @@ def test_a_claim_holds_and_its_control_fails(claim):
 @pytest.mark.parametrize("claim", [c for c in claims.all_claims() if c.key not in AT_ONCE], ids=lambda claim: claim.key)
 def test_a_claim_about_training_holds_and_its_control_fails(claim):
     assert_it_holds(claim)
+
+
+def scaled(function, **factors):
+    """Return a function with some fields of its result multiplied."""
+
+    def wrong(*args, **kwargs):
+        found = function(*args, **kwargs)
+        return found._replace(**{name: factor * getattr(found, name) for name, factor in factors.items()})
+
+    return wrong
+
+
+def stretched(function):
+    return lambda *args, **kwargs: 1.001 * function(*args, **kwargs)
+
+
+def inverted(function):
+    return lambda *args, **kwargs: [m if l else 1 - m for l, m in enumerate(function(*args, **kwargs))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name", "mutation", "keys"),
+    [
+        (wide, "loss_bounds", partial(scaled, product=0.999), ["NH17 Thm 3.4", "NH17 Thm 3.8"]),
+        (wide, "loss_bounds", partial(scaled, kernel=np.inf), ["NH17 Thm 3.4", "NH17 Thm 3.8"]),
+        (path_sums, "unit_masks", inverted, ["K18 (2.8)"]),
+        (function_space, "inequality", partial(scaled, left=0.999), ["YSJ18 Thm 4.1", "YSJ18 Thm 4.2"]),
+        (function_space, "inequality", partial(scaled, right=1.05), ["YSJ18 Thm 4.1", "YSJ18 Thm 4.2"]),
+        (rigorous, "polar_bound", stretched, ["K18 (A.2)"]),
+        (homogeneous, "omega", partial(scaled, upper=0.5), ["K18 Def 3.3"]),
+        (homogeneous, "objective", stretched, ["HV17 (6)-(8)"]),
+        (deep_linear, "residual_gap", partial(scaled, bound=0.0), ["YSJ18 Cor 2.3"]),
+    ],
+)
+def test_claims_notice_a_wrong_library(module, name, mutation, keys, monkeypatch):
+    jax.clear_caches()
+    monkeypatch.setattr(module, name, mutation(getattr(module, name)))
+    chosen = [claim for claim in claims.all_claims() if claim.key in keys]
+    assert [verdict.failed for verdict in claims.verify(0, claims=chosen)] == [1] * len(keys)
+    jax.clear_caches()

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from globopt_jax import linalg, wide
+from globopt_jax import linalg, networks, wide
 from globopt_jax.claims.registry import Claim, Outcome, eps, largest, outcome
 
 _PAPER = "Nguyen & Hein 2017, The loss surface of deep and wide neural networks"
@@ -38,16 +38,25 @@ def _assumption(key: jax.Array) -> Outcome:
         wide.assumption(X, name, loss) for name in ("tanh", "sigmoid", "softplus") for loss in ("squared", "log_cosh")
     ]
     twice = wide.assumption(X.at[1].set(X[0]))
-    bad = [wide.assumption(X, "relu"), wide.assumption(X, "tanh", "huber"), twice]
+    bad = [wide.assumption(X, name) for name in ("relu", "elu", "gelu", "silu", "sin", "softsign")]
+    bad += [wide.assumption(X, "tanh", loss) for loss in ("huber", "absolute", "logistic")] + [twice]
     return outcome(sum(not a.holds for a in good), 0.5, float(all(not a.holds for a in bad)))
 
 
 def _bounded(layer: int, widths: tuple[int, ...], key: jax.Array) -> Outcome:
-    """Compare losses with the bounds at random points; with too many samples, a critical point has a loss."""
+    """Compare losses with the bounds at random points; with too many samples, a critical point has a loss.
+
+    The bounds are equalities for one linear layer and orthonormal inputs, as many as samples.
+    """
+
+    def bounds(found: wide.LossBounds, k: int) -> jax.Array:
+        return jnp.stack([found.product[k], found.per_sample[k], found.kernel[k]]) / found.loss
+
     X, Y = _data(key, widths[0], widths[-1])
-    found = wide.loss_bounds(_network(key, widths), X, Y)
-    bounds = jnp.stack([found.product[layer], found.per_sample[layer], found.kernel[layer]])
-    excess = jnp.max(found.loss - bounds) / found.loss
+    excess = jnp.max(1 - bounds(wide.loss_bounds(_network(key, widths), X, Y), layer))
+    Q = jnp.linalg.qr(jax.random.normal(key, (4, 4)))[0]
+    equal = bounds(wide.loss_bounds([(0 * Q[:, :2], None)], Q, 1 + Y[:4, :2], "linear"), 0)
+    excess = jnp.maximum(excess, jnp.maximum(jnp.max(1 - equal), jnp.max(equal) - 1 - eps() ** 0.5))
     # Control: one layer, more samples than inputs, and the least-squares solution, whose gradient is zero.
     X, Y = _data(key, 3, 2, 8)
     found = linalg.svd(X)
@@ -62,9 +71,11 @@ def _fitted(key: jax.Array) -> Outcome:
     X, Y = _data(key, _WIDTHS[0], _WIDTHS[-1])
     scale = 0.5 * float(jnp.sum(jnp.square(Y)))
     exact = wide.interpolate(_network(key), X, Y, 1)
+    left = networks.feed_forward(jnp.tanh)(exact.params, X) - Y
+    loss = largest(exact.loss, 0.5 * float(jnp.sum(jnp.square(left))))
     X, Y = _data(key, _WIDTHS[0], _WIDTHS[-1], 9)  # more samples than the features have ranks
     short = wide.interpolate(_network(key), X, Y, 1)
-    return outcome(float(exact.loss) / scale, 1e4 * eps(), float(short.loss) / scale)
+    return outcome(loss / scale, 1e4 * eps(), float(short.loss) / scale)
 
 
 def _hessian(key: jax.Array) -> Outcome:

@@ -59,7 +59,7 @@ def sweep(
     activation: Any = "relu",
     initial: str = "fan_out",
     tangent: bool = True,
-    snapshots: Iterable[int] = (),
+    snapshots: int | Iterable[int] = (),
     test: Any = None,
     store: str | os.PathLike[str] | None = None,
     client: Any = None,
@@ -106,7 +106,7 @@ def sweep(
         initial: the standard deviation of the initial weights of a layer: "fan_out" is 1/sqrt(d_out), as in KHK19,
             "fan_in" 1/sqrt(d_in), "he" sqrt(2/d_in), "glorot" sqrt(2/(d_in + d_out)).
         tangent: whether J and the rank are computed.
-        snapshots: numbers of epochs, from 1 to ``epochs - 1``, after which the networks are measured, too.
+        snapshots: numbers of epochs, or one, from 1 to ``epochs - 1``, after which the networks are measured, too.
         test: a pair of inputs and targets that are measured and not trained on.
         store: the file of the store; None keeps the cells in memory only.
         client: a `dask.distributed.Client`, whose workers then do the work. None does it in this process.

@@ -40,7 +40,7 @@ X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
         ({"lams": [np.nan]}, "lams: Expected"),
         ({"rates": [0.0]}, "rates: Expected: a positive number. Received: 0.0"),
         ({"epochs": -1}, "epochs: Expected: an integer, at least 0"),
-        ({"epochs": 5, "snapshots": 5}, "snapshots: Expected: numbers below epochs, 5. Received: 5"),
+        ({"epochs": 5, "snapshots": 7}, "snapshots: Expected: numbers below epochs, 5. Received: 7"),
         ({"seeds": 2**40}, "seeds: Expected: an integer, 1..1000000. Received: 1099511627776"),
         ({"epochs": 5, "snapshots": [5]}, "snapshots: Expected: numbers below epochs, 5. Received: 5"),
         ({"progress": 3}, "progress: Expected: a function of a Progress. Received: 3"),
