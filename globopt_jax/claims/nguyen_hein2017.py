@@ -54,7 +54,7 @@ def _bounded(layer: int, widths: tuple[int, ...], key: jax.Array) -> Outcome:
 
     X, Y = _data(key, widths[0], widths[-1])
     excess = jnp.max(1 - bounds(wide.loss_bounds(_network(key, widths), X, Y), layer))
-    Q = jnp.linalg.qr(jax.random.normal(key, (4, 4)))[0]
+    Q = linalg.svd(jax.random.normal(key, (4, 4))).U
     equal = bounds(wide.loss_bounds([(0 * Q[:, :2], None)], Q, 1 + Y[:4, :2], "linear"), 0)
     excess = jnp.maximum(excess, jnp.maximum(jnp.max(1 - equal), jnp.max(equal) - 1 - eps() ** 0.5))
     # Control: one layer, more samples than inputs, and the least-squares solution, whose gradient is zero.

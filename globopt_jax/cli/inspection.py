@@ -138,7 +138,8 @@ def verify(
             word = ("holds", "green") if record["holds"] else (f"FAILS in {record['failed']}", "bold red")
             console.print(Text.assemble(found, " ", word), soft_wrap=True)
             if statements:
-                console.print(Padding(Text(record["statement"], style="dim"), (0, 0, 0, 2)))
+                for part in Text(record["statement"], style="dim").wrap(console, console.width - 2):
+                    console.print(Text("  ").append_text(part), soft_wrap=True)
     failing = [record["claim"] for record in records if not record["holds"]]
     console.print(Text(_READ), style="dim")
     console.print(

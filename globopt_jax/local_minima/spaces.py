@@ -25,6 +25,8 @@ AFFORDABLE, MANY = 4_000_000, 500
 #: A projection by "auto" is dense up to this number of entries of the Jacobian, or of its columns or rows. Beyond, the
 #: other methods are up to thirty times faster; below, they gain little and take longer to compile.
 SMALL, FEW = 300_000, 64
+#: The condition of a Jacobian beyond which rounding of its products costs more than four digits.
+ILL = 1e4
 
 
 class Coordinates(NamedTuple):
@@ -172,15 +174,17 @@ class _Dense(Space):
 class _OutOfDense:
     """Iterate on ``r = B - A x``, whose error is of second order; ``B - U U^T B`` has U's error, of first order.
 
-    Products with A are taken in the next wider precision: x is as large as ``B / smallest``, and rounding of A x would
-    count in units of ``eps |A| |x|``, which is B's size times the condition. A and B have sizes near 1 here, by powers
-    of two, so that no product underflows or overflows.
+    x is as large as ``B / smallest``, and rounding of A x counts in units of ``eps |A| |x|``, which is B's size times
+    the condition. So products with A are taken in a wider precision: those of float32 in float64, and those of float64
+    in NumPy's long double where the condition is large, since BLAS does not know it. A and B have sizes near 1 here, by
+    powers of two, so that no product underflows or overflows.
     """
 
     def __init__(self, space: _Dense, B: Array) -> None:
         self.space, self.B = space, B
         self.dtype = space.dense.dtype
-        wider = np.float64 if self.dtype == np.float32 else np.longdouble
+        ill = space.largest > ILL * space.smallest
+        wider = np.longdouble if ill and self.dtype == np.float64 else np.float64
         flat = np.asarray(B).reshape(len(space.dense), B.shape[-1])
         unit, self.size = (_power_of_two(a) for a in (space.largest, float(np.max(np.abs(flat), initial=0.0))))
         self.A, self.flat = space.dense.astype(wider) / unit, flat.astype(wider) / self.size

@@ -15,7 +15,7 @@ exact real numbers. `objective` and `gradient` return a bound of their error.
 stored, and then computes every number again. Run it without JAX: ``python -m globopt_jax.rigorous RUN_FOLDER``.
 """
 
-from globopt_jax.rigorous.bounds import PRECISION, RESERVE, lower_bound, polar_at, polar_of, trivial_bound
+from globopt_jax.rigorous.bounds import PRECISION, RESERVE, UNDERFLOW, lower_bound, polar_at, polar_of, trivial_bound
 from globopt_jax.rigorous.check import CheckResult, check_certificate, malformed
 from globopt_jax.rigorous.folder import check_folder
 from globopt_jax.rigorous.polar import BOUNDS, arcs, polar_bound
@@ -29,6 +29,7 @@ __all__ = [
     "MANY_INPUTS",
     "PRECISION",
     "RESERVE",
+    "UNDERFLOW",
     "CheckResult",
     "Multipliers",
     "arcs",

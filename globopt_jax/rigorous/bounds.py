@@ -12,14 +12,15 @@ from globopt_jax.rigorous.scaling import lengths, product, up
 from globopt_jax.rigorous.sizes import lipschitz, norm_factor, spectral_norm
 from globopt_jax.rigorous.values import dual_value, gradient, predict
 
-__all__ = ["PRECISION", "RESERVE", "lower_bound", "polar_at", "polar_of", "trivial_bound"]
+__all__ = ["PRECISION", "RESERVE", "UNDERFLOW", "lower_bound", "polar_at", "polar_of", "trivial_bound"]
 
 #: The relative reserve with which bounds of the polar are claimed and dual points are scaled, so that the check also
 #: passes on another machine, whose linear algebra rounds in another way.
 RESERVE = 1e-11
 #: The relative precision of an objective in float64: a gap below it counts as none, and an objective whose rounding
-#: error is larger (subnetworks cancel) is claimed as an upper bound.
-PRECISION = 10 * RESERVE
+#: error is larger (subnetworks cancel) is claimed as an upper bound. Errors below `UNDERFLOW` are those of numbers that
+#: underflow, at an objective of 0.
+PRECISION, UNDERFLOW = 10 * RESERVE, 1e-290
 
 
 def lower_bound(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globopt_jax.rigorous.bounds import PRECISION, lower_bound, polar_at, trivial_bound
+from globopt_jax.rigorous.bounds import PRECISION, UNDERFLOW, lower_bound, polar_at, trivial_bound
 from globopt_jax.rigorous.polar import BOUNDS
 from globopt_jax.rigorous.relaxation import Multipliers, empty_multipliers
 from globopt_jax.rigorous.scaling import up
@@ -291,7 +291,7 @@ def _unproved(claim: Mapping[str, Any], found: _Derived, problem: Mapping[str, A
     error = found.objective_error
     if not -error <= value - found.objective <= 3 * error:  # an upper bound is twice the error above
         return f"Weights and data do not have the claimed objective {value:.17g}: it is {found.objective:.17g}."
-    if not found.objective + error <= value + 2 * PRECISION * abs(value):
+    if not found.objective + error <= value + 2 * PRECISION * abs(value) + UNDERFLOW:
         return (
             f"The objective is claimed to be {value:.9g}, and rounding leaves it known only to be at most "
             f"{at_most(up(found.objective + error))}: subnetworks cancel."

@@ -300,3 +300,13 @@ def test_digits():
     assert found.rigorous
     assert float(found.residual) <= 1e-12
     assert 4 <= float(found.lower) <= float(found.upper) <= 16
+
+
+def test_small_parts_and_ill_conditioned_inputs_are_in_reach():
+    rng = np.random.default_rng(0)
+    many = homogeneous.omega("linear", "sum_of_powers", np.diag([1.0] + [8e-15] * 39), np.eye(40), key=KEY)
+    np.testing.assert_allclose([many.lower, many.upper], 1 + 39 * 8e-15, rtol=1e-11)
+    X = np.linalg.qr(rng.normal(size=(6, 6)))[0] * 10.0 ** -np.arange(0, 12, 2)
+    found = homogeneous.omega("linear", "sum_of_powers", rng.normal(size=(6, 3)), X, key=KEY)
+    assert 1e9 < float(found.lower) <= float(found.upper) < 1.001 * float(found.lower)
+    assert float(found.residual) < 1e-5  # rounding of weights of 1e10

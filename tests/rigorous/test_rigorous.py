@@ -560,3 +560,30 @@ def test_a_smaller_lam_is_not_feasible():
     verdict = rigorous.check_certificate(**stored)
     assert not verdict.holds
     assert "not feasible" in verdict.reason
+
+
+def test_an_objective_that_rounding_hides_is_no_global_minimum():
+    """Two subnetworks of size 1e16 cancel up to 2.98 at a target of 2: float64 makes 2 of it, and a loss of 0."""
+    problem = {"bound": "linear", "loss": "squared", "lam": 1e-20, "layers": 2, "slopes": [1.0, 1.0]}
+    problem |= {"theta": "sum_of_powers", "norms": ["l2", "l2"], "sizes": [1, 1]}
+    weights = [np.array([[1e8], [1e8]]), np.array([[1e8], [-1e8 + 2.0**-25]])]
+    one, none = np.ones((1, 1)), rigorous.empty_multipliers()
+    output = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(*(w[:, 0] for w in weights), strict=True))
+    exact = float((output - 2) ** 2 / 2)
+    value, error = rigorous.objective(problem, weights, one, 2 * one)
+    assert value < 1e-3 < exact < value + error
+    for claimed, holds in ((0.0, False), (value, False), (value + error, True), (value + 2 * error, True)):
+        record = {"objective": claimed, "lower_bound": 0.0}
+        found = rigorous.check_certificate(problem, weights, np.zeros((1, 1)), none, one, 2 * one, record)
+        assert found.holds == holds
+        assert holds or "subnetworks cancel" in found.reason
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-140])
+def test_an_objective_of_zero_is_one(size):
+    """Numbers that underflow have an error that is no share of an objective of 0."""
+    problem = {"bound": "linear", "loss": "squared", "lam": 1.0, "layers": 2, "slopes": [1.0, 1.0]}
+    problem |= {"theta": "sum_of_powers", "norms": ["l2", "l2"], "sizes": [1, 1]}
+    zero, none = np.zeros((1, 1)), rigorous.empty_multipliers()
+    record = {"objective": rigorous.objective(problem, [zero, zero], zero + 1, zero + size)[0], "lower_bound": 0.0}
+    assert rigorous.check_certificate(problem, [zero, zero], zero, none, zero + 1, zero + size, record).holds
