@@ -263,7 +263,7 @@ def total_variance(weights: Any, X: Any, rho: Any, q: Any = None, *, output_relu
         output_relu: whether the outputs have masks as well; then ``p = rho^{1/(H+1)}``.
 
     Raises:
-        ValueError: the shapes do not fit, or rho is a number outside of (0, 1], or there is no layer with masks.
+        ValueError: the shapes do not fit, rho is a number outside of (0, 1], or there is no layer with masks.
         TypeError: an array does not hold real numbers.
 
     Example:

@@ -106,9 +106,8 @@ def subject(
     problem, X, Y = pad_samples(problem, X, Y)
     if bound.exists:
         value, error = rigorous.objective(description, weights, X64, Y64)
-        if (
-            error > rigorous.PRECISION * abs(value) + rigorous.UNDERFLOW
-        ):  # large subnetworks cancel: what is known is an upper bound
+        # Where large subnetworks cancel, what is known is an upper bound.
+        if error > rigorous.PRECISION * abs(value) + rigorous.UNDERFLOW:
             value += 2 * error  # twice, for computers whose sums are rounded otherwise
         # The gradient is computed in float64, so that the dtype of the weights does not round it.
         Z, _ = rigorous.predict(weights, X64, tuple(description["slopes"]))
