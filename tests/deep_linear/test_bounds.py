@@ -7,6 +7,7 @@ import pytest
 
 from globopt_jax import deep_linear, linalg
 from tests.deep_linear import instances
+from tests.precision import slow_in_float32
 
 bounds = jax.jit(jax.vmap(deep_linear.gap_bounds, (0, None, None)))
 
@@ -56,6 +57,7 @@ def assert_no_violation(p, seed, dtype, count):
     return found, gap
 
 
+@slow_in_float32
 @pytest.mark.parametrize("seed", instances.PROFILES)
 def test_the_bound_is_never_below_the_gap(seed, dtype):
     """200 points a profile: 10,000 in the slow set."""
@@ -115,7 +117,7 @@ def train(p, seed, scale=1.0):
     return unravel(start), unravel(end.x)
 
 
-ENDS = [(5, 6, 4), (4, 4, 1, 4), *(pytest.param(w, marks=pytest.mark.slow) for w in ((4, 6, 5, 5), (6, 2, 4, 5)))]
+ENDS = [(4, 4, 1, 4), *(pytest.param(w, marks=pytest.mark.slow) for w in ((5, 6, 4), (4, 6, 5, 5), (6, 2, 4, 5)))]
 
 
 @pytest.mark.parametrize("widths", ENDS)

@@ -75,7 +75,7 @@ def test_every_saddle_is_escaped(seed, request):
                 _ = assert_left(W, p, radius)
 
 
-@pytest.mark.parametrize("hidden", [1, 2])
+@pytest.mark.parametrize("hidden", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_degenerate_saddles_by_hand(hidden):
     """All zeros: nothing within the radius gains more than about (radius / sqrt(H+1))^(H+1) s_1(X^T Y)."""
     p = instances.profile(2, hidden=hidden, deficient=False)

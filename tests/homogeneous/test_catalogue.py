@@ -91,7 +91,7 @@ def test_a_path_norm_is_graded_by_estimates():
 # -- cones -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norms", ["l1", "l2"])
+@pytest.mark.parametrize("norms", ["l1", pytest.param("l2", marks=pytest.mark.slow)])
 def test_non_negative_matrix_factorization(norms):
     """Against an exhaustive descent from many starts; with l1 norms the bound is tight."""
     Y = np.maximum(normal(6, 5), 0)

@@ -139,6 +139,7 @@ def test_corollary_1_holds_at_restricted_minima():
     assert np.max(whole.value) < float(bounds.loss) * (1 - 1e-5), "more derivatives, less is left: no local minimum"
 
 
+@pytest.mark.slow  # KHK19 Cor 2 is a claim, which runs in every suite
 def test_corollary_2_holds_where_units_are_strongly_separated():
     W, X, Y, activation, t = minima.trained(3)
     found = local_minima.regression_bounds(W, X, Y, activation, strong=True)

@@ -104,7 +104,7 @@ def plan_of(X, Y, **changes):
         (
             "softmax_cross_entropy",
             optax.adam,
-            {"penalty": ["none", "l1", "l2", "l3"], "lam": 0.01, "width": [2, 5], "depth": [1, 3]},
+            {"penalty": ["l1", "l2", "l3"], "lam": 0.01, "width": [2, 5], "depth": [1, 3]},
         ),
         ("squared", functools.partial(optax.sgd, momentum=0.9), {"subnetworks": [2], "depth": [1, 3], "width": [2, 5]}),
         ("squared", clipped, {"depth": [1, 3], "width": [2, 5]}),

@@ -73,7 +73,7 @@ def assert_above(instances, activation, dtype):
 
 
 @slow_in_float32
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", pytest.param("softplus", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [0, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_no_bound_is_below_the_loss(shape, activation, dtype):
     N, widths = SHAPES[shape]
