@@ -20,6 +20,7 @@ from globopt_jax.cli.task import check_numbers, data_named, in_dtype, integers, 
 from globopt_jax.cli.terminal import check_memory
 from globopt_jax.inputs import check_range
 from globopt_jax.reproductions.report import around
+from globopt_jax.sweeps.plan import MOST_SEEDS
 from globopt_jax.sweeps.trends import averaged, trends
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def prepared(choices: Choices) -> Task:
         raise ValueError(f"--momentum: Expected: a number from 0 to 1, without 1. Received: {choices.momentum}.")
     if max(depths) > 999:  # the compilation of a thousand layers would take days
         raise ValueError(f"--depths: Expected: numbers below 1000. Received: {max(depths)}.")
-    if choices.seeds > 10**6:  # the axis alone would fill the memory
-        raise ValueError(f"--seeds: Expected: at most 1000000 seeds. Received: {choices.seeds}.")
+    if choices.seeds > MOST_SEEDS:
+        raise ValueError(f"--seeds: Expected: at most {MOST_SEEDS} seeds. Received: {choices.seeds}.")
     itemsize = 8 if is_float64(choices.dtype) else 4
     X, Y = _samples(*data_named(choices.data), choices.samples)
     X, Y = in_dtype("X", X, choices.dtype), in_dtype("Y", Y, choices.dtype)

@@ -156,8 +156,9 @@ class Projection(NamedTuple):
     """The norm of ``P[A] outside`` relative to B, the largest over the columns of B. It cannot fall below the rounding
     error of ``A^T r`` divided by the smallest singular value."""
     converged: bool
-    """Whether ``inside`` is at most sqrt(eps). The error of the squared norm of ``outside``, relative to B, is at most
-    the square of ``inside``."""
+    """Whether ``inside`` is at most sqrt(eps), or the column space is known no better. The error of the squared norm of
+    ``outside``, relative to B, is at most the square of ``inside``; but where a singular value decomposition gives the
+    space and the iteration did not help, ``inside`` estimates how far it is tilted, and the error is of this size."""
 
 
 def column_space(A: Passes, cutoff: Callable[[float], float]) -> ColumnSpace:

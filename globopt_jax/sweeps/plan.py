@@ -15,7 +15,20 @@ from globopt_jax.origin import hash_arrays
 from globopt_jax.sweeps.padding import Arrays, Shape, arrays_for
 from globopt_jax.sweeps.recipe import Recipe, power_of
 
-__all__ = ["AXES", "Cell", "Data", "Plan", "Portion", "Row", "Values", "column", "is_one", "planned", "seeds_of"]
+__all__ = [
+    "AXES",
+    "MOST_SEEDS",
+    "Cell",
+    "Data",
+    "Plan",
+    "Portion",
+    "Row",
+    "Values",
+    "column",
+    "is_one",
+    "planned",
+    "seeds_of",
+]
 
 #: On CPUs the seeds of a cell are trained in one call, and as many cells as there are cores at the same time, while the
 #: weights of a network take at most this many bytes. Larger weights leave the caches of a processor, and then one
