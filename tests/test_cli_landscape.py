@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from globopt_jax import runs, sweeps
+from globopt_jax import datasets, runs, sweeps
 from globopt_jax.cli import app, landscapes
 from globopt_jax.cli.meter import Meter, _clock
 from globopt_jax.reproductions.report import around
@@ -221,6 +221,12 @@ def test_samples_are_the_same_at_every_call(data, tmp_path):
     found, again = (document(data, tmp_path / name, *options) for name in ("one", "two"))
     assert found["samples"] == 12
     assert found["J"] == again["J"]
+    X, Y = datasets.load_npz(data)[:2]
+    rows = datasets.subset(len(X), 12, key=0)
+    written = json.loads((tmp_path / "one" / "config.json").read_text())["config"]
+    assert written["data_sha256"] == runs.hash_arrays(
+        {"X": X[rows].astype(np.float32), "Y": Y[rows].astype(np.float32)}
+    )
     assert found["J"]["initial"] == found["J"]["trained"]
     assert found["J"]["initial"]["mean"][0][0] > 0
     assert found["J"]["initial"]["spread"] == [[None]]

@@ -300,7 +300,7 @@ def landscape(
         int, _option("The number of passes over the samples; 0 measures the initial weights alone.", 40)
     ] = 40,
     samples: Annotated[
-        int | None, _option("Take a random subset of this many samples, which is always the same.", "all samples")
+        int | None, _option("Take the random subset of this size that the seed 0 draws.", "all samples")
     ] = None,
     batch: Annotated[int, _option("The number of samples of a training step.", 64)] = 64,
     rate: Annotated[float, _option("The learning rate of stochastic gradient descent.", 0.01)] = 0.01,

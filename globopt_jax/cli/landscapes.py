@@ -128,14 +128,13 @@ def _axis(name: str, text: str) -> tuple[int, ...]:
 
 
 def _samples(X: np.ndarray, Y: np.ndarray, count: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random subset of the samples, in their order, which is the same at every call."""
+    """Return the random subset that the seed 0 draws, which is the same at every call."""
     if count is None:
         return X, Y
     if not 1 <= count <= len(X):
         raise ValueError(f"--samples: Expected: from 1 to {len(X)} samples, as the data have. Received: {count}.")
-    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(len(X))
-    chosen = np.sort(order[:count])
-    return X[chosen], Y[chosen]
+    rows = datasets.subset(len(X), count, key=0)
+    return X[rows], Y[rows]
 
 
 class Run(FolderRun):

@@ -14,10 +14,10 @@ from globopt_jax.datasets.arrays import Dataset, load_npz, one_hot, validate
 from globopt_jax.datasets.description import Description
 from globopt_jax.datasets.idx import read_idx
 from globopt_jax.datasets.images import gray, shrink
-from globopt_jax.datasets.loading import describe, khk19, load, names
+from globopt_jax.datasets.loading import describe, khk19, load, names, subset
 
 __all__ = ["Dataset", "Description", "describe", "gray", "khk19", "load", "load_npz", "names", "one_hot", "read_idx"]
-__all__ += ["shrink", "validate"]
+__all__ += ["shrink", "subset", "validate"]
 
 
 def __dir__() -> list[str]:

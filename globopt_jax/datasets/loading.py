@@ -111,6 +111,30 @@ def load(
     return _synthetic(wanted) if name == _SYNTHETIC else _images(wanted)
 
 
+def subset(m: int, samples: int, *, key: Any) -> np.ndarray:
+    """Return the rows of a random subset, drawn without replacement: those that `load` and `khk19` take.
+
+    Args:
+        m: the number of samples that there are.
+        samples: how many are taken. A smaller subset is the beginning of a larger one of the same key.
+        key: a `jax.random.key`, or a seed s for `jax.random.key(s)`.
+
+    Returns:
+        Indices (samples,) from 0 to m - 1, each at most once.
+
+    Raises:
+        ValueError: `samples` is not from 1 to m.
+        TypeError: the key is no key.
+
+    Example:
+        >>> X, _, _ = load("digits")
+        >>> rows = subset(len(X), 100, key=0)
+        >>> np.array_equal(X[rows], load("digits", samples=100, key=0).X)
+        True
+    """
+    return _drawn(_numbers(key), integer("m", m, 1))[: integer("samples", samples, 1, m)]
+
+
 def khk19(
     name: str,
     root: str | os.PathLike[str] | None = None,
@@ -245,8 +269,7 @@ def _subset(
         notes = (f"{samples:,} samples were wanted; the files hold {m:,}.",)
         samples = m
     assert seeds is not None
-    chosen = _generator(seeds, _SUBSET).permutation(m)[:samples]
-    return chosen, notes, (f"{samples:,} of {m:,} samples drawn at random by the key {seeds}",)
+    return _drawn(seeds, m)[:samples], notes, (f"{samples:,} of {m:,} samples drawn at random by the key {seeds}",)
 
 
 def _seeds(wanted: _Wanted) -> tuple[int, ...] | None:
@@ -255,12 +278,19 @@ def _seeds(wanted: _Wanted) -> tuple[int, ...] | None:
         _ = integer("samples", wanted.samples, 1)
         if wanted.key is None:
             raise ValueError("samples: Expected: a key= with it, which draws the subset. Received: no key.")
-    key = wanted.key
-    if key is None:
-        return None
+    return None if wanted.key is None else _numbers(wanted.key)
+
+
+def _numbers(key: Any) -> tuple[int, ...]:
+    """Return the numbers of a key or a seed."""
     if isinstance(key, int | np.integer):
         key = jax.random.key(integer("key", key, 0, 2**32 - 1))
     return tuple(int(number) for number in np.asarray(jax.random.key_data(check_key(key))))
+
+
+def _drawn(seeds: tuple[int, ...], m: int) -> np.ndarray:
+    """Return the numbers 0..m-1 in the order in which subsets take them."""
+    return _generator(seeds, _SUBSET).permutation(m)
 
 
 def _generator(seeds: tuple[int, ...], purpose: int) -> np.random.Generator:
