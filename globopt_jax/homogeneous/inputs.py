@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from globopt_jax.homogeneous.degrees import check_degrees
@@ -50,7 +49,7 @@ def check(problem: Problem, params: Params, X: Any, Y: Any) -> tuple[Params, jax
     if problem.theta.is_cone and not _inside(problem, params):
         raise ValueError("params: Expected: weights >= 0, where the penalty is finite. Received: negative ones.")
     check_degrees(problem, params, X)
-    Y = jnp.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype)
+    Y = jax.device_put(np.asarray(problem.loss.exact_targets(np.asarray(Y)), dtype))
     padded, *data = pad_samples(problem, X, Y)
     value = float(_objective(padded, params, *data))
     if not np.isfinite(value):

@@ -518,5 +518,5 @@ class _Pool:
         support = np.flatnonzero(solved.t) if solved.feasible else np.zeros(0, int)
         if not len(support):
             return jax.tree.map(lambda w: jnp.zeros_like(w[:1]), like)
-        units = jax.tree.unflatten(self.tree, [jnp.asarray(w[support], dtype) for w in self.leaves])
+        units = jax.tree.unflatten(self.tree, [jax.device_put(np.asarray(w[support], dtype)) for w in self.leaves])
         return rescaled(units, solved.t[support] ** (1 / float(self.problem.phi.degree)))

@@ -141,7 +141,7 @@ def multipliers(U: Targets, slopes: tuple[float, float], at: Coordinates) -> rig
     """Return the multipliers as `rigorous.relaxation_bound` takes them: float64, for U itself instead of U / ||U||."""
     host = np.asarray(U)
     size = host.dtype.type(np.linalg.norm(host) or 1)
-    mu, Vz, Vn, N, *_ = _jitted(jnp.asarray(host / size), slopes, at)
+    mu, Vz, Vn, N, *_ = _jitted(jax.device_put(host / size), slopes, at)
     arrays = [np.asarray(a, dtype=np.float64) for a in (mu, Vz, Vn, N)]
     scale = float(size) ** 2
     return rigorous.Multipliers(arrays[0] * scale, arrays[1], arrays[2], arrays[3] * scale)

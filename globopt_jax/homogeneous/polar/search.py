@@ -70,7 +70,7 @@ def directions(
         pools.append(pad_to_power_of_two(known.params))
     if not exact:
         pools.append(ascent.starts(problem.phi, params, X, key, effort.starts))
-    initial = jax.tree.map(lambda *ws: jnp.asarray(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
+    initial = jax.tree.map(lambda *ws: jax.device_put(np.concatenate([np.asarray(w, U.dtype) for w in ws])), *pools)
     found = _search(problem.phi, problem.theta, U, X, initial, 2 if exact else effort.climbs)
     values = np.asarray(found.values)
     above = np.flatnonzero(values > floor)[: None if exact else 4 * most]
