@@ -352,7 +352,10 @@ def reproduce(
     ],
     preset: Annotated[
         str,
-        _option("The size: quick takes minutes; full is the paper's and takes an hour or more.", "quick"),
+        _option(
+            "The size: quick takes minutes; full is the paper's: up to an hour for the figure, and hours for a table.",
+            "quick",
+        ),
     ] = "quick",
     root: Annotated[
         Path | None,
@@ -362,7 +365,11 @@ def reproduce(
         ),
     ] = None,
     data: Annotated[
-        str | None, _option("The data sets, such as mnist,svhn for the figure or digits for a table.", "the paper's")
+        str | None,
+        _option(
+            "For the figure some of its data sets, such as mnist,svhn; for a table one set of images, such as digits.",
+            "the paper's",
+        ),
     ] = None,
     scheduler: Annotated[
         str | None, _option("The address of a Dask scheduler, whose workers compute the networks.")

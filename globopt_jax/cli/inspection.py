@@ -157,8 +157,8 @@ _MANY = 8
 _HEADINGS, _SIZES = ("residual", "tolerance", "control", "runs", "seconds"), (8, 9, 8, 4, 7)
 #: How to read them.
 _READ = (
-    "A residual tells by how much an instance misses the statement: a relative error, or a number of contradictions "
-    "where the tolerance is 0 or 0.5. A control is the residual where the hypothesis is broken. The largest residual "
+    "A residual tells by how much an instance misses the statement. It is a relative error; where the tolerance is 0 "
+    "or 0.5, it counts contradictions. A control is the residual where the hypothesis is broken. The largest residual "
     "and the smallest control are shown. A claim holds if no residual is above the tolerance, and every control is. "
     "This is evidence and no proof."
 )
@@ -170,7 +170,7 @@ def _all(records: Sequence[dict[str, Any]]) -> str:
     """Return the sentence on claims that all hold."""
     runs = sum(record["instances"] for record in records)
     said = f"All {len(records)} claims hold" if len(records) > 1 else "The claim holds"
-    on = f"all of {runs} random instances" if runs > 1 else "a random instance"
+    on = f"all {runs} random instances" if runs > 1 else "a random instance"
     return f"{said} on {on}, and every control fails as it should."
 
 

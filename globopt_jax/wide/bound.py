@@ -54,7 +54,7 @@ class LossBounds(NamedTuple):
             )
         return (
             f"The loss is {float(self.loss):.6g}, and it is at most {float(self.best):.6g}: the features of layer "
-            f"k = {int(self.layer)} and the gradient of layer k + 1 prove it."
+            f"{int(self.layer)} and the gradient of layer {int(self.layer) + 1} prove it."
         )
 
     __str__ = results.words
