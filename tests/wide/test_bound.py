@@ -155,7 +155,9 @@ def test_by_hand():
     found = wide.loss_bounds([(jnp.zeros((2, 1)), None)], X, Y)
     np.testing.assert_allclose([*found.product, *found.per_sample, *found.kernel], 2.5, rtol=1e-12)  # (1 + 4) / 2
     assert float(found.loss) == 1.0
-    assert str(found).startswith("The loss is 1, and it is at most 2.5: the features of layer k = 0")
+    assert found.reason == (
+        "The loss is 1, and it is at most 2.5: the features of layer 0 and the gradient of layer 1 prove it."
+    )
     none = wide.loss_bounds([(jnp.zeros((1, 1)), None)], jnp.ones((2, 1)), Y)
     assert np.isinf(none.best)
     assert "no layer bounds it" in none.reason
