@@ -132,7 +132,9 @@ def subset(m: int, samples: int, *, key: Any) -> np.ndarray:
         >>> np.array_equal(X[rows], load("digits", samples=100, key=0).X)
         True
     """
-    return _drawn(_numbers(key), integer("m", m, 1))[: integer("samples", samples, 1, m)]
+    m = integer("m", m)
+    samples = integer("samples", samples, 1, m)
+    return _drawn(_numbers(key), m)[:samples]
 
 
 def khk19(

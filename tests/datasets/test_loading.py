@@ -1,6 +1,7 @@
 """Data sets in their official formats: splits, subsets, smaller images, and what is said about them."""
 
 import pickle
+import re
 
 import jax
 import numpy as np
@@ -116,6 +117,9 @@ def test_subsets_are_reproducible_nested_and_without_repetition():
     np.testing.assert_array_equal(datasets.load("digits", samples=50, key=jax.random.key(5)).X, small.X)
     np.testing.assert_array_equal(datasets.load("digits", samples=50, key=jax.random.PRNGKey(5)).X, small.X)
     assert not np.array_equal(datasets.load("digits", samples=50, key=6).X, small.X)
+    rows = datasets.subset(1797, 50, key=5)
+    np.testing.assert_array_equal(datasets.load("digits").X[rows], small.X)
+    np.testing.assert_array_equal(datasets.subset(1, 1, key=5), [0])
     whole = datasets.load("digits", samples=1797, key=5)
     assert sorted(whole.Y.argmax(axis=1)) == sorted(every.Y.argmax(axis=1))
     order = np.lexsort(whole.X.T), np.lexsort(every.X.T)
@@ -249,3 +253,17 @@ def test_gray_refuses_what_has_no_colours():
     with pytest.raises(ValueError, match=r"X: Expected: colour images, \(m, h w 3\). Received: \(2, 4\)"):
         datasets.gray(np.ones((2, 4)))
     assert datasets.gray(np.ones((1, 3), np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("m", "samples", "key", "message"),
+    [
+        (5, 6, 0, "samples: Expected: an integer, 1..5. Received: 6"),
+        (5, 0, 0, "samples: Expected: an integer, 1..5. Received: 0"),
+        (0, 1, 0, "m: Expected: an integer, at least 1. Received: 0"),
+        (5, 2, 2**32, "key: Expected: an integer, 0..4294967295. Received: 4294967296"),
+    ],
+)
+def test_rows_that_are_not_there(m, samples, key, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _ = datasets.subset(m, samples, key=key)
