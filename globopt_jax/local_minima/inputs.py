@@ -17,7 +17,7 @@ from globopt_jax.local_minima.mesh import on_automatic_axes
 from globopt_jax.local_minima.spaces import METHODS
 from globopt_jax.shapes import Array
 
-__all__ = ["check", "prediction"]
+__all__ = ["check", "check_function", "output", "prediction"]
 
 ONE_BY_ONE = "apply: Expected: a model that treats samples one by one, as without batch statistics. Received: "
 #: How many samples are differentiated both one by one and together.
@@ -47,8 +47,7 @@ def check(
     """
     _ = one_of("method", method, ("auto", *METHODS))
     _ = integer("memory", memory)
-    if not callable(apply):
-        raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
+    check_function(apply)
     try:
         _ = hash(apply)
     except TypeError as error:
@@ -65,17 +64,33 @@ def check(
     params = jax.tree.unflatten(tree, arrays)
     check_data(X, Y, flat=False)
     check_range("Y", host["Y"], dtype, tiny=True)  # all results are sums of its squares
-    out = jax.eval_shape(apply, params, X)
-    if getattr(out, "ndim", None) != 2:
-        raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
+    out = output(apply, params, X, Y)
     if out.dtype != dtype:  # its rounding would count as rank
         raise ValueError(f"apply: Expected: an output in {dtype}, as the parameters. Received: {out.dtype}.")
-    if out.shape != Y.shape:
-        raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
     one = jax.eval_shape(lambda p, x: apply(p, x[:1]), params, X)
     if one.shape != (1, Y.shape[1]):
         raise ValueError(f"{ONE_BY_ONE}an output of shape {one.shape} for one sample.")
     return params, X, Y
+
+
+def check_function(apply: Any) -> None:
+    """Raise TypeError if a model is no function, as where it and its weights were swapped."""
+    if not callable(apply):
+        raise TypeError(f"apply: Expected: a function of (params, X). Received: {type(apply).__name__}.")
+
+
+def output(apply: Callable[[Any, Any], Any], params: Any, X: Array, Y: Array) -> jax.ShapeDtypeStruct:
+    """Return shape and dtype of the output, which nothing computes.
+
+    Raises:
+        ValueError: the output is no array with the shape of Y.
+    """
+    out = jax.eval_shape(apply, params, X)
+    if getattr(out, "ndim", None) != 2:
+        raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
+    if out.shape != Y.shape:
+        raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
+    return out
 
 
 def prediction(model: Model, point: Balanced, X: Array) -> Array:

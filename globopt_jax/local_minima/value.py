@@ -18,6 +18,7 @@ import numpy as np
 from globopt_jax.inputs import check_data, integer, one_of, real
 from globopt_jax.linalg.tolerances import check_criterion
 from globopt_jax.local_minima.balance import traced_balanced
+from globopt_jax.local_minima.inputs import check_function, output
 from globopt_jax.local_minima.jacobian import FeedForwardModel, GeneralModel, model_of
 from globopt_jax.local_minima.passes import MEMORY, Jacobian
 from globopt_jax.local_minima.traced.dense import by_dense
@@ -104,16 +105,13 @@ def tangent_value(
         (0.4, 1, True)
     """
     check_criterion(cutoff)
-    if not callable(apply):
-        raise TypeError(f"apply: Expected: a function of (params, X). Received: {apply!r}.")
+    check_function(apply)
     _ = one_of("method", method, ("auto", *WAYS))
     params = jax.tree.map(lambda w: real("params", w), params)
     X, Y = real("X", X), real("Y", Y)
     check_data(X, Y, flat=False)
     model = model_of(apply)
-    out = jax.eval_shape(apply, params, X)
-    if getattr(out, "shape", None) != Y.shape:
-        raise ValueError(f"Y: Expected: the shape of apply(params, X). Received: {Y.shape} for {out}.")
+    _ = output(apply, params, X, Y)
     size = integer("memory", memory)
     way = _way(model, method, params, X, Y)
     return _compiled(model, way, cutoff, size, params, X, Y)
