@@ -87,7 +87,9 @@ def output(apply: Callable[[Any, Any], Any], params: Any, X: Array, Y: Array) ->
     """
     out = jax.eval_shape(apply, params, X)
     if getattr(out, "ndim", None) != 2:
-        raise ValueError(f"apply: Expected: a function that returns an array (m, dy). Received: {out}.")
+        raise ValueError(
+            f"apply: Expected: a function that returns an array (m, dy). Received: {getattr(out, 'shape', out)}."
+        )
     if out.shape != Y.shape:
         raise ValueError(f"Y: Expected: the shape of apply(params, X), {out.shape}. Received: {Y.shape}.")
     return out
