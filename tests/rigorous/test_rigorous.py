@@ -563,7 +563,7 @@ def test_a_smaller_lam_is_not_feasible():
 
 
 def test_an_objective_that_rounding_hides_is_no_global_minimum():
-    """Two subnetworks of size 1e16 cancel up to 2.98 at a target of 2: float64 makes 2 of it, and a loss of 0."""
+    """Two subnetworks of size 1e16 cancel up to 2.98 at a target of 2: float64 may make 2 of it, and a loss of 0."""
     problem = {"bound": "linear", "loss": "squared", "lam": 1e-20, "layers": 2, "slopes": [1.0, 1.0]}
     problem |= {"theta": "sum_of_powers", "norms": ["l2", "l2"], "sizes": [1, 1]}
     weights = [np.array([[1e8], [1e8]]), np.array([[1e8], [-1e8 + 2.0**-25]])]
@@ -571,7 +571,9 @@ def test_an_objective_that_rounding_hides_is_no_global_minimum():
     output = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(*(w[:, 0] for w in weights), strict=True))
     exact = float((output - 2) ** 2 / 2)
     value, error = rigorous.objective(problem, weights, one, 2 * one)
-    assert value < 1e-3 < exact < value + error
+    assert (
+        0.4 < exact < value + error
+    )  # the sum itself is rounded otherwise on other processors, with a fused multiply-add
     for claimed, holds in ((0.0, False), (value, False), (value + error, True), (value + 2 * error, True)):
         record = {"objective": claimed, "lower_bound": 0.0}
         found = rigorous.check_certificate(problem, weights, np.zeros((1, 1)), none, one, 2 * one, record)
