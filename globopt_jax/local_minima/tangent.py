@@ -126,7 +126,9 @@ def tangent_projection(
     Accuracy: J is as accurate as by a singular value decomposition in the dtype of the data. The rank agrees with that
     decomposition too, where singular values differ from the cutoff by a factor of ten. In float32, singular values
     below ``resolution`` times the largest (8e-6 for the digits) cannot be told from noise, and J differs from its
-    float64 value by the part of the targets along these directions.
+    float64 value by the part of the targets along these directions. In float64, rounding may keep "dual" from
+    converging where the condition of A (the largest singular value by the smallest one above the cutoff) exceeds 1e10;
+    ``converged`` says so.
 
     Memory: only "dense" stores A. "gram" and "dual" store four matrices with the smaller side of A squared. They take
     the Gram matrix, which only serves as a preconditioner (`linalg.columns`), images and residuals from passes over
