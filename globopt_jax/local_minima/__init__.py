@@ -15,7 +15,7 @@ that have the same tangent space.
 >>> bool(found.value <= found.loss), int(found.rank)
 (True, 16)
 
-Every new shape of the arrays is compiled, which takes seconds. A process that loops over hundreds of shapes should call
+Every new shape of the arrays is compiled, which takes seconds. A process that loops over a hundred shapes should call
 `jax.clear_caches()` now and then: every compiled program holds memory maps, and XLA crashes when the system has no more
 of them.
 """
